@@ -1,0 +1,77 @@
+#pragma once
+/// Lanes: the fixed units into which calibration sequences are dealt, whatever the rank count, and
+/// the fixed binary tree in which their sums are added. Bits of a sum depend on the lanes alone.
+
+#include <vector>
+
+#include "aq/comm/communicator.h"
+#include "aq/core/index.h"
+#include "aq/core/weighted_sum.h"
+
+namespace aq {
+
+/// A half-open range [begin, end).
+struct Range {
+  Index begin = 0;
+  Index end = 0;
+  Index size() const { return end - begin; }
+  bool operator==(const Range&) const = default;
+};
+
+/// Contiguous piece `part` of `parts` of [0, count); sizes differ by at most one.
+Range even_share(Index count, Index parts, Index part);
+
+/// Largest power of two that is at most 64 and at most `sequences` (at least 1).
+Index default_lane_count(Index sequences);
+
+/// Who holds which sequences. A pure value: rank and size are numbers.
+struct LaneLayout {
+  Index sequences = 0;
+  Index lanes = 1;  ///< a power of two, at most `sequences`
+
+  Range sequences_of_lane(Index lane) const { return even_share(sequences, lanes, lane); }
+  Range lanes_of_rank(int rank, int size) const { return even_share(lanes, size, rank); }
+  bool operator==(const LaneLayout&) const = default;
+};
+
+/// A node of the tree: the sum of lanes [index << level, (index + 1) << level).
+struct TreeNode {
+  int level = 0;
+  Index index = 0;
+  bool operator==(const TreeNode&) const = default;
+};
+
+/// The maximal aligned subtrees that make up `lanes`, left to right.
+std::vector<TreeNode> maximal_subtrees(Range lanes);
+
+/// Adds lane sums in tree order while they come, keeping one sum a maximal subtree.
+/// @pre lanes are added in ascending order, each once (an empty sum counts)
+class TreeSum {
+ public:
+  void add_lane(Index lane, WeightedSum sum);
+  /// The subtrees added so far, left to right; for a rank's whole range the maximal aligned ones.
+  struct Partial {
+    TreeNode node;
+    WeightedSum sum;
+  };
+  const std::vector<Partial>& partials() const { return partials_; }
+  std::vector<Partial> take() { return std::move(partials_); }
+
+ private:
+  std::vector<Partial> partials_;
+};
+
+/// One sum to be collected at one rank. All ranks list the same reductions in the same order.
+struct Reduction {
+  int owner = 0;
+  Index values = 0;                        ///< length of WeightedSum::values when not empty
+  std::vector<TreeSum::Partial> partials;  ///< this rank's own subtrees; consumed
+  WeightedSum result;                      ///< filled on the owner
+};
+
+/// Brings every reduction's partial sums to its owner and adds them there in tree order. Token
+/// counts are exchanged first; empty partials are not sent. Transfers are point to point in pieces
+/// of at most 4 MB. Collective. The result is the same bits for any number of ranks.
+void reduce_to_owners(Communicator& comm, const LaneLayout& layout, std::vector<Reduction>& reductions);
+
+}  // namespace aq

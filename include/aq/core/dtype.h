@@ -1,0 +1,35 @@
+#pragma once
+/// Element types of stored tensors and their conversion to and from float.
+
+#include <bit>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "aq/core/index.h"
+
+namespace aq {
+
+enum class DType { f32, f16, bf16 };
+
+/// Bytes of one element.
+Index dtype_size(DType dtype);
+/// Name as safetensors writes it: "F32", "F16", "BF16".
+std::string_view dtype_name(DType dtype);
+std::optional<DType> dtype_from_name(std::string_view safetensors_name);
+
+/// Exact.
+inline float bf16_to_float(std::uint16_t bits) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
+/// Round to nearest even; a NaN stays a NaN.
+std::uint16_t float_to_bf16(float value);
+/// Exact.
+float f16_to_float(std::uint16_t bits);
+/// Round to nearest even; beyond 65504 becomes infinity; a NaN stays a NaN.
+std::uint16_t float_to_f16(float value);
+
+/// Converts `count` elements of `dtype` at `source` (any alignment) to floats.
+void to_float(DType dtype, const void* source, Index count, float* out);
+
+}  // namespace aq

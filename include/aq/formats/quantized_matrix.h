@@ -1,0 +1,49 @@
+#pragma once
+/// A quantized matrix as it is stored, and its packing.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "aq/core/matrix_view.h"
+#include "aq/formats/grid.h"
+#include "aq/formats/scheme.h"
+
+namespace aq {
+
+/// `[rows, columns]` of codes with their scales and zeros.
+struct QuantizedMatrix {
+  Scheme scheme;
+  Index rows = 0;
+  Index columns = 0;
+  /// `[rows, words_per_row]`: per row a dense little-endian bit stream, least significant bit
+  /// first, padded with zero bits to 32-bit words (compressed-tensors' pack-quantized).
+  std::vector<std::uint32_t> codes;
+  std::vector<float> scales;        ///< `[rows, groups]` or `[1]`; each a value of the scale type
+  std::vector<std::uint8_t> zeros;  ///< like scales when asymmetric, else empty
+
+  bool operator==(const QuantizedMatrix&) const = default;
+};
+
+/// 32-bit words of a packed row.
+Index words_per_row(int bits, Index columns);
+/// Packs one row. @pre every code < 2^bits, out has words_per_row(bits, codes.size()) words
+void pack_row(int bits, std::span<const std::uint8_t> codes, std::span<std::uint32_t> out);
+void unpack_row(int bits, std::span<const std::uint32_t> words, std::span<std::uint8_t> codes);
+
+/// An all-zero matrix with every array in its size.
+QuantizedMatrix make_quantized(const Scheme& scheme, Index rows, Index columns);
+/// The grid of (row, group).
+Grid grid_at(const QuantizedMatrix& matrix, Index row, Index group);
+/// Writes the values `[rows, columns]`: exactly what is stored.
+void dequantize(const QuantizedMatrix& matrix, MatrixView<float> out);
+/// Rows [begin, begin + count) as a matrix of its own (per tensor: the one scale is kept).
+QuantizedMatrix slice_rows(const QuantizedMatrix& matrix, Index begin, Index count);
+/// Slices one below the other. @pre same scheme and columns; per tensor: equal scales
+QuantizedMatrix stack_rows(std::span<const QuantizedMatrix> slices);
+
+/// Bytes for travel between ranks of one program (not a file format).
+std::vector<std::byte> to_bytes(const QuantizedMatrix& matrix);
+QuantizedMatrix from_bytes(std::span<const std::byte> bytes);
+
+}  // namespace aq

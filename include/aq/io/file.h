@@ -1,0 +1,23 @@
+#pragma once
+/// Small text files: whole or not at all.
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "aq/core/index.h"
+
+namespace aq {
+
+/// Whole file as text; Error{input} naming the path when it cannot be read or is longer than `limit` bytes.
+std::string read_text_file(const std::filesystem::path& path, Index limit = Index{1} << 30);
+/// Writes `path` + ".partial", syncs, renames over `path`, syncs the directory. Error{input} naming
+/// path and reason (full disk, permission) leaves an existing file as it was.
+void write_text_file(const std::filesystem::path& path, std::string_view text);
+/// Creates the directory and its parents; Error{input} when it cannot or when it is not writable.
+void make_directory(const std::filesystem::path& path);
+/// 64-bit FNV-1a of `bytes`, continued from `seed`.
+std::uint64_t hash_bytes(std::string_view bytes, std::uint64_t seed = 0xcbf29ce484222325ULL);
+std::string hash_text(std::uint64_t hash);  ///< 16 hex digits
+
+}  // namespace aq

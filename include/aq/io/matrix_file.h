@@ -1,0 +1,77 @@
+#pragma once
+/// HDF5 files of quantized matrices: the same layout in shards and in the merged model.h5.
+/// `/matrices/<dotted module name>/` with datasets `codes`, `scales`, `zeros` and attributes
+/// `scheme`, `shape`, `stats`. Readable with h5py in five lines.
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "aq/formats/quantized_matrix.h"
+
+namespace aq {
+
+/// A matrix with its name and what is to be said about it.
+struct NamedMatrix {
+  std::string name;
+  QuantizedMatrix matrix;
+  std::string stats_json;  ///< one JSON object: method, tokens, weight_sum, damping, error, ...
+};
+
+/// Writes a matrix file: everything goes to `path` + ".partial", close() syncs and renames it, so a
+/// file that exists is whole. Object times are off, strings have fixed length, datasets are
+/// contiguous: equal content in equal order gives equal bytes. Not closed: the partial is removed.
+class MatrixWriter {
+ public:
+  explicit MatrixWriter(const std::filesystem::path& path);
+  ~MatrixWriter();
+  MatrixWriter(const MatrixWriter&) = delete;
+  MatrixWriter& operator=(const MatrixWriter&) = delete;
+
+  /// String attribute of the root group (format version, model, recipe, ...).
+  void set_attribute(const std::string& name, const std::string& value);
+  void write(const NamedMatrix& matrix);
+  /// `/hessians/<name>/upper`: the upper triangle row by row in natural order, with attributes
+  /// weight_sum, tokens, used_by.
+  void write_hessian(const std::string& name, const std::vector<float>& upper, double weight_sum,
+                     std::int64_t tokens, const std::vector<std::string>& used_by);
+  void close();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Reads a matrix file; everything that comes from the file is checked (Error{input} names file,
+/// object and reason).
+class MatrixReader {
+ public:
+  explicit MatrixReader(const std::filesystem::path& path);
+  ~MatrixReader();
+  MatrixReader(MatrixReader&&) noexcept;
+  MatrixReader& operator=(MatrixReader&&) noexcept;
+
+  /// Names in the order in which they were written.
+  const std::vector<std::string>& names() const;
+  bool has(const std::string& name) const;
+  NamedMatrix read(const std::string& name) const;
+  /// Scheme and shape without the data.
+  std::pair<Scheme, std::pair<Index, Index>> describe(const std::string& name) const;
+  std::string attribute(const std::string& name) const;  ///< empty when absent
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Scheme as the JSON that the attribute `scheme` holds, both ways:
+/// {"format":"int4","symmetric":true,"group_size":128,"scale_dtype":"bf16"}.
+std::string scheme_to_json(const Scheme& scheme);
+Scheme scheme_from_json(const std::string& json, const std::string& object);
+
+/// HDF5 library version, e.g. "1.10.8".
+std::string hdf5_version();
+
+}  // namespace aq

@@ -1,0 +1,36 @@
+#pragma once
+/// Routing-weighted Hessian sums (MoEQuant; GPTQ, Frantar et al. 2022, eq. 1 without the mean):
+/// H = Σ_t s_t^p x_t x_tᵀ, kept as raw sums with columns reversed, so that the factorisation from
+/// the last column back is a plain Cholesky.
+
+#include <span>
+#include <vector>
+
+#include "aq/core/matrix_view.h"
+#include "aq/core/weighted_sum.h"
+
+namespace aq {
+
+/// The triangle of an n x n sum as column panels of at most kPanel columns: panel j holds columns
+/// [j*kPanel, ...) and rows from the panel's first column to n, row-major inside the panel
+/// (leading dimension = the panel's width), panels one after the other. Reversed index: element
+/// (r, c) stands for input channels (n-1-r, n-1-c). Only r >= c is meaningful.
+inline constexpr Index kHessianPanel = 256;
+/// Floats of the layout above.
+Index hessian_size(Index columns);
+
+/// Gathers rows `token_rows` of x (all rows when empty), scales row t by sqrt(weights[t]) (1 when
+/// empty) and writes them with columns reversed: out `[tokens, columns]`.
+void gather_scaled_reversed(MatrixView<const float> x, std::span<const std::int32_t> token_rows,
+                            std::span<const float> weights, MatrixView<float> out);
+
+/// sum += XᵀX for rows already scaled and reversed; adds tokens and `weight_sum`. Allocates
+/// sum.values on first use. One thread works on one panel; with parallel = true panels are spread
+/// over threads. Bits depend on the shapes of the calls alone.
+void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reversed, double weight_sum,
+                        bool parallel);
+
+/// The full symmetric matrix in natural order, `[columns, columns]`, raw sum. For tests and files.
+Matrix hessian_natural(const WeightedSum& sum, Index columns);
+
+}  // namespace aq

@@ -1,0 +1,86 @@
+#pragma once
+/// GPTQ without the inverse: factor, left-looking column blocks, round to nearest.
+/// GPTQ: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+/// Transformers" (2022). Here H + λI = U Uᵀ with U upper triangular; R = U⁻¹ is the factor of the
+/// usual algorithm, of which only the diagonal blocks are needed.
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "aq/core/matrix_view.h"
+#include "aq/core/weighted_sum.h"
+#include "aq/formats/quantized_matrix.h"
+
+namespace aq {
+
+/// What a matrix was given. `copy` keeps it as it is.
+enum class Method { gptq, rtn, copy };
+std::string_view method_name(Method method);
+
+/// Each rung of the ladder that a poor Hessian climbs (design: damping x10 three times, float64, RTN).
+enum class Fallback { none, more_damping, float64, rtn };
+std::string_view fallback_name(Fallback fallback);
+
+struct GptqSettings {
+  double damping = 0.01;  ///< λ as a share of mean(diag H)
+  Index block = 128;      ///< columns of a block; raised to a multiple of the group
+  bool operator==(const GptqSettings&) const = default;
+};
+
+/// U of H/weight_sum + λ·mean(diag)·I, natural column order.
+struct Factor {
+  Index columns = 0;
+  std::vector<float> u;        ///< `[columns, columns]` row-major; see solver_layout in factor.cpp
+  double damping = 0;          ///< share of the mean diagonal that was used in the end
+  double mean_diagonal = 0;    ///< of the normalised H, dead channels included
+  Index dead_channels = 0;     ///< always-zero inputs: their diagonal is the mean, weights are kept
+  Fallback fallback = Fallback::none;
+  bool usable() const { return fallback != Fallback::rtn; }
+};
+
+/// Normalises, repairs dead channels, damps and factors. Climbs the ladder where it must; when all
+/// fails, or the sum is empty or not finite, the result is not usable() and the caller rounds.
+Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& settings);
+
+/// Rows that are worked on together; a slice of a matrix begins at a multiple of it.
+inline constexpr Index kRowTile = 64;
+
+/// A slice of rows of one matrix and the place for its result.
+struct SolveTask {
+  MatrixView<const float> weight;  ///< `[rows, columns]`: rows [first_row, first_row + rows) of the matrix
+  Index first_row = 0;             ///< multiple of kRowTile
+  Scheme scheme;
+  Grid tensor_grid;                ///< used when the scheme is per tensor; fitted on the whole matrix
+  const Factor* factor = nullptr;  ///< null, or not usable: round to nearest
+  QuantizedMatrix result;          ///< filled
+  /// Filled when there is a usable factor: per row ‖(w−q)U‖², of GPTQ and of round to nearest, and
+  /// ‖wU‖². The last two only on rows with (first_row + r) % kErrorRowStride == 0, else 0.
+  std::vector<double> error, error_rtn, norm;
+};
+/// Round-to-nearest errors and norms cost as much as the solution: taken on every 8th row.
+inline constexpr Index kErrorRowStride = 8;
+
+/// Grid of a per-tensor scheme for the whole matrix.
+Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight);
+
+/// Solves all tasks; row tiles of all tasks are spread over threads, BLAS at one thread. A row's
+/// result depends on the row, the factor and the scheme alone.
+void solve(std::span<SolveTask> tasks, const GptqSettings& settings);
+
+/// Round to nearest of a whole matrix.
+QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& scheme);
+
+/// What the BLAS library is and which kernel it chose: "OpenBLAS 0.3.21", "Cooperlake".
+struct BlasInfo {
+  std::string library, kernel;
+  /// Empty, or a warning with the variable to export when the kernel does not fit this CPU.
+  std::string warning;
+};
+BlasInfo blas_info();
+/// BLAS calls of this process use one thread from now on (our own loops use the threads).
+void use_single_threaded_blas();
+
+}  // namespace aq
