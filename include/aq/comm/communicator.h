@@ -19,7 +19,8 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual void barrier() = 0;
-  /// Blocking; messages between two ranks with the same tag arrive in order. A rank never sends to itself.
+  /// Blocking; messages between two ranks with the same tag arrive in order. A rank never sends to
+  /// itself.
   virtual void send(std::span<const std::byte> bytes, int to, int tag) = 0;
   virtual void receive(std::span<std::byte> bytes, int from, int tag) = 0;
   /// Starts a transfer that wait_all completes. The bytes must live until then.

@@ -72,6 +72,7 @@ struct Reduction {
 /// Brings every reduction's partial sums to its owner and adds them there in tree order. Token
 /// counts are exchanged first; empty partials are not sent. Transfers are point to point in pieces
 /// of at most 4 MB. Collective. The result is the same bits for any number of ranks.
-void reduce_to_owners(Communicator& comm, const LaneLayout& layout, std::vector<Reduction>& reductions);
+void reduce_to_owners(Communicator& comm, const LaneLayout& layout,
+                      std::vector<Reduction>& reductions);
 
 }  // namespace aq

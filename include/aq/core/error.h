@@ -48,8 +48,8 @@ namespace detail {
 }  // namespace aq
 
 /// Checks an invariant of this program. The further arguments are printed when it does not hold.
-#define AQ_CHECK(condition, ...)                                                        \
-  do {                                                                                  \
-    if (!(condition)) [[unlikely]]                                                      \
+#define AQ_CHECK(condition, ...)                                                          \
+  do {                                                                                    \
+    if (!(condition)) [[unlikely]]                                                        \
       ::aq::detail::check_failed(#condition, __FILE__, __LINE__, ::aq::str(__VA_ARGS__)); \
   } while (false)

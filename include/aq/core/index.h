@@ -25,7 +25,11 @@ Index checked_multiply(Index a, Index b, std::string_view object);
 /// a + b; throws Error{input} naming `object` when it does not fit 63 bits.
 Index checked_add(Index a, Index b, std::string_view object);
 
-constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-constexpr Index round_up(Index a, Index multiple) { return ceil_div(a, multiple) * multiple; }
+constexpr Index ceil_div(Index a, Index b) {
+  return (a + b - 1) / b;
+}
+constexpr Index round_up(Index a, Index multiple) {
+  return ceil_div(a, multiple) * multiple;
+}
 
 }  // namespace aq

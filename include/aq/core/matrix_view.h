@@ -24,13 +24,10 @@ struct MatrixView {
       : data(values), rows(row_count), columns(column_count), stride(row_stride) {}
   /// A view of constants from a view of variables.
   template <class U>
-    requires(std::is_same_v<T, const U>)
-  MatrixView(const MatrixView<U>& other)
+  requires(std::is_same_v<T, const U>) MatrixView(const MatrixView<U>& other)
       : data(other.data), rows(other.rows), columns(other.columns), stride(other.stride) {}
 
-  std::span<T> row(Index r) const {
-    return {data + r * stride, static_cast<std::size_t>(columns)};
-  }
+  std::span<T> row(Index r) const { return {data + r * stride, static_cast<std::size_t>(columns)}; }
   T& operator()(Index r, Index c) const { return data[r * stride + c]; }
   /// Rows `[begin, begin + count)`.
   MatrixView slice_rows(Index begin, Index count) const {
@@ -56,9 +53,7 @@ struct Matrix {
 
   MatrixView<float> view() { return {values.data(), rows, columns}; }
   MatrixView<const float> view() const { return {values.data(), rows, columns}; }
-  float& operator()(Index r, Index c) {
-    return values[static_cast<std::size_t>(r * columns + c)];
-  }
+  float& operator()(Index r, Index c) { return values[static_cast<std::size_t>(r * columns + c)]; }
   float operator()(Index r, Index c) const {
     return values[static_cast<std::size_t>(r * columns + c)];
   }

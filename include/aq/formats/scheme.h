@@ -39,7 +39,8 @@ const std::vector<std::string_view>& format_names();
 /// The scheme of a format name with its default group size; nothing for an unknown name.
 std::optional<Scheme> scheme_from_format(std::string_view name);
 std::string format_name(const Scheme& scheme);  ///< "int4"
-std::string to_string(const Scheme& scheme);    ///< "int4 g128", "int3 g32 asymmetric", "int8 per-channel"
+std::string to_string(
+    const Scheme& scheme);  ///< "int4 g128", "int3 g32 asymmetric", "int8 per-channel"
 
 /// Columns of one group in a row of `columns`: the last group may be shorter.
 Index group_width(const Scheme& scheme, Index columns);

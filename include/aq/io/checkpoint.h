@@ -28,7 +28,8 @@ struct TensorInfo {
 class Checkpoint {
  public:
   /// `directory` holds config.json and either model.safetensors or model.safetensors.index.json
-  /// with its shards. Something that looks like a hub id gets an error that says how to download it.
+  /// with its shards. Something that looks like a hub id gets an error that says how to download
+  /// it.
   static Checkpoint open(const std::filesystem::path& directory);
 
   const std::filesystem::path& directory() const;
@@ -47,7 +48,8 @@ class Checkpoint {
   /// A two-dimensional tensor `[rows, columns]`, converted to float.
   Matrix read_matrix(const std::string& name, Index rows, Index columns) const;
   /// Rows [begin, begin + count) of it.
-  Matrix read_rows(const std::string& name, Index rows, Index columns, Index begin, Index count) const;
+  Matrix read_rows(const std::string& name, Index rows, Index columns, Index begin,
+                   Index count) const;
 
   /// SHA-256-free identity of the checkpoint: a 64-bit hash over config.json, tensor names, shapes,
   /// dtypes, offsets and file sizes and modification times are NOT part of it. Hex text.
@@ -59,13 +61,15 @@ class Checkpoint {
   std::shared_ptr<const State> state_;
 };
 
-/// Writes one safetensors file (for tests and export): names with shapes and raw little-endian bytes.
+/// Writes one safetensors file (for tests and export): names with shapes and raw little-endian
+/// bytes.
 struct TensorToWrite {
   std::string name;
   DType dtype = DType::f32;
   std::vector<Index> shape;
   std::vector<std::byte> bytes;
 };
-void write_safetensors(const std::filesystem::path& path, const std::vector<TensorToWrite>& tensors);
+void write_safetensors(const std::filesystem::path& path,
+                       const std::vector<TensorToWrite>& tensors);
 
 }  // namespace aq

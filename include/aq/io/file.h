@@ -9,7 +9,8 @@
 
 namespace aq {
 
-/// Whole file as text; Error{input} naming the path when it cannot be read or is longer than `limit` bytes.
+/// Whole file as text; Error{input} naming the path when it cannot be read or is longer than
+/// `limit` bytes.
 std::string read_text_file(const std::filesystem::path& path, Index limit = Index{1} << 30);
 /// Writes `path` + ".partial", syncs, renames over `path`, syncs the directory. Error{input} naming
 /// path and reason (full disk, permission) leaves an existing file as it was.

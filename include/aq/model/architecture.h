@@ -21,8 +21,7 @@ struct LayerNames {
   std::string_view dense_gate = "mlp.gate_proj", dense_up = "mlp.up_proj",
                    dense_down = "mlp.down_proj";
   std::string_view router = "mlp.gate";
-  std::string_view expert_gate = "mlp.experts.{e}.gate_proj",
-                   expert_up = "mlp.experts.{e}.up_proj",
+  std::string_view expert_gate = "mlp.experts.{e}.gate_proj", expert_up = "mlp.experts.{e}.up_proj",
                    expert_down = "mlp.experts.{e}.down_proj";
 };
 
@@ -35,7 +34,11 @@ struct ConfigKeys {
 };
 
 /// How the weights of the chosen experts are renormalised.
-enum class Renormalize { never, always, by_config };  ///< by_config: key norm_topk_prob, default false
+enum class Renormalize {
+  never,
+  always,
+  by_config
+};  ///< by_config: key norm_topk_prob, default false
 
 struct Architecture {
   std::string_view name;        ///< as `inspect` prints it

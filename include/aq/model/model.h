@@ -10,7 +10,8 @@
 
 namespace aq {
 
-/// Rotary position embedding, half-rotate convention (y[j], y[j+d/2] rotated by pos * theta^(-2j/d)).
+/// Rotary position embedding, half-rotate convention (y[j], y[j+d/2] rotated by pos *
+/// theta^(-2j/d)).
 struct RopeSpec {
   double theta = 10000;
   bool operator==(const RopeSpec&) const = default;

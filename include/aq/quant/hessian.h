@@ -27,8 +27,8 @@ void gather_scaled_reversed(MatrixView<const float> x, std::span<const std::int3
 /// sum += XᵀX for rows already scaled and reversed; adds tokens and `weight_sum`. Allocates
 /// sum.values on first use. One thread works on one panel; with parallel = true panels are spread
 /// over threads. Bits depend on the shapes of the calls alone.
-void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reversed, double weight_sum,
-                        bool parallel);
+void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reversed,
+                        double weight_sum, bool parallel);
 
 /// The full symmetric matrix in natural order, `[columns, columns]`, raw sum. For tests and files.
 Matrix hessian_natural(const WeightedSum& sum, Index columns);

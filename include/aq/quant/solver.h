@@ -20,7 +20,8 @@ namespace aq {
 enum class Method { gptq, rtn, copy };
 std::string_view method_name(Method method);
 
-/// Each rung of the ladder that a poor Hessian climbs (design: damping x10 three times, float64, RTN).
+/// Each rung of the ladder that a poor Hessian climbs (design: damping x10 three times, float64,
+/// RTN).
 enum class Fallback { none, more_damping, float64, rtn };
 std::string_view fallback_name(Fallback fallback);
 
@@ -33,10 +34,10 @@ struct GptqSettings {
 /// U of H/weight_sum + λ·mean(diag)·I, natural column order.
 struct Factor {
   Index columns = 0;
-  std::vector<float> u;        ///< `[columns, columns]` row-major; see solver_layout in factor.cpp
-  double damping = 0;          ///< share of the mean diagonal that was used in the end
-  double mean_diagonal = 0;    ///< of the normalised H, dead channels included
-  Index dead_channels = 0;     ///< always-zero inputs: their diagonal is the mean, weights are kept
+  std::vector<float> u;      ///< `[columns, columns]` row-major; see solver_layout in factor.cpp
+  double damping = 0;        ///< share of the mean diagonal that was used in the end
+  double mean_diagonal = 0;  ///< of the normalised H, dead channels included
+  Index dead_channels = 0;   ///< always-zero inputs: their diagonal is the mean, weights are kept
   Fallback fallback = Fallback::none;
   bool usable() const { return fallback != Fallback::rtn; }
 };
@@ -50,10 +51,11 @@ inline constexpr Index kRowTile = 64;
 
 /// A slice of rows of one matrix and the place for its result.
 struct SolveTask {
-  MatrixView<const float> weight;  ///< `[rows, columns]`: rows [first_row, first_row + rows) of the matrix
-  Index first_row = 0;             ///< multiple of kRowTile
+  MatrixView<const float>
+      weight;           ///< `[rows, columns]`: rows [first_row, first_row + rows) of the matrix
+  Index first_row = 0;  ///< multiple of kRowTile
   Scheme scheme;
-  Grid tensor_grid;                ///< used when the scheme is per tensor; fitted on the whole matrix
+  Grid tensor_grid;  ///< used when the scheme is per tensor; fitted on the whole matrix
   const Factor* factor = nullptr;  ///< null, or not usable: round to nearest
   QuantizedMatrix result;          ///< filled
   /// Filled when there is a usable factor: per row ‖(w−q)U‖², of GPTQ and of round to nearest, and

@@ -1,7 +1,7 @@
 #pragma once
 /// The pieces of a decoder layer's forward pass, fp32 on the CPU, on LibTorch. Every function works
-/// on the calling thread alone, so callers spread blocks, experts or sequences over threads, and the
-/// result depends on the shapes of the call alone.
+/// on the calling thread alone, so callers spread blocks, experts or sequences over threads, and
+/// the result depends on the shapes of the call alone.
 
 #include <cstdint>
 #include <span>
@@ -18,10 +18,12 @@ void initialize();
 std::string torch_version();
 
 /// out[t] = table[tokens[t]].
-void embed(MatrixView<const float> table, std::span<const std::int32_t> tokens, MatrixView<float> out);
+void embed(MatrixView<const float> table, std::span<const std::int32_t> tokens,
+           MatrixView<float> out);
 
 /// out = x / sqrt(mean(x^2) + eps) * weight, per row. In place allowed.
-void rms_norm(MatrixView<const float> x, std::span<const float> weight, double eps, MatrixView<float> out);
+void rms_norm(MatrixView<const float> x, std::span<const float> weight, double eps,
+              MatrixView<float> out);
 
 /// out [tokens, rows of weight] = x [tokens, inputs] · weightᵀ.
 void linear(MatrixView<const float> x, MatrixView<const float> weight, MatrixView<float> out);
@@ -29,8 +31,9 @@ void linear(MatrixView<const float> x, MatrixView<const float> weight, MatrixVie
 /// Norm of q and k, clamp, rotary embedding and causal attention of ONE sequence; q, k and v are
 /// changed. q [t, heads*d], k and v [t, kv_heads*d], out [t, heads*d]. q_norm and k_norm are empty
 /// unless spec.qk_norm asks for them. Positions are 0 .. t-1.
-void attention(const AttentionSpec& spec, std::span<const float> q_norm, std::span<const float> k_norm,
-               MatrixView<float> q, MatrixView<float> k, MatrixView<float> v, MatrixView<float> out);
+void attention(const AttentionSpec& spec, std::span<const float> q_norm,
+               std::span<const float> k_norm, MatrixView<float> q, MatrixView<float> k,
+               MatrixView<float> v, MatrixView<float> out);
 
 /// The chosen experts of each token by falling weight and the factors that multiply their outputs.
 /// logits [t, experts] -> index [t, top_k], weight [t, top_k]. Ties: the lower expert first.
@@ -41,6 +44,7 @@ void route(const RouterSpec& spec, MatrixView<const float> logits, MatrixView<st
 void silu_multiply(MatrixView<float> gate, MatrixView<const float> up);
 
 /// nll[t] = logsumexp(logits[t]) - logits[t][targets[t]], in double.
-void token_nll(MatrixView<const float> logits, std::span<const std::int32_t> targets, std::span<double> nll);
+void token_nll(MatrixView<const float> logits, std::span<const std::int32_t> targets,
+               std::span<double> nll);
 
 }  // namespace aq::runtime

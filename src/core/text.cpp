@@ -1,0 +1,162 @@
+#include "aq/core/text.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+#include <tuple>
+#include <utility>
+
+namespace aq {
+
+std::string fixed(double value, int digits) {
+  std::array<char, 400> buffer{};
+  const int length = std::snprintf(buffer.data(), buffer.size(), "%.*f", digits, value);
+  return {buffer.data(), static_cast<std::size_t>(length)};
+}
+
+std::string shortest(double value) {
+  std::array<char, 64> buffer{};
+  const auto [end, error] = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value);
+  return {buffer.data(), end};
+}
+
+std::string bytes_text(Index bytes) {
+  static constexpr std::array<const char*, 6> units{"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+  double value = static_cast<double>(bytes);
+  std::size_t unit = 0;
+  while (value >= 1024 && unit + 1 < units.size()) {
+    value /= 1024;
+    ++unit;
+  }
+  return str(fixed(value, unit == 0 ? 0 : 1), " ", units[unit]);
+}
+
+std::string duration_text(double seconds) {
+  const auto two_digits = [](long value) { return str(value < 10 ? "0" : "", value); };
+  if (seconds < 1) return str(fixed(seconds * 1000, 0), " ms");
+  if (seconds < 120) return str(fixed(seconds, 1), " s");
+  const long whole = std::lround(seconds);
+  if (whole < 7200) return str(whole / 60, " min ", two_digits(whole % 60), " s");
+  return str(whole / 3600, " h ", two_digits(whole / 60 % 60), " min");
+}
+
+Index parse_bytes(std::string_view text, std::string_view option) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  static constexpr std::array<std::string_view, 5> letters{"", "K", "M", "G", "T"};
+  double factor = 1;
+  for (const std::string_view letter : letters) {
+    const bool fits = unit == letter ||
+                      (!letter.empty() && (unit == str(letter, "iB") || unit == str(letter, "i")));
+    if (error == std::errc{} && std::isfinite(value) && value >= 0 &&
+        (fits || (letter.empty() && unit == "B")) && value * factor < 0x1p62)
+      return static_cast<Index>(value * factor);
+    factor *= 1024;
+  }
+  throw Error(ErrorKind::usage, "read the option", option, str("'", text, "' is no size"),
+              "write for instance 40GiB or 512MiB");
+}
+
+namespace {
+
+Index edit_distance(std::string_view a, std::string_view b) {
+  std::vector<Index> previous(b.size() + 1), current(b.size() + 1);
+  std::iota(previous.begin(), previous.end(), Index{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    current[0] = static_cast<Index>(i) + 1;
+    for (std::size_t j = 0; j < b.size(); ++j)
+      current[j + 1] =
+          std::min({previous[j] + (a[i] == b[j] ? 0 : 1), previous[j + 1] + 1, current[j] + 1});
+    std::swap(previous, current);
+  }
+  return previous.back();
+}
+
+}  // namespace
+
+std::string nearest_word(std::string_view word, std::span<const std::string_view> words) {
+  std::string_view best;
+  Index best_distance = std::max<Index>(2, static_cast<Index>(word.size()) / 2) + 1;
+  for (const std::string_view candidate : words) {
+    const Index distance = edit_distance(word, candidate);
+    if (distance < best_distance) {
+      best = candidate;
+      best_distance = distance;
+    }
+  }
+  return std::string(best);
+}
+
+std::string did_you_mean(std::string_view word, std::span<const std::string_view> words) {
+  const std::string near = nearest_word(word, words);
+  return near.empty() ? std::string() : str("; did you mean '", near, "'?");
+}
+
+namespace {
+
+/// Length of the bracket expression that `pattern` begins with, and whether `c` is in it; length 0
+/// when it has no end (then '[' is an ordinary character).
+std::pair<std::size_t, bool> match_bracket(std::string_view pattern, char c) {
+  std::size_t i = 1;
+  const bool negated = i < pattern.size() && pattern[i] == '!';
+  if (negated) ++i;
+  const std::size_t first = i;
+  bool found = false;
+  for (; i < pattern.size(); ++i) {
+    if (pattern[i] == ']' && i > first) return {i + 1, found != negated};
+    if (i + 2 < pattern.size() && pattern[i + 1] == '-' && pattern[i + 2] != ']') {
+      found = found || (pattern[i] <= c && c <= pattern[i + 2]);
+      i += 2;
+    } else {
+      found = found || pattern[i] == c;
+    }
+  }
+  return {0, false};
+}
+
+}  // namespace
+
+bool matches_pattern(std::string_view pattern, std::string_view text) {
+  std::size_t p = 0, t = 0;
+  std::size_t star = std::string_view::npos, star_text = 0;  // where to go on after a mismatch
+  while (t < text.size()) {
+    std::size_t width = 0;
+    bool match = false;
+    if (p < pattern.size()) {
+      if (pattern[p] == '*') {
+        star = p++;
+        star_text = t;
+        continue;
+      }
+      if (pattern[p] == '[') std::tie(width, match) = match_bracket(pattern.substr(p), text[t]);
+      if (width == 0) {
+        width = 1;
+        match = pattern[p] == '?' || pattern[p] == text[t];
+      }
+    }
+    if (match) {
+      p += width;
+      ++t;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      t = ++star_text;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+std::string replace_all(std::string text, std::string_view key, std::string_view value) {
+  for (std::size_t at = text.find(key); at != std::string::npos;
+       at = text.find(key, at + value.size()))
+    text.replace(at, key.size(), value);
+  return text;
+}
+
+}  // namespace aq
