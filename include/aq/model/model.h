@@ -87,7 +87,7 @@ struct Model {
   std::vector<LayerSpec> layers;
 
   /// Tensor that holds the weight of `head`.
-  const std::string& head_tensor() const;
+  std::string head_tensor() const;
 };
 
 /// A tensor that the model needs, with its shape.

@@ -1,0 +1,79 @@
+#include "model/config_reader.h"
+
+#include <cmath>
+
+namespace aq {
+namespace {
+
+constexpr std::string_view kOperation = "read the model's configuration";
+constexpr double kLargestExtent = 0x1p40;
+
+}  // namespace
+
+ConfigReader::ConfigReader(std::string_view text, std::string_view file) : file_(file) {
+  try {
+    json_ = nlohmann::json::parse(text);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ErrorKind::input, kOperation, file_, error.what(), "the file must be valid JSON");
+  }
+  if (!json_.is_object())
+    throw Error(ErrorKind::input, kOperation, file_, "the file does not hold a JSON object");
+}
+
+void ConfigReader::fail(std::string_view key, std::string_view reason,
+                        std::string_view hint) const {
+  throw Error(ErrorKind::input, kOperation, file_, str("key '", key, "' ", reason), hint);
+}
+
+bool ConfigReader::has(std::string_view key) const {
+  const auto found = json_.find(key);
+  return found != json_.end() && !found->is_null();
+}
+
+const nlohmann::json& ConfigReader::at(std::string_view key) const {
+  if (!has(key)) fail(key, "is missing");
+  return *json_.find(key);
+}
+
+Index ConfigReader::positive(std::string_view key) const {
+  const nlohmann::json& value = at(key);
+  if (!value.is_number_integer() || value.get<double>() < 1 || value.get<double>() > kLargestExtent)
+    fail(key, str("is ", value.dump(), ", not a whole number of at least 1"));
+  return value.get<Index>();
+}
+
+Index ConfigReader::positive_or(std::string_view key, Index otherwise) const {
+  return has(key) ? positive(key) : otherwise;
+}
+
+std::optional<double> ConfigReader::optional_number(std::string_view key) const {
+  if (!has(key)) return std::nullopt;
+  const nlohmann::json& value = at(key);
+  if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() <= 0)
+    fail(key, str("is ", value.dump(), ", not a number above zero"));
+  return value.get<double>();
+}
+
+double ConfigReader::number_or(std::string_view key, double otherwise) const {
+  return optional_number(key).value_or(otherwise);
+}
+
+bool ConfigReader::flag_or(std::string_view key, bool otherwise) const {
+  if (!has(key)) return otherwise;
+  if (!at(key).is_boolean()) fail(key, str("is ", at(key).dump(), ", not true or false"));
+  return at(key).get<bool>();
+}
+
+std::string ConfigReader::text_or(std::string_view key, std::string_view otherwise) const {
+  if (!has(key)) return std::string(otherwise);
+  if (!at(key).is_string()) fail(key, str("is ", at(key).dump(), ", not a text"));
+  return at(key).get<std::string>();
+}
+
+std::optional<ConfigReader> ConfigReader::object(std::string_view key) const {
+  if (!has(key)) return std::nullopt;
+  if (!at(key).is_object()) fail(key, str("is ", at(key).dump(), ", not an object"));
+  return ConfigReader(at(key), file_);
+}
+
+}  // namespace aq
