@@ -1,0 +1,94 @@
+#pragma once
+/// Who does what: a pure value, the same on every rank, made without MPI.
+
+#include <string>
+#include <vector>
+
+#include "aq/comm/lanes.h"
+#include "aq/plan/recipe.h"
+
+namespace aq {
+
+/// Rows of a matrix that one rank solves; they begin at a multiple of kRowTile.
+struct Slice {
+  int rank = 0;
+  Range rows;
+};
+
+struct MatrixPlan {
+  LinearSpec linear;
+  Assignment assignment;
+  std::vector<Slice> slices;  ///< in row order, covering every row; empty for Method::copy
+  /// The rank that writes the matrix into its shard: that of the first slice.
+  int writer() const { return slices.empty() ? -1 : slices.front().rank; }
+};
+
+/// Linears that share one input and so one Hessian and one factor.
+struct TaskPlan {
+  std::vector<MatrixPlan> matrices;
+  Index columns = 0;
+  Index expert = -1;           ///< -1 when not of a routed expert
+  int owner = 0;               ///< collects the Hessian and factors it
+  bool needs_hessian = false;  ///< some matrix is quantized by GPTQ
+  bool split = false;          ///< rows are solved by several ranks: the owner sends the factor
+};
+
+/// Tasks that are worked on together.
+struct StagePlan {
+  std::vector<TaskPlan> tasks;
+  double balance = 1;  ///< mean work of a rank / work of the busiest rank
+  bool needs_hessian() const;
+  bool quantizes() const;  ///< some matrix is not copied
+};
+
+/// Ascending expert range that fits the memory limit. A dense MLP is one wave of one "expert".
+struct WavePlan {
+  Range experts;
+  StagePlan gate_up, down;
+};
+
+struct LayerPlan {
+  Index index = 0;
+  StagePlan qkv, o, router;
+  std::vector<WavePlan> waves;
+};
+
+/// Bytes of one rank at the peak of a layer, without code and libraries.
+struct MemoryEstimate {
+  Index activations = 0;  ///< residual, normalised input, attention output, expert sums
+  Index attention = 0;    ///< buffers of sequences in work
+  Index hessians = 0;     ///< partial sums with their tree levels, and factors
+  Index weights = 0;      ///< originals in work and packed results
+  Index total() const { return activations + attention + hessians + weights; }
+};
+
+struct Plan {
+  int ranks = 1;
+  LaneLayout lanes;
+  std::vector<LayerPlan> layers;
+  StagePlan head;
+  MemoryEstimate memory;  ///< of the rank with the most
+  Index matrix_count = 0, quantized_count = 0;
+  double mean_bits = 0;  ///< stored bits a weight over the quantized matrices
+  double balance = 1;    ///< least balance of any stage with at least as many tasks as ranks
+};
+
+struct PlanLimits {
+  Index memory = 0;  ///< bytes of a rank; 0: no limit
+  int threads = 1;   ///< of a rank: buffers in work
+};
+
+struct Workload {
+  LaneLayout lanes;
+  Index sequence_length = 0;  ///< tokens of the longest sequence
+};
+
+/// Throws Error{policy} when even waves of one expert do not fit `limits.memory` (saying what
+/// would).
+Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Workload& workload,
+               const PlanLimits& limits);
+
+/// Longest-processing-time-first: the rank of each cost. Ties go to the lower rank.
+std::vector<int> place_longest_first(const std::vector<double>& costs, int ranks);
+
+}  // namespace aq

@@ -1,0 +1,73 @@
+#pragma once
+/// The recipe: which linear gets which format and method, and the settings of GPTQ.
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "aq/formats/scheme.h"
+#include "aq/model/model.h"
+#include "aq/quant/solver.h"
+
+namespace aq {
+
+/// What happens to an expert with fewer than `min_tokens` calibration tokens.
+enum class Starved {
+  all_tokens,  ///< calibrate it on every token of the layer, each with weight 1
+  rtn,         ///< round it to nearest
+};
+
+/// The object "gptq" of a recipe; every key is also a flag of `quantize`, which wins.
+struct QuantizeSettings {
+  GptqSettings gptq;            ///< keys "damping", "block"
+  double routing_exponent = 1;  ///< p of H = Σ s^p x xᵀ; 0: plain GPTQ
+  Starved starved = Starved::all_tokens;
+  Index min_tokens = 32;
+  bool operator==(const QuantizeSettings&) const = default;
+};
+
+/// Keys of "default" and of an override; an absent one leaves what was there.
+struct Rule {
+  std::string pattern;  ///< fnmatch on the whole dotted module name; "*" for "default"
+  std::optional<std::string> format;  ///< "wq": "int4", ..., or "bf16" (untouched)
+  std::optional<Index> group_size;
+  std::optional<bool> symmetric;
+  std::optional<bool> skip;
+  std::optional<Method> method;  ///< gptq or rtn
+  std::optional<ScaleType> scale_type;
+};
+
+struct Recipe {
+  std::string file;  ///< where it came from, for messages
+  std::string text;  ///< as read
+  std::vector<Rule> rules;
+  QuantizeSettings settings;
+};
+
+/// Throws Error{usage} naming file and key, with the nearest valid word, for unknown keys and
+/// formats, duplicate keys and values of a wrong type or range.
+Recipe parse_recipe(std::string_view text, const std::string& file);
+Recipe read_recipe(const std::filesystem::path& path);
+
+/// What is done with one linear.
+struct Assignment {
+  Method method = Method::copy;
+  Scheme scheme;  ///< meaningless for Method::copy
+  bool operator==(const Assignment&) const = default;
+};
+
+/// What the recipe says of `linear`. Rules are merged key by key in file order, later wins; `skip`
+/// sticks until a later `skip: false`; a rule that changes the format without a group size takes
+/// the format's default group. Routers and the head stay as they are unless an override names a
+/// format.
+Assignment resolve(const Recipe& recipe, const LinearSpec& linear);
+
+/// The settings as JSON, and all of the recipe that decides the result (not comments or order of
+/// keys).
+std::string settings_to_json(const QuantizeSettings& settings);
+/// Patterns that match no linear of the model.
+std::vector<std::string> unmatched_patterns(const Recipe& recipe, const Model& model);
+
+}  // namespace aq

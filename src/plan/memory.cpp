@@ -1,0 +1,62 @@
+#include "plan/memory.h"
+
+#include <algorithm>
+
+#include "aq/quant/hessian.h"
+
+namespace aq {
+namespace {
+
+constexpr Index kFloat = 4;
+constexpr Index kQueryTile = 256;  // rows of scores that attention keeps at one time
+
+}  // namespace
+
+Index most_pending_partials(const LaneLayout& layout, int ranks) {
+  Index most = 0;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const Range lanes = layout.lanes_of_rank(rank, ranks);
+    for (Index end = lanes.begin; end <= lanes.end; ++end)
+      most = std::max(most, static_cast<Index>(maximal_subtrees({lanes.begin, end}).size()));
+  }
+  return most + 1;  // and the lane in work
+}
+
+MemoryEstimate estimate_memory(const LayerSizes& sizes, const Workload& workload, int ranks,
+                               int threads, Index wave_experts) {
+  const LaneLayout& layout = workload.lanes;
+  const Index lanes = ceil_div(layout.lanes, ranks);
+  const Index sequences =
+      std::min(layout.sequences, lanes * ceil_div(layout.sequences, layout.lanes));
+  const Index tokens = sequences * workload.sequence_length;
+  const Index workers = std::min<Index>(threads, sequences);
+  const Index pending = most_pending_partials(layout, ranks);
+  const Index owned = std::min<Index>(ceil_div(wave_experts, ranks), wave_experts);
+  const Index batch = std::min<Index>(owned, threads);
+  const auto square = [](Index n) { return n * n * kFloat; };
+  const auto sum = [](Index n) { return hessian_size(n) * kFloat; };
+
+  MemoryEstimate estimate;
+  estimate.activations =
+      tokens * kFloat *
+      (sizes.hidden + std::max(sizes.q_width, 2 * sizes.hidden) + 3 * sizes.top_k + sizes.experts);
+  estimate.attention = workers * workload.sequence_length * kFloat *
+                       (sizes.hidden + sizes.q_width + 2 * sizes.kv_width + 2 * kQueryTile);
+  const auto stage = [&](Index n) {
+    return wave_experts * pending * sum(n) + owned * sum(n) + batch * square(n);
+  };
+  const Index gate_up = stage(sizes.hidden);
+  const Index chosen = std::min(sizes.top_k, wave_experts);
+  const Index down = stage(sizes.mlp_width) + tokens * chosen * sizes.mlp_width * kFloat;
+  const Index attention = (pending + workers) * sum(std::max(sizes.hidden, sizes.q_width)) +
+                          2 * square(std::max(sizes.hidden, sizes.q_width));
+  estimate.hessians = std::max({gate_up, down, attention});
+  const auto packed = static_cast<Index>(static_cast<double>(wave_experts * sizes.mlp_weights) *
+                                         sizes.stored_bits / 8);
+  const auto layer_packed = static_cast<Index>(
+      static_cast<double>(sizes.experts * sizes.mlp_weights) * sizes.stored_bits / 8);
+  estimate.weights = layer_packed + 2 * packed + 2 * batch * sizes.mlp_weights * kFloat;
+  return estimate;
+}
+
+}  // namespace aq

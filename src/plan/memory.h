@@ -1,0 +1,24 @@
+#pragma once
+/// Memory of a rank, computed beforehand.
+
+#include "aq/plan/plan.h"
+
+namespace aq {
+
+/// Sizes that the estimate of a layer needs.
+struct LayerSizes {
+  Index hidden = 0, q_width = 0, kv_width = 0;
+  Index mlp_width = 0;  ///< of an expert or of the dense MLP
+  Index experts = 0;    ///< 1 for a dense MLP
+  Index top_k = 0;
+  Index mlp_weights = 0;    ///< weights of one expert
+  double stored_bits = 16;  ///< bits a weight that the packed results take
+};
+
+/// Most partial sums that a rank keeps at one time while it adds its lanes in tree order.
+Index most_pending_partials(const LaneLayout& layout, int ranks);
+/// Of a rank with the most lanes, in a wave of `wave_experts`.
+MemoryEstimate estimate_memory(const LayerSizes& sizes, const Workload& workload, int ranks,
+                               int threads, Index wave_experts);
+
+}  // namespace aq

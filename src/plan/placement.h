@@ -1,0 +1,14 @@
+#pragma once
+/// Placement of a stage's tasks on ranks.
+
+#include "aq/plan/plan.h"
+
+namespace aq {
+
+/// Floating point operations of a task: factor n^3/3 and, per quantized row, n^2.
+double task_cost(const TaskPlan& task);
+/// Sets owner, split, slices and the stage's balance. `rotation` shifts the ranks, so that stages
+/// of one task do not all fall to the same rank.
+void place_stage(StagePlan& stage, int ranks, int rotation);
+
+}  // namespace aq

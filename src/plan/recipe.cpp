@@ -1,0 +1,239 @@
+#include "aq/plan/recipe.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "aq/core/text.h"
+
+namespace aq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::array<std::string_view, 3> kTopKeys{"default", "overrides", "gptq"};
+constexpr std::array<std::string_view, 6> kRuleKeys{"wq",   "group_size", "symmetric",
+                                                    "skip", "method",     "scale_dtype"};
+constexpr std::array<std::string_view, 5> kGptqKeys{"damping", "block", "routing_exponent",
+                                                    "starved", "min_tokens"};
+/// Carried for people, not obeyed.
+constexpr std::array<std::string_view, 7> kAnnotations{
+    "comment", "description", "summary", "notes", "alpha_hill", "category", "dtype"};
+
+/// A place in the recipe, for messages.
+struct Place {
+  std::string file, where;  ///< "recipe.json", "overrides[2]"
+
+  [[noreturn]] void fail(std::string_view key, std::string_view reason) const {
+    throw Error(ErrorKind::usage, "read the recipe", file,
+                str(where, where.empty() ? "" : ": ", "key '", key, "' ", reason));
+  }
+};
+
+bool contains(std::span<const std::string_view> words, std::string_view word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+void check_keys(const Json& object, std::span<const std::string_view> known, const Place& place) {
+  for (const auto& [key, value] : object.items())
+    if (!contains(known, key) && !contains(kAnnotations, key))
+      place.fail(key, str("is not known", did_you_mean(key, known)));
+}
+
+bool read_flag(const Json& value, std::string_view key, const Place& place) {
+  if (!value.is_boolean()) place.fail(key, str("is ", value.dump(), ", not true or false"));
+  return value.get<bool>();
+}
+
+std::string read_word(const Json& value, std::string_view key,
+                      std::span<const std::string_view> words, const Place& place) {
+  if (!value.is_string()) place.fail(key, str("is ", value.dump(), ", not a text"));
+  const auto word = value.get<std::string>();
+  if (!contains(words, word))
+    place.fail(key, str("is '", word, "', which is not known", did_you_mean(word, words)));
+  return word;
+}
+
+Index read_whole(const Json& value, std::string_view key, Index least, Index most,
+                 const Place& place) {
+  if (!value.is_number_integer() || value.get<double>() < static_cast<double>(least) ||
+      value.get<double>() > static_cast<double>(most))
+    place.fail(key, str("is ", value.dump(), ", not a whole number in [", least, ", ", most, "]"));
+  return value.get<Index>();
+}
+
+double read_number(const Json& value, std::string_view key, double least, double most,
+                   const Place& place) {
+  if (!value.is_number() || !(value.get<double>() >= least) || !(value.get<double>() <= most))
+    place.fail(key, str("is ", value.dump(), ", not a number in [", least, ", ", most, "]"));
+  return value.get<double>();
+}
+
+/// A positive number of columns, -1 or "channel" for the whole row, "tensor" for the whole matrix.
+Index read_group_size(const Json& value, const Place& place) {
+  if (value.is_string()) {
+    static constexpr std::array<std::string_view, 2> words{"channel", "tensor"};
+    return read_word(value, "group_size", words, place) == "tensor" ? kPerTensor : kPerChannel;
+  }
+  if (value.is_number_integer() && value.get<double>() == -1) return kPerChannel;
+  if (!value.is_number_integer() || value.get<double>() < 1 || value.get<double>() > 1 << 20)
+    place.fail("group_size",
+               str("is ", value.dump(),
+                   ", not a number of columns (1 to 1048576), -1, \"channel\" or \"tensor\""));
+  return value.get<Index>();
+}
+
+Rule read_rule(const Json& object, std::string pattern, const Place& place) {
+  if (!object.is_object()) place.fail("", str("is ", object.dump(), ", not an object"));
+  std::vector<std::string_view> known(kRuleKeys.begin(), kRuleKeys.end());
+  if (pattern.empty()) known.push_back("pattern");
+  check_keys(object, known, place);
+  Rule rule;
+  rule.pattern = std::move(pattern);
+  for (const auto& [key, value] : object.items()) {
+    if (key == "pattern") {
+      if (!value.is_string() || value.get<std::string>().empty())
+        place.fail(key, str("is ", value.dump(), ", not a pattern"));
+      rule.pattern = value.get<std::string>();
+    } else if (key == "wq") {
+      std::vector<std::string_view> words = format_names();
+      words.push_back("bf16");
+      rule.format = read_word(value, key, words, place);
+    } else if (key == "group_size") {
+      rule.group_size = read_group_size(value, place);
+    } else if (key == "symmetric") {
+      rule.symmetric = read_flag(value, key, place);
+    } else if (key == "skip") {
+      rule.skip = read_flag(value, key, place);
+    } else if (key == "method") {
+      static constexpr std::array<std::string_view, 2> words{"gptq", "rtn"};
+      rule.method = read_word(value, key, words, place) == "gptq" ? Method::gptq : Method::rtn;
+    } else if (key == "scale_dtype") {
+      static constexpr std::array<std::string_view, 3> words{"fp32", "fp16", "bf16"};
+      rule.scale_type = scale_type_from_name(read_word(value, key, words, place));
+    }
+  }
+  if (rule.pattern.empty()) place.fail("pattern", "is missing");
+  return rule;
+}
+
+QuantizeSettings read_settings(const Json& object, const Place& place) {
+  if (!object.is_object()) place.fail("gptq", str("is ", object.dump(), ", not an object"));
+  check_keys(object, kGptqKeys, place);
+  QuantizeSettings settings;
+  for (const auto& [key, value] : object.items()) {
+    if (key == "damping") settings.gptq.damping = read_number(value, key, 0, 100, place);
+    if (key == "block") settings.gptq.block = read_whole(value, key, 1, 1 << 20, place);
+    if (key == "routing_exponent")
+      settings.routing_exponent = read_number(value, key, 0, 16, place);
+    if (key == "min_tokens") settings.min_tokens = read_whole(value, key, 0, Index{1} << 40, place);
+    if (key == "starved") {
+      static constexpr std::array<std::string_view, 2> words{"all_tokens", "rtn"};
+      settings.starved =
+          read_word(value, key, words, place) == "rtn" ? Starved::rtn : Starved::all_tokens;
+    }
+  }
+  return settings;
+}
+
+/// Parses strictly: no comments, no trailing commas, no key twice in one object.
+Json parse_strict(std::string_view text, const std::string& file) {
+  std::vector<std::set<std::string>> keys;
+  const auto watch = [&](int, Json::parse_event_t event, Json& parsed) {
+    if (event == Json::parse_event_t::object_start) keys.emplace_back();
+    if (event == Json::parse_event_t::object_end) keys.pop_back();
+    if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
+      Place{file, ""}.fail(parsed.get<std::string>(), "stands twice in one object");
+    return true;
+  };
+  try {
+    return Json::parse(text, watch);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ErrorKind::usage, "read the recipe", file, error.what(), "it must be valid JSON");
+  }
+}
+
+}  // namespace
+
+Recipe parse_recipe(std::string_view text, const std::string& file) {
+  const Json json = parse_strict(text, file);
+  const Place top{file, ""};
+  if (!json.is_object())
+    throw Error(ErrorKind::usage, "read the recipe", file, "it is not a JSON object");
+  check_keys(json, kTopKeys, top);
+  Recipe recipe;
+  recipe.file = file;
+  recipe.text = text;
+  if (!json.contains("default")) top.fail("default", "is missing");
+  recipe.rules.push_back(read_rule(json["default"], "*", {file, "default"}));
+  if (json.contains("overrides")) {
+    const Json& overrides = json["overrides"];
+    if (!overrides.is_array()) top.fail("overrides", str("is ", overrides.dump(), ", not a list"));
+    for (std::size_t i = 0; i < overrides.size(); ++i)
+      recipe.rules.push_back(read_rule(overrides[i], "", {file, str("overrides[", i, "]")}));
+  }
+  if (json.contains("gptq")) recipe.settings = read_settings(json["gptq"], {file, "gptq"});
+  return recipe;
+}
+
+Recipe read_recipe(const std::filesystem::path& path) {
+  std::ifstream stream(path, std::ios::binary);
+  std::ostringstream text;
+  if (std::filesystem::is_directory(path) || !(text << stream.rdbuf()))
+    throw Error(ErrorKind::usage, "read the recipe", path.string(), "the file cannot be read");
+  return parse_recipe(text.str(), path.string());
+}
+
+Assignment resolve(const Recipe& recipe, const LinearSpec& linear) {
+  const bool kept_by_default = linear.role == Role::router || linear.role == Role::head;
+  Assignment result{Method::gptq, {}};
+  bool skip = false, named = !kept_by_default, has_format = false;
+  for (std::size_t i = 0; i < recipe.rules.size(); ++i) {
+    const Rule& rule = recipe.rules[i];
+    if (!matches_pattern(rule.pattern, linear.name)) continue;
+    if (rule.skip) skip = *rule.skip;
+    if (rule.format) {
+      const auto scheme = scheme_from_format(*rule.format);
+      if (scheme && !(has_format && scheme->bits == result.scheme.bits)) {
+        result.scheme.bits = scheme->bits;
+        result.scheme.group_size = scheme->group_size;
+      }
+      has_format = scheme.has_value();  // "bf16" has none
+      if (i > 0) named = true;
+    }
+    if (rule.group_size) result.scheme.group_size = *rule.group_size;
+    if (rule.symmetric) result.scheme.symmetric = *rule.symmetric;
+    if (rule.scale_type) result.scheme.scale_type = *rule.scale_type;
+    if (rule.method) result.method = *rule.method;
+  }
+  if (skip || !named || !has_format) result.method = Method::copy;
+  return result;
+}
+
+std::string settings_to_json(const QuantizeSettings& settings) {
+  return Json{{"damping", settings.gptq.damping},
+              {"block", settings.gptq.block},
+              {"routing_exponent", settings.routing_exponent},
+              {"starved", settings.starved == Starved::rtn ? "rtn" : "all_tokens"},
+              {"min_tokens", settings.min_tokens}}
+      .dump();
+}
+
+std::vector<std::string> unmatched_patterns(const Recipe& recipe, const Model& model) {
+  const std::vector<const LinearSpec*> linears = all_linears(model);
+  std::vector<std::string> unmatched;
+  for (std::size_t i = 1; i < recipe.rules.size(); ++i) {
+    const std::string& pattern = recipe.rules[i].pattern;
+    const bool used = std::any_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
+      return matches_pattern(pattern, linear->name);
+    });
+    if (!used) unmatched.push_back(pattern);
+  }
+  return unmatched;
+}
+
+}  // namespace aq
