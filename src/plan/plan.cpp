@@ -62,7 +62,7 @@ struct BitCount {
   double bits = 0, weights = 0;
 };
 
-LayerPlan plan_layer(const Model& model, const Recipe& recipe, const LayerSpec& layer, int ranks,
+LayerPlan plan_layer(const Recipe& recipe, const LayerSpec& layer, int ranks,
                      Index experts_per_wave) {
   LayerPlan plan;
   plan.index = layer.index;
@@ -146,7 +146,7 @@ Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Worklo
     const Index experts = wave_size(model, sizes, workload, ranks, limits);
     const MemoryEstimate memory = estimate_memory(sizes, workload, ranks, limits.threads, experts);
     if (memory.total() > plan.memory.total()) plan.memory = memory;
-    plan.layers.push_back(plan_layer(model, recipe, layer, ranks, experts));
+    plan.layers.push_back(plan_layer(recipe, layer, ranks, experts));
     const LayerPlan& planned = plan.layers.back();
     for (const StagePlan* stage : {&planned.qkv, &planned.o, &planned.router})
       count_stage(*stage, plan, count);
