@@ -16,8 +16,8 @@ enum class ScaleType { f32, f16, bf16 };
 
 std::string_view scale_type_name(ScaleType type);  ///< "fp32", "fp16", "bf16"
 std::optional<ScaleType> scale_type_from_name(std::string_view name);
-/// `scale` as a value of `type`: nearest even, never 0 for a positive input (the least positive
-/// normal value instead), never infinite.
+/// Positive `scale` as a value of `type`: nearest even, never infinite and never 0. At least 2^-126
+/// with fp32 and bf16 (so that 1 / scale is finite) and 2^-24, the least value, with fp16.
 float round_scale(ScaleType type, float scale);
 
 inline constexpr Index kPerChannel = -1;  ///< one group: the whole row

@@ -1,0 +1,158 @@
+#include "aq/formats/quantized_matrix.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace aq {
+namespace {
+
+/// Sizes of the arrays of a matrix.
+struct ArraySizes {
+  std::size_t codes, scales, zeros;
+};
+
+ArraySizes array_sizes(const Scheme& scheme, Index rows, Index columns) {
+  AQ_CHECK(scheme.bits >= 2 && scheme.bits <= 8, "bits ", scheme.bits);
+  AQ_CHECK(rows >= 0 && columns >= 0, rows, " x ", columns);
+  const auto scales = static_cast<std::size_t>(scale_count(scheme, rows, columns));
+  return {static_cast<std::size_t>(rows * words_per_row(scheme.bits, columns)), scales,
+          scheme.symmetric ? 0 : scales};
+}
+
+/// Fixed-size part of the travelling form.
+struct TravelHeader {
+  Scheme scheme;
+  Index rows = 0, columns = 0;
+};
+static_assert(std::is_trivially_copyable_v<TravelHeader>);
+
+template <class T>
+void append(std::vector<std::byte>& bytes, const T* values, std::size_t count) {
+  const auto* begin = reinterpret_cast<const std::byte*>(values);
+  bytes.insert(bytes.end(), begin, begin + count * sizeof(T));
+}
+
+/// Copies from the front of `bytes` and drops what was read.
+template <class T>
+void take(std::span<const std::byte>& bytes, T* values, std::size_t count) {
+  AQ_CHECK(bytes.size() >= count * sizeof(T), bytes.size(), " bytes left");
+  if (count > 0) std::memcpy(values, bytes.data(), count * sizeof(T));
+  bytes = bytes.subspan(count * sizeof(T));
+}
+
+template <class T>
+void append(std::vector<T>& to, const std::vector<T>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+}  // namespace
+
+QuantizedMatrix make_quantized(const Scheme& scheme, Index rows, Index columns) {
+  const ArraySizes sizes = array_sizes(scheme, rows, columns);
+  QuantizedMatrix matrix;
+  matrix.scheme = scheme;
+  matrix.rows = rows;
+  matrix.columns = columns;
+  matrix.codes.resize(sizes.codes);
+  matrix.scales.resize(sizes.scales);
+  matrix.zeros.resize(sizes.zeros);
+  return matrix;
+}
+
+Grid grid_at(const QuantizedMatrix& matrix, Index row, Index group) {
+  const Index at = matrix.scheme.group_size == kPerTensor
+                       ? 0
+                       : row * group_count(matrix.scheme, matrix.columns) + group;
+  const auto i = static_cast<std::size_t>(at);
+  const float middle = static_cast<float>(1 << (matrix.scheme.bits - 1));
+  return {matrix.scales.at(i),
+          matrix.scheme.symmetric ? middle : static_cast<float>(matrix.zeros.at(i))};
+}
+
+void dequantize(const QuantizedMatrix& matrix, MatrixView<float> out) {
+  AQ_CHECK(out.rows == matrix.rows && out.columns == matrix.columns, out.rows, " x ", out.columns);
+  const Index words = words_per_row(matrix.scheme.bits, matrix.columns);
+  const Index width = group_width(matrix.scheme, matrix.columns);
+  const Index groups = group_count(matrix.scheme, matrix.columns);
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(matrix.columns));
+  for (Index r = 0; r < matrix.rows; ++r) {
+    unpack_row(matrix.scheme.bits,
+               std::span(matrix.codes)
+                   .subspan(static_cast<std::size_t>(r * words), static_cast<std::size_t>(words)),
+               codes);
+    float* row = out.row(r).data();
+    for (Index g = 0; g < groups; ++g) {
+      const Grid grid = grid_at(matrix, r, g);
+      const Index end = std::min(matrix.columns, (g + 1) * width);
+      for (Index c = g * width; c < end; ++c) {
+        row[c] = decode(grid, codes[static_cast<std::size_t>(c)]);
+      }
+    }
+  }
+}
+
+QuantizedMatrix slice_rows(const QuantizedMatrix& matrix, Index begin, Index count) {
+  AQ_CHECK(begin >= 0 && count >= 0 && begin + count <= matrix.rows, begin, " + ", count, " of ",
+           matrix.rows);
+  QuantizedMatrix slice = make_quantized(matrix.scheme, count, matrix.columns);
+  const auto copy = [&](const auto& from, auto& to, Index per_row) {
+    std::copy_n(from.begin() + begin * per_row, to.size(), to.begin());
+  };
+  copy(matrix.codes, slice.codes, words_per_row(matrix.scheme.bits, matrix.columns));
+  const bool per_tensor = matrix.scheme.group_size == kPerTensor;
+  const Index groups = per_tensor ? 0 : group_count(matrix.scheme, matrix.columns);
+  copy(matrix.scales, slice.scales, groups);
+  copy(matrix.zeros, slice.zeros, groups);
+  return slice;
+}
+
+QuantizedMatrix stack_rows(std::span<const QuantizedMatrix> slices) {
+  AQ_CHECK(!slices.empty(), "no slice");
+  QuantizedMatrix whole = slices.front();
+  const bool per_tensor = whole.scheme.group_size == kPerTensor;
+  for (const QuantizedMatrix& slice : slices.subspan(1)) {
+    AQ_CHECK(slice.scheme == whole.scheme && slice.columns == whole.columns,
+             to_string(slice.scheme), " and ", to_string(whole.scheme));
+    whole.rows += slice.rows;
+    append(whole.codes, slice.codes);
+    if (per_tensor) {
+      AQ_CHECK(slice.scales == whole.scales && slice.zeros == whole.zeros, "different grids");
+      continue;
+    }
+    append(whole.scales, slice.scales);
+    append(whole.zeros, slice.zeros);
+  }
+  return whole;
+}
+
+std::vector<std::byte> to_bytes(const QuantizedMatrix& matrix) {
+  TravelHeader header;
+  std::memset(static_cast<void*>(&header), 0, sizeof header);  // padding too: equal bytes
+  header.scheme.bits = matrix.scheme.bits;
+  header.scheme.symmetric = matrix.scheme.symmetric;
+  header.scheme.group_size = matrix.scheme.group_size;
+  header.scheme.scale_type = matrix.scheme.scale_type;
+  header.rows = matrix.rows;
+  header.columns = matrix.columns;
+  std::vector<std::byte> bytes;
+  bytes.reserve(sizeof header + matrix.codes.size() * sizeof(std::uint32_t) +
+                matrix.scales.size() * sizeof(float) + matrix.zeros.size());
+  append(bytes, &header, 1);
+  append(bytes, matrix.codes.data(), matrix.codes.size());
+  append(bytes, matrix.scales.data(), matrix.scales.size());
+  append(bytes, matrix.zeros.data(), matrix.zeros.size());
+  return bytes;
+}
+
+QuantizedMatrix from_bytes(std::span<const std::byte> bytes) {
+  TravelHeader header;
+  take(bytes, &header, 1);
+  QuantizedMatrix matrix = make_quantized(header.scheme, header.rows, header.columns);
+  take(bytes, matrix.codes.data(), matrix.codes.size());
+  take(bytes, matrix.scales.data(), matrix.scales.size());
+  take(bytes, matrix.zeros.data(), matrix.zeros.size());
+  AQ_CHECK(bytes.empty(), bytes.size(), " bytes left");
+  return matrix;
+}
+
+}  // namespace aq
