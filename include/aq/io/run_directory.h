@@ -1,0 +1,72 @@
+#pragma once
+/// The directory of a run: manifest, shards, merged model and status.
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "aq/core/index.h"
+
+namespace aq {
+
+/// A part of the model whose shards are all on disk. The layers in order, and the head as the last.
+struct CompletePart {
+  Index layer = 0;                    ///< number of layers for the head
+  std::vector<std::string> shards;    ///< file names in shards/
+  std::vector<std::string> matrices;  ///< names of the quantized matrices in the order of the model
+};
+
+/// What makes a run this run; written when it starts and after each complete layer.
+struct Manifest {
+  /// Everything that decides the result, field by field: model, tokens, recipe, lanes, numerics ...
+  std::vector<std::pair<std::string, std::string>> fingerprint;
+  Index layers = 0;
+  std::vector<CompletePart> complete;
+  std::string configuration_json;  ///< resolved command line, for people
+};
+
+/// Paths inside a run directory.
+struct RunDirectory {
+  std::filesystem::path root;
+
+  std::filesystem::path manifest() const { return root / "manifest.json"; }
+  std::filesystem::path shards() const { return root / "shards"; }
+  std::filesystem::path model() const { return root / "model.h5"; }
+  std::filesystem::path status() const { return root / "status.json"; }
+  std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
+  std::filesystem::path log() const { return root / "quant_log.csv"; }
+  /// "layer-0007.rank-0003.h5"
+  static std::string shard_name(Index layer, int rank);
+};
+
+/// Nothing when there is no manifest; Error{input} when it cannot be understood.
+std::optional<Manifest> read_manifest(const RunDirectory& run);
+void write_manifest(const RunDirectory& run, const Manifest& manifest);
+
+/// First field that differs: "recipe: 'x' in the run, 'y' now"; empty when all are equal.
+std::string first_difference(const Manifest& run, const Manifest& now);
+
+/// Writes model.h5 afresh from the shards, in the order of the model. Throws Error{input} when a
+/// layer is missing or a shard lacks a matrix. Returns the number of matrices.
+Index merge_shards(const RunDirectory& run);
+
+/// Where state is one of running, done, stopped, failed.
+struct RunStatus {
+  std::string state;
+  std::string message;
+  Index layer = 0, layers = 0;
+  double elapsed_seconds = 0;
+  double remaining_seconds = 0;  ///< 0 when not known
+  Index ranks = 0;
+  std::string host;
+  Index process = 0;  ///< of the first rank
+  Index updated = 0;  ///< seconds since the epoch
+};
+void write_status(const RunDirectory& run, const RunStatus& status);
+/// Error{input} when the directory is no run.
+RunStatus read_status(const RunDirectory& run);
+
+}  // namespace aq

@@ -1,0 +1,119 @@
+#include "aq/io/run_directory.h"
+
+#include <iomanip>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "aq/io/file.h"
+
+namespace aq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kManifestVersion = 1;
+
+/// Parses and converts; any surprise becomes one Error{input} that names the file.
+template <class Convert>
+auto read_json(const std::filesystem::path& path, const char* operation, const Convert& convert) {
+  try {
+    return convert(Json::parse(read_text_file(path)));
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ErrorKind::input, operation, path.string(), error.what(),
+                "the file is damaged; remove the run directory to start afresh");
+  }
+}
+
+}  // namespace
+
+std::string RunDirectory::shard_name(Index layer, int rank) {
+  std::ostringstream name;
+  name << "layer-" << std::setfill('0') << std::setw(4) << layer << ".rank-" << std::setw(4) << rank
+       << ".h5";
+  return name.str();
+}
+
+std::optional<Manifest> read_manifest(const RunDirectory& run) {
+  if (!std::filesystem::exists(run.manifest())) return std::nullopt;
+  return read_json(run.manifest(), "read the manifest", [&](const Json& json) {
+    if (json.at("version").get<int>() != kManifestVersion)
+      throw Error(ErrorKind::input, "read the manifest", run.manifest().string(),
+                  str("version ", json.at("version").dump(), " is not ", kManifestVersion),
+                  "the run was made by another version of aq-dist");
+    Manifest manifest;
+    for (const auto& [key, value] : json.at("fingerprint").items())
+      manifest.fingerprint.emplace_back(key, value.get<std::string>());
+    manifest.layers = json.at("layers").get<Index>();
+    for (const Json& part : json.at("complete")) {
+      manifest.complete.push_back({part.at("layer").get<Index>(),
+                                   part.at("shards").get<std::vector<std::string>>(),
+                                   part.at("matrices").get<std::vector<std::string>>()});
+      for (const std::string& shard : manifest.complete.back().shards)
+        if (shard.find('/') != std::string::npos)
+          throw Error(ErrorKind::input, "read the manifest", run.manifest().string(),
+                      str("shard name '", shard, "' is no plain file name"));
+    }
+    manifest.configuration_json = json.at("configuration").dump();
+    return manifest;
+  });
+}
+
+void write_manifest(const RunDirectory& run, const Manifest& manifest) {
+  Json json;
+  json["program"] = "aq-dist";
+  json["version"] = kManifestVersion;
+  for (const auto& [key, value] : manifest.fingerprint) json["fingerprint"][key] = value;
+  json["configuration"] = Json::parse(manifest.configuration_json);
+  json["layers"] = manifest.layers;
+  json["complete"] = Json::array();
+  for (const CompletePart& part : manifest.complete)
+    json["complete"].push_back(
+        {{"layer", part.layer}, {"shards", part.shards}, {"matrices", part.matrices}});
+  write_text_file(run.manifest(), json.dump(1) + "\n");
+}
+
+std::string first_difference(const Manifest& run, const Manifest& now) {
+  for (const auto& [key, value] : now.fingerprint) {
+    std::string before = "absent";
+    for (const auto& [run_key, run_value] : run.fingerprint)
+      if (run_key == key) before = run_value;
+    if (before != value) return str(key, ": '", before, "' in the run, '", value, "' now");
+  }
+  return {};
+}
+
+void write_status(const RunDirectory& run, const RunStatus& status) {
+  const Json json{{"state", status.state},
+                  {"message", status.message},
+                  {"layer", status.layer},
+                  {"layers", status.layers},
+                  {"elapsed_seconds", status.elapsed_seconds},
+                  {"remaining_seconds", status.remaining_seconds},
+                  {"ranks", status.ranks},
+                  {"host", status.host},
+                  {"process", status.process},
+                  {"updated", status.updated}};
+  write_text_file(run.status(), json.dump(1) + "\n");
+}
+
+RunStatus read_status(const RunDirectory& run) {
+  if (!std::filesystem::exists(run.status()))
+    throw Error(ErrorKind::input, "read the status", run.root.string(),
+                "it is not the directory of a run: there is no status.json");
+  return read_json(run.status(), "read the status", [](const Json& json) {
+    RunStatus status;
+    status.state = json.at("state").get<std::string>();
+    status.message = json.at("message").get<std::string>();
+    status.layer = json.at("layer").get<Index>();
+    status.layers = json.at("layers").get<Index>();
+    status.elapsed_seconds = json.at("elapsed_seconds").get<double>();
+    status.remaining_seconds = json.at("remaining_seconds").get<double>();
+    status.ranks = json.at("ranks").get<Index>();
+    status.host = json.at("host").get<std::string>();
+    status.process = json.at("process").get<Index>();
+    status.updated = json.at("updated").get<Index>();
+    return status;
+  });
+}
+
+}  // namespace aq
