@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Turn text into a token file for calibration or evaluation.
+
+    python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --text FILE... --out tokens.h5
+    python3 tools/prepare_calibration.py --tokenizer tokenizer.json --dataset wikitext2 --out tokens.h5
+
+The text is tokenized without special tokens and cut into windows that do not overlap; --nsamples of them,
+chosen at random with --seed, are written as dataset `tokens` int32 [nsamples, seqlen].
+
+Exit codes: 0 written; 2 bad command line or missing Python package; 3 bad or too little input data.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import tempfile
+
+BAD_USE, BAD_DATA = 2, 3
+# Documents of c4 are read until this many times the wanted tokens are there, so that the windows are a choice.
+C4_POOL = 4
+
+
+class Failure(Exception):
+    """Ends the program with a message and an exit code."""
+
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+
+
+def require(module, package):
+    """Import a module or say how to install it."""
+    try:
+        return __import__(module)
+    except ImportError as error:
+        raise Failure(BAD_USE, f"Python package '{package}' is missing ({error}): pip install {package}") from None
+
+
+# ---------------------------------------------------------------- tokenizer
+
+def find_tokenizer(path):
+    """The tokenizer file behind --tokenizer: a file, or a directory that holds tokenizer.json or tokenizer.model."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        for name in ("tokenizer.json", "tokenizer.model"):
+            if (path / name).is_file():
+                return path / name
+        raise Failure(BAD_DATA, f"{path}: directory holds neither tokenizer.json nor tokenizer.model; "
+                                "copy one of them from the original checkpoint")
+    if not path.is_file():
+        raise Failure(BAD_DATA, f"{path}: no such file or directory; --tokenizer takes a checkpoint directory, "
+                                "a tokenizer.json or a SentencePiece *.model")
+    return path
+
+
+def load_tokenizer(path):
+    """(encode: text -> list of token ids without special tokens, vocabulary size)."""
+    try:
+        if path.suffix == ".model":
+            processor = require("sentencepiece", "sentencepiece").SentencePieceProcessor(model_file=str(path))
+            return processor.encode, processor.vocab_size()
+        tokenizer = require("tokenizers", "tokenizers").Tokenizer.from_file(str(path))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, tokenizer.get_vocab_size()
+    except Failure:
+        raise
+    except Exception as error:  # the tokenizer packages raise plain Exception and RuntimeError
+        raise Failure(BAD_DATA, f"{path}: not a readable tokenizer ({error}); "
+                                "expected tokenizer.json of Hugging Face or a SentencePiece *.model") from None
+
+
+# ---------------------------------------------------------------- text
+
+def read_texts(files):
+    """Yields the content of each UTF-8 file."""
+    for file in files:
+        try:
+            yield pathlib.Path(file).read_bytes().decode("utf-8")
+        except OSError as error:
+            raise Failure(BAD_DATA, f"{file}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise Failure(BAD_DATA, f"{file}: not UTF-8 at byte {error.start}; "
+                                    f"convert it with: iconv -f LATIN1 -t UTF-8 {file}") from None
+
+
+def read_dataset(name):
+    """Yields documents of a public dataset, downloaded by Hugging Face `datasets`."""
+    datasets = require("datasets", "datasets")
+    try:
+        if name == "wikitext2":
+            rows = datasets.load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split="train")
+            yield "\n\n".join(rows["text"])
+        else:
+            rows = datasets.load_dataset("allenai/c4", data_files={"train": "en/c4-train.00000-of-01024.json.gz"},
+                                         split="train", streaming=True)
+            for row in rows:
+                yield row["text"]
+    except Exception as error:  # many kinds: no network, proxy, hub, cache
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Failure(BAD_DATA, f"dataset {name}: cannot be loaded ({reason}); without a network, copy its text here "
+                                "and use --text FILE, or fill the cache of `datasets` on another machine "
+                                "and set HF_HOME") from None
+
+
+def tokenize(documents, encode, enough):
+    """All token ids of the documents, one after the other, stopping once there are `enough` (None: take all)."""
+    ids = []
+    for document in documents:
+        ids += encode(document)
+        if enough is not None and len(ids) >= enough:
+            break
+    return ids
+
+
+# ---------------------------------------------------------------- windows and file
+
+def choose_windows(ids, nsamples, seqlen, seed):
+    """int32 [at most nsamples, seqlen]: windows without overlap, at a random offset, in random order."""
+    numpy = require("numpy", "numpy")
+    available = len(ids) // seqlen
+    if available == 0:
+        raise Failure(BAD_DATA, f"the text has {len(ids)} tokens, less than one window of {seqlen}; "
+                                "give more text or a smaller --seqlen")
+    if available < nsamples:
+        print(f"warning: the text has {len(ids)} tokens, enough for {available} windows of {seqlen}, "
+              f"not for {nsamples}; writing {available}", file=sys.stderr)
+    generator = numpy.random.default_rng(seed)
+    offset = int(generator.integers(0, len(ids) - available * seqlen + 1))
+    chosen = generator.permutation(available)[:nsamples]
+    windows = numpy.asarray(ids[offset:offset + available * seqlen], dtype=numpy.int32).reshape(available, seqlen)
+    return windows[chosen]
+
+
+def write(path, tokens, attributes):
+    """Write the HDF5 file beside its place and rename it, so that a file of that name is always whole."""
+    h5py, numpy = require("h5py", "h5py"), require("numpy", "numpy")
+    path = pathlib.Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".partial", dir=path.parent)
+        os.close(handle)
+        try:
+            with h5py.File(temporary, "w") as file:
+                file.create_dataset("tokens", data=tokens)
+                for name, value in attributes.items():
+                    file.attrs[name] = numpy.bytes_(value.encode()) if isinstance(value, str) else value
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise Failure(BAD_DATA, f"{path}: cannot be written: {error.strerror or error}; "
+                                "check that the directory exists and has space") from None
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0],
+                                     epilog="Exit codes: 0 written; 2 bad command line or missing package; 3 bad data.")
+    parser.add_argument("--tokenizer", required=True, metavar="PATH",
+                        help="checkpoint directory, tokenizer.json or SentencePiece *.model")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text files, used in this order")
+    source.add_argument("--dataset", choices=("wikitext2", "c4"), help="training text of a public dataset")
+    parser.add_argument("--nsamples", type=positive, default=128, help="windows to write (default 128)")
+    parser.add_argument("--seqlen", type=positive, default=2048, help="tokens in a window (default 2048)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of windows (default 0)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="HDF5 file to write")
+    arguments = parser.parse_args()
+    if arguments.seed < 0:
+        parser.error("argument --seed: must be 0 or more")
+    return arguments
+
+
+def run(arguments):
+    for package in ("numpy", "h5py"):
+        require(package, package)
+    tokenizer = find_tokenizer(arguments.tokenizer)
+    encode, vocab_size = load_tokenizer(tokenizer)
+    if arguments.text:
+        documents, enough = read_texts(arguments.text), None
+        source = ", ".join(pathlib.Path(file).name for file in arguments.text)
+    else:
+        documents, source = read_dataset(arguments.dataset), arguments.dataset
+        enough = C4_POOL * arguments.nsamples * arguments.seqlen
+    ids = tokenize(documents, encode, enough)
+    tokens = choose_windows(ids, arguments.nsamples, arguments.seqlen, arguments.seed)
+    write(arguments.out, tokens, {"tokenizer": tokenizer.name, "source": source, "seed": arguments.seed,
+                                  "vocab_size": vocab_size})
+    print(f"{arguments.out}: tokens int32 {list(tokens.shape)} of {len(ids)} tokens from {source}, "
+          f"vocabulary {vocab_size}")
+
+
+def main():
+    try:
+        run(parse_arguments())
+    except Failure as failure:
+        print(f"prepare_calibration: {failure}", file=sys.stderr)
+        return failure.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
