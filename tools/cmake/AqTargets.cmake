@@ -17,10 +17,11 @@ function(aq_add_library module)
 endfunction()
 
 # aq_add_test(<name> SOURCES ... LIBRARIES <modules> [LABEL unit|runtime|e2e] [TIMEOUT seconds])
-# A GoogleTest program that runs as one test.
+# A GoogleTest program, with GoogleTest's own main, that runs as one test.
 function(aq_add_test name)
   cmake_parse_arguments(PARSE_ARGV 1 ARG "" "LABEL;TIMEOUT" "SOURCES;LIBRARIES")
   aq_add_test_program(${name} SOURCES ${ARG_SOURCES} LIBRARIES ${ARG_LIBRARIES})
+  target_link_libraries(${name} PRIVATE GTest::gtest_main)
   if(NOT ARG_LABEL)
     set(ARG_LABEL unit)
   endif()
@@ -32,10 +33,12 @@ function(aq_add_test name)
 endfunction()
 
 # aq_add_mpi_test(<name> SOURCES ... LIBRARIES <modules> RANKS 1 2 3 4 [LABEL mpi] [TIMEOUT seconds])
-# The same program under mpirun, one test a rank count.
+# The same program under mpirun, one test a rank count, with the main of tests/support/mpi_main.cpp.
 function(aq_add_mpi_test name)
   cmake_parse_arguments(PARSE_ARGV 1 ARG "" "LABEL;TIMEOUT" "SOURCES;LIBRARIES;RANKS")
-  aq_add_test_program(${name} SOURCES ${ARG_SOURCES} LIBRARIES ${ARG_LIBRARIES})
+  aq_add_test_program(
+    ${name} SOURCES ${ARG_SOURCES} ${PROJECT_SOURCE_DIR}/tests/support/mpi_main.cpp
+    LIBRARIES ${ARG_LIBRARIES} comm)
   if(NOT ARG_LABEL)
     set(ARG_LABEL mpi)
   endif()

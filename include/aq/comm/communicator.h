@@ -8,7 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "aq/core/index.h"
+
 namespace aq {
+
+/// Longest single message: longer ones travel in pieces of this size. (Open MPI's tcp transport
+/// crashes in large nonblocking operations, and MPI counts end at 2^31.)
+inline constexpr Index kPieceBytes = Index{4} << 20;
 
 /// Every rank makes the same collective calls in the same order. Counts are not limited: long
 /// messages travel in pieces. Errors of the transport end the job (see abort).
@@ -43,9 +49,12 @@ class Communicator {
 
 /// One rank alone, without MPI.
 std::unique_ptr<Communicator> make_self_communicator();
-/// All ranks of the job. MPI is started by the first call and finished when the returned object
-/// goes. Without a launcher it is a job of one rank.
-std::unique_ptr<Communicator> make_mpi_communicator();
+/// All ranks of the job. MPI is started by the first call and finished when the last returned
+/// object goes; it cannot be started again after that. Without a launcher it is a job of one rank.
+/// An object that goes because of an exception leaves MPI unfinished, since the other ranks may
+/// wait for this one: the launcher then ends the job when this process exits.
+/// Collective. Throws Error{internal} naming the MPI call that failed.
+std::unique_ptr<Communicator> make_mpi_communicator(Index piece_bytes = kPieceBytes);
 /// True when the process was started by mpirun, srun or another launcher of MPI ranks.
 bool started_by_launcher();
 /// Text of the MPI library, e.g. "Open MPI v4.1.4"; does not start MPI.

@@ -2,6 +2,7 @@
 /// Lanes: the fixed units into which calibration sequences are dealt, whatever the rank count, and
 /// the fixed binary tree in which their sums are added. Bits of a sum depend on the lanes alone.
 
+#include <utility>
 #include <vector>
 
 #include "aq/comm/communicator.h"
@@ -48,12 +49,15 @@ std::vector<TreeNode> maximal_subtrees(Range lanes);
 /// @pre lanes are added in ascending order, each once (an empty sum counts)
 class TreeSum {
  public:
-  void add_lane(Index lane, WeightedSum sum);
-  /// The subtrees added so far, left to right; for a rank's whole range the maximal aligned ones.
+  /// The sum of one node's lanes.
   struct Partial {
     TreeNode node;
     WeightedSum sum;
   };
+  void add_lane(Index lane, WeightedSum sum);
+  /// Adds the sum of a whole subtree, whose first lane follows the last lane added.
+  void add(Partial partial);
+  /// The subtrees added so far, left to right; for a rank's whole range the maximal aligned ones.
   const std::vector<Partial>& partials() const { return partials_; }
   std::vector<Partial> take() { return std::move(partials_); }
 
@@ -64,15 +68,21 @@ class TreeSum {
 /// One sum to be collected at one rank. All ranks list the same reductions in the same order.
 struct Reduction {
   int owner = 0;
-  Index values = 0;                        ///< length of WeightedSum::values when not empty
-  std::vector<TreeSum::Partial> partials;  ///< this rank's own subtrees; consumed
-  WeightedSum result;                      ///< filled on the owner
+  Index values = 0;                          ///< length of WeightedSum::values when not empty
+  std::vector<TreeSum::Partial> partials{};  ///< this rank's own subtrees, or nothing; consumed
+  WeightedSum result{};                      ///< filled on the owner; empty when no rank had tokens
 };
+
+/// Bytes that reduce_to_owners keeps in flight on a rank: at most this much being received and this
+/// much being sent, or one sum where that is larger.
+inline constexpr Index kReduceWindowBytes = Index{64} << 20;
 
 /// Brings every reduction's partial sums to its owner and adds them there in tree order. Token
 /// counts are exchanged first; empty partials are not sent. Transfers are point to point in pieces
 /// of at most 4 MB. Collective. The result is the same bits for any number of ranks.
+/// @pre partials are those of the maximal subtrees of this rank's lanes (TreeSum), or none at all
+/// when no token came; all ranks list the same owners and lengths
 void reduce_to_owners(Communicator& comm, const LaneLayout& layout,
-                      std::vector<Reduction>& reductions);
+                      std::vector<Reduction>& reductions, Index window_bytes = kReduceWindowBytes);
 
 }  // namespace aq
