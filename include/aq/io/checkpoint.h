@@ -23,6 +23,13 @@ struct TensorInfo {
   Index elements() const;
 };
 
+/// A tensor of a dtype that safetensors knows and this program cannot read yet.
+struct OtherTensor {
+  std::string dtype;  ///< as written: "F8_E4M3"
+  std::vector<Index> shape;
+  Index file = 0;  ///< index into Checkpoint::files()
+};
+
 /// Opened once, read from by any thread. Header size, JSON, dtypes, shapes, offsets, overlaps and
 /// file lengths are all checked when opened: Error{input} names the file, tensor and reason.
 class Checkpoint {
@@ -36,10 +43,13 @@ class Checkpoint {
   const std::string& config_json() const;
   std::filesystem::path config_path() const;
   const std::vector<std::filesystem::path>& files() const;
-  /// All tensors by name.
+  /// All readable tensors by name.
   const std::map<std::string, TensorInfo>& tensors() const;
+  /// The other tensors by name; info() and the reads name their dtype as not supported yet.
+  const std::map<std::string, OtherTensor>& other_tensors() const;
+  /// Whether the checkpoint holds the tensor, of whatever dtype.
   bool has(const std::string& name) const;
-  /// Throws Error{input} when there is no such tensor.
+  /// Throws Error{input} when there is no such tensor, or when its dtype cannot be read.
   const TensorInfo& info(const std::string& name) const;
 
   /// The tensor as floats; throws Error{input} unless its shape is `shape`, or when the file
@@ -51,8 +61,9 @@ class Checkpoint {
   Matrix read_rows(const std::string& name, Index rows, Index columns, Index begin,
                    Index count) const;
 
-  /// SHA-256-free identity of the checkpoint: a 64-bit hash over config.json, tensor names, shapes,
-  /// dtypes, offsets and file sizes and modification times are NOT part of it. Hex text.
+  /// Identity of the checkpoint as hex text: a 64-bit hash over config.json, names, dtypes, shapes
+  /// and places of the tensors, file sizes, and a sample of the data (the middle of up to 64 tensors).
+  /// Paths and modification times are not part of it.
   std::string fingerprint() const;
 
  private:

@@ -1,0 +1,294 @@
+#include "aq/io/checkpoint.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <regex>
+
+#include "aq/io/file.h"
+#include "io/json_text.h"
+#include "io/safetensors.h"
+#include "io/shape_text.h"
+
+namespace aq {
+
+namespace fs = std::filesystem;
+
+struct Checkpoint::State {
+  fs::path directory;
+  std::string config;
+  std::vector<fs::path> paths;
+  std::vector<PosixFile> files;  // stay open: a reader never meets another version of a file
+  std::map<std::string, TensorInfo> tensors;
+  std::map<std::string, OtherTensor> others;
+
+  void add(const StoredTensor& stored);
+  void open_single(const fs::path& path);
+  void open_index(const fs::path& path);
+  const TensorInfo& expect(const std::string& name, const std::vector<Index>& shape) const;
+  std::string object(const TensorInfo& tensor) const {
+    return str(paths[static_cast<std::size_t>(tensor.file)].string(), ": ", tensor.name);
+  }
+  void read(const TensorInfo& tensor, Index first, Index count, float* out) const;
+};
+
+namespace {
+
+constexpr const char* kOpen = "open the checkpoint";
+
+[[noreturn]] void fail_open(const fs::path& object, const std::string& reason,
+                            const std::string& hint = {}) {
+  throw Error(ErrorKind::input, kOpen, object.string(), reason, hint);
+}
+
+void check_directory(const fs::path& directory) {
+  std::error_code error;
+  if (fs::is_directory(directory, error)) return;
+  if (fs::exists(directory, error))
+    fail_open(directory, "it is not a directory", "name the directory that holds config.json");
+  const std::string text = directory.string();
+  static const std::regex hub_id("[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*");
+  if (!std::regex_match(text, hub_id)) fail_open(directory, "there is no such directory");
+  fail_open(
+      directory, "there is no such directory",
+      str("if this is a Hugging Face model name, download it first: huggingface-cli download ",
+          text, " --local-dir ", directory.filename().string(), ", then give that directory"));
+}
+
+/// Reads config.json and checks that it is a JSON object.
+std::string read_config(const fs::path& directory) {
+  const fs::path path = directory / "config.json";
+  std::error_code error;
+  if (!fs::exists(path, error))
+    fail_open(directory, "it holds no config.json", "is this a Hugging Face checkpoint?");
+  std::string text = read_text_file(path, Index{1} << 24);
+  parse_json_object(text, "read the model configuration", path.string());
+  return text;
+}
+
+/// A file of the index must lie beside it.
+void check_shard_name(const std::string& file, const std::string& tensor, const fs::path& index) {
+  if (file.empty() || file == "." || file == ".." || file.find_first_of("/\\") != std::string::npos)
+    throw Error(ErrorKind::input, "read the index", index.string(),
+                str("'", tensor, "' is said to be in '", file.substr(0, 100),
+                    "', which is not a file name in the same directory"));
+}
+
+/// weight_map of the index: file name -> names of its tensors.
+std::map<std::string, std::vector<std::string>> read_index(const fs::path& path) {
+  const std::string object = path.string();
+  const Json index =
+      parse_json_object(read_text_file(path, Index{1} << 28), "read the index", object);
+  const auto map = index.find("weight_map");
+  if (map == index.end() || !map->is_object() || map->empty())
+    throw Error(ErrorKind::input, "read the index", object, "it has no object 'weight_map'");
+  std::map<std::string, std::vector<std::string>> files;
+  for (const auto& entry : map->items()) {
+    if (!entry.value().is_string())
+      throw Error(ErrorKind::input, "read the index", object,
+                  str("the file of '", entry.key(), "' is not a text"));
+    const auto& file = entry.value().get_ref<const std::string&>();
+    check_shard_name(file, entry.key(), path);
+    files[file].push_back(entry.key());
+  }
+  return files;
+}
+
+/// Index of the first NaN or infinity, or -1.
+Index find_not_finite(const float* values, Index count) {
+  Index bad = 0;
+  for (Index i = 0; i < count; ++i)
+    bad += (std::bit_cast<std::uint32_t>(values[i]) & 0x7f800000u) == 0x7f800000u;
+  if (bad == 0) return -1;
+  return std::find_if(values, values + count, [](float v) { return !std::isfinite(v); }) - values;
+}
+
+/// Position of element `index` in a tensor of `shape`.
+std::vector<Index> position(Index index, const std::vector<Index>& shape) {
+  std::vector<Index> result(shape.size());
+  for (std::size_t i = shape.size(); i-- > 0;) {
+    result[i] = index % shape[i];
+    index /= shape[i];
+  }
+  return result;
+}
+
+}  // namespace
+
+Index TensorInfo::elements() const {
+  return std::accumulate(shape.begin(), shape.end(), Index{1}, std::multiplies<>());
+}
+
+void Checkpoint::State::add(const StoredTensor& stored) {
+  const Index file = static_cast<Index>(files.size()) - 1;
+  if (const auto dtype = dtype_from_name(stored.dtype))
+    tensors[stored.name] = {stored.name, *dtype, stored.shape, file, stored.offset, stored.bytes};
+  else
+    others[stored.name] = {stored.dtype, stored.shape, file};
+}
+
+void Checkpoint::State::open_single(const fs::path& path) {
+  paths.push_back(path);
+  files.push_back(PosixFile::open(path));
+  for (const StoredTensor& stored : read_safetensors_header(files.back())) add(stored);
+}
+
+void Checkpoint::State::open_index(const fs::path& path) {
+  for (const auto& [file, names] : read_index(path)) {
+    paths.push_back(path.parent_path() / file);
+    std::error_code error;
+    if (!fs::exists(paths.back(), error))
+      fail_open(paths.back(), str("the file is missing, but '", names.front(), "' should be in it"),
+                "the download is not complete");
+    files.push_back(PosixFile::open(paths.back()));
+    std::map<std::string, StoredTensor> stored;
+    for (StoredTensor& tensor : read_safetensors_header(files.back()))
+      stored[tensor.name] = std::move(tensor);
+    for (const std::string& name : names) {
+      const auto found = stored.find(name);
+      if (found == stored.end())
+        fail_open(paths.back(), str("the index says that '", name, "' is in it, but it is not"));
+      add(found->second);
+    }
+  }
+}
+
+Checkpoint Checkpoint::open(const fs::path& directory) {
+  check_directory(directory);
+  auto state = std::make_shared<State>();
+  state->directory = directory;
+  state->config = read_config(directory);
+  const fs::path single = directory / "model.safetensors";
+  const fs::path index = directory / "model.safetensors.index.json";
+  std::error_code error;
+  if (fs::exists(single, error))
+    state->open_single(single);
+  else if (fs::exists(index, error))
+    state->open_index(index);
+  else
+    fail_open(directory, "it holds neither model.safetensors nor model.safetensors.index.json",
+              "other formats (.bin, .gguf) must be converted first");
+  return Checkpoint(std::move(state));
+}
+
+const fs::path& Checkpoint::directory() const {
+  return state_->directory;
+}
+const std::string& Checkpoint::config_json() const {
+  return state_->config;
+}
+fs::path Checkpoint::config_path() const {
+  return state_->directory / "config.json";
+}
+const std::vector<fs::path>& Checkpoint::files() const {
+  return state_->paths;
+}
+const std::map<std::string, TensorInfo>& Checkpoint::tensors() const {
+  return state_->tensors;
+}
+const std::map<std::string, OtherTensor>& Checkpoint::other_tensors() const {
+  return state_->others;
+}
+bool Checkpoint::has(const std::string& name) const {
+  return state_->tensors.contains(name) || state_->others.contains(name);
+}
+
+const TensorInfo& Checkpoint::info(const std::string& name) const {
+  const auto found = state_->tensors.find(name);
+  if (found != state_->tensors.end()) return found->second;
+  const auto other = state_->others.find(name);
+  if (other == state_->others.end())
+    throw Error(ErrorKind::input, "read a tensor", str(directory().string(), ": ", name),
+                "the checkpoint has no such tensor");
+  const fs::path& file = files()[static_cast<std::size_t>(other->second.file)];
+  throw Error(ErrorKind::input, "read a tensor", str(file.string(), ": ", name),
+              str("dtype ", other->second.dtype, " is not supported yet"),
+              "F32, F16 and BF16 can be read");
+}
+
+const TensorInfo& Checkpoint::State::expect(const std::string& name,
+                                            const std::vector<Index>& shape) const {
+  const TensorInfo& tensor = tensors.at(name);
+  if (tensor.shape != shape)
+    throw Error(ErrorKind::input, "read a tensor", object(tensor),
+                str("its shape is ", shape_text(tensor.shape), ", but config.json asks for ",
+                    shape_text(shape)));
+  return tensor;
+}
+
+/// Elements [first, first + count) as floats; only their bytes are read.
+void Checkpoint::State::read(const TensorInfo& tensor, Index first, Index count, float* out) const {
+  const PosixFile& file = files[static_cast<std::size_t>(tensor.file)];
+  const Index width = dtype_size(tensor.dtype);
+  const Index piece = tensor.dtype == DType::f32 ? count : std::min(count, Index{1} << 19);
+  std::vector<std::byte> buffer;  // stays in the cache while it is converted
+  if (tensor.dtype != DType::f32) buffer.resize(static_cast<std::size_t>(piece * width));
+  for (Index done = 0; done < count; done += piece) {
+    const Index now = std::min(piece, count - done);
+    const Index offset = tensor.offset + (first + done) * width;
+    const auto bytes = static_cast<std::size_t>(now * width);
+    if (tensor.dtype == DType::f32) {
+      file.read_at(offset, std::as_writable_bytes(std::span(out, static_cast<std::size_t>(now))));
+    } else {
+      file.read_at(offset, std::span(buffer).first(bytes));
+      to_float(tensor.dtype, buffer.data(), now, out + done);
+    }
+  }
+  const Index bad = find_not_finite(out, count);
+  if (bad >= 0)
+    throw Error(ErrorKind::input, "read a tensor", object(tensor),
+                str("the value at ", shape_text(position(first + bad, tensor.shape)), " is ",
+                    std::isnan(out[bad]) ? "NaN" : "infinite"));
+}
+
+std::vector<float> Checkpoint::read(const std::string& name,
+                                    const std::vector<Index>& shape) const {
+  info(name);  // whether it can be read at all
+  const TensorInfo& tensor = state_->expect(name, shape);
+  std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
+  state_->read(tensor, 0, tensor.elements(), values.data());
+  return values;
+}
+
+Matrix Checkpoint::read_matrix(const std::string& name, Index rows, Index columns) const {
+  return read_rows(name, rows, columns, 0, rows);
+}
+
+Matrix Checkpoint::read_rows(const std::string& name, Index rows, Index columns, Index begin,
+                             Index count) const {
+  info(name);
+  const TensorInfo& tensor = state_->expect(name, {rows, columns});
+  AQ_CHECK(begin >= 0 && count >= 0 && begin <= rows - count, "rows ", begin, " + ", count, " of ",
+           rows);
+  Matrix result(count, columns);
+  state_->read(tensor, begin * columns, count * columns, result.values.data());
+  return result;
+}
+
+std::string Checkpoint::fingerprint() const {
+  constexpr std::size_t kSamples = 64;
+  constexpr Index kSampleBytes = 4096;
+  std::uint64_t hash = hash_bytes(config_json());
+  for (const PosixFile& file : state_->files) hash = hash_bytes(str("file ", file.size()), hash);
+  for (const auto& [name, tensor] : tensors())
+    hash = hash_bytes(str(name, " ", dtype_name(tensor.dtype), shape_text(tensor.shape),
+                          tensor.file, " ", tensor.offset, "\n"),
+                      hash);
+  for (const auto& [name, tensor] : other_tensors())
+    hash = hash_bytes(str(name, " ", tensor.dtype, shape_text(tensor.shape), "\n"), hash);
+  const std::size_t step = tensors().size() / kSamples + 1;
+  std::size_t number = 0;
+  for (const auto& [name, tensor] : tensors()) {
+    if (number++ % step != 0) continue;
+    std::string sample(static_cast<std::size_t>(std::min(tensor.bytes, kSampleBytes)), '\0');
+    const Index offset = tensor.offset + (tensor.bytes - static_cast<Index>(sample.size())) / 2;
+    state_->files[static_cast<std::size_t>(tensor.file)].read_at(
+        offset, std::as_writable_bytes(std::span(sample)));
+    hash = hash_bytes(sample, hash);
+  }
+  return hash_text(hash);
+}
+
+}  // namespace aq

@@ -1,0 +1,56 @@
+#include "aq/io/file.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <system_error>
+
+#include "io/posix_file.h"
+
+namespace aq {
+
+std::string read_text_file(const std::filesystem::path& path, Index limit) {
+  PosixFile file = PosixFile::open(path);
+  std::string text;
+  std::array<char, 1 << 16> block;
+  while (true) {
+    const Index got = file.read_next(std::as_writable_bytes(std::span(block)));
+    if (got == 0) return text;
+    text.append(block.data(), static_cast<std::size_t>(got));
+    if (static_cast<Index>(text.size()) > limit)
+      throw Error(ErrorKind::input, "read the file", path.string(),
+                  str("it is longer than the limit of ", limit, " bytes"));
+  }
+}
+
+void write_text_file(const std::filesystem::path& path, std::string_view text) {
+  PartialFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+void make_directory(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (!error && !std::filesystem::is_directory(path, error) && !error)
+    error = std::make_error_code(std::errc::not_a_directory);
+  if (error) throw Error(ErrorKind::input, "create the directory", path.string(), error.message());
+  if (::access(path.c_str(), W_OK | X_OK) != 0)
+    throw Error(ErrorKind::input, "create files in the directory", path.string(),
+                std::generic_category().message(errno));
+}
+
+std::uint64_t hash_bytes(std::string_view bytes, std::uint64_t seed) {
+  constexpr std::uint64_t kPrime = 0x100000001b3ULL;
+  for (const char c : bytes) seed = (seed ^ static_cast<unsigned char>(c)) * kPrime;
+  return seed;
+}
+
+std::string hash_text(std::uint64_t hash) {
+  std::array<char, 17> text{};
+  std::snprintf(text.data(), text.size(), "%016llx", static_cast<unsigned long long>(hash));
+  return text.data();
+}
+
+}  // namespace aq

@@ -1,0 +1,36 @@
+#pragma once
+/// Names of what a matrix file holds. Private to src/io.
+
+#include <string>
+
+#include "aq/formats/scheme.h"
+#include "io/hdf5.h"
+
+namespace aq::matrix_file {
+
+inline constexpr const char* kVersionName = "format_version";
+inline constexpr const char* kVersion = "1";
+inline constexpr const char* kMatrices = "matrices";
+inline constexpr const char* kHessians = "hessians";
+inline constexpr const char* kCodes = "codes";
+inline constexpr const char* kScales = "scales";
+inline constexpr const char* kZeros = "zeros";
+inline constexpr const char* kUpper = "upper";
+inline constexpr const char* kScheme = "scheme";
+inline constexpr const char* kShape = "shape";
+inline constexpr const char* kStats = "stats";
+inline constexpr const char* kEncoding = "encoding";
+
+/// HDF5 type in which scales are stored; bf16 as its bits, with attribute `encoding`.
+inline hdf5::Type stored_scale_type(ScaleType type) {
+  if (type == ScaleType::f32) return hdf5::Type::f32;
+  return type == ScaleType::f16 ? hdf5::Type::f16 : hdf5::Type::u16;
+}
+
+/// `[rows, groups]`; per tensor `[1, 1]`.
+inline std::vector<Index> scale_shape(const Scheme& scheme, Index rows, Index columns) {
+  if (scheme.group_size == kPerTensor) return {1, 1};
+  return {rows, group_count(scheme, columns)};
+}
+
+}  // namespace aq::matrix_file

@@ -1,0 +1,199 @@
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "aq/core/dtype.h"
+#include "aq/io/matrix_file.h"
+#include "io/json_text.h"
+#include "io/matrix_names.h"
+#include "io/shape_text.h"
+
+namespace aq {
+
+using namespace matrix_file;
+
+/// Groups are declared after the file: they are closed before it.
+struct MatrixReader::State {
+  hdf5::Object file, matrices;
+  std::vector<std::string> names;
+  std::set<std::string> known;
+
+  hdf5::Object open(const std::string& name) const;
+};
+
+namespace {
+
+constexpr const char* kOperation = "read the matrix";
+
+[[noreturn]] void fail(const std::string& object, const std::string& reason) {
+  throw Error(ErrorKind::input, kOperation, object, reason);
+}
+
+/// Text attribute that must be there.
+std::string required_text(const hdf5::Object& object, const std::string& name) {
+  std::optional<std::string> text = hdf5::read_text(object, name);
+  if (!text) fail(object.text(), str("the attribute '", name, "' is missing"));
+  return std::move(*text);
+}
+
+struct Description {
+  Scheme scheme;
+  Index rows = 0;
+  Index columns = 0;
+};
+
+Description read_description(const hdf5::Object& group) {
+  const std::string scheme = required_text(group, kScheme);
+  const std::vector<Index> shape = hdf5::read_integers(group, kShape);
+  constexpr Index kLimit = Index{1} << 40;  // keeps every product below within 63 bits
+  if (shape.size() != 2 || shape[0] < 1 || shape[1] < 1 || shape[0] > kLimit || shape[1] > kLimit)
+    fail(group.text(), str("the attribute 'shape' ", shape_text(shape), " is no matrix shape"));
+  return {scheme_from_json(scheme, str(group.text(), ", attribute ", kScheme)), shape[0], shape[1]};
+}
+
+/// Opens a dataset that must have this type and shape.
+hdf5::Object open_exact(const hdf5::Object& group, const char* name, hdf5::Type type,
+                        const char* type_name, const std::vector<Index>& shape) {
+  hdf5::Object dataset = hdf5::open_dataset(group, name);
+  if (hdf5::stored_type(dataset) != type)
+    fail(dataset.text(), str("its elements are not of type ", type_name));
+  const std::vector<Index> found = hdf5::shape(dataset);
+  if (found != shape)
+    fail(dataset.text(), str("its shape is ", shape_text(found), ", but scheme and shape ask for ",
+                             shape_text(shape)));
+  return dataset;
+}
+
+template <class Value>
+std::vector<Value> read_all(const hdf5::Object& dataset, hdf5::Type type,
+                            const std::vector<Index>& shape) {
+  const Index count = checked_multiply(shape[0], shape[1], dataset.text());
+  std::vector<Value> values(static_cast<std::size_t>(count));
+  hdf5::read_dataset(dataset, type, values.data());
+  return values;
+}
+
+/// The bits after the last code of a row are zero, so that equal matrices have equal bytes.
+void check_padding(const QuantizedMatrix& m, const std::string& object) {
+  const Index words = words_per_row(m.scheme.bits, m.columns);
+  const Index used = m.scheme.bits * m.columns - (words - 1) * 32;  // bits of the last word
+  if (used == 32) return;
+  for (Index row = 0; row < m.rows; ++row)
+    if (m.codes[static_cast<std::size_t>((row + 1) * words - 1)] >> used != 0)
+      fail(object, str("the padding of row ", row, " is not zero"));
+}
+
+std::vector<std::uint32_t> read_codes(const hdf5::Object& group, const Description& d) {
+  const std::vector<Index> shape = {d.rows, words_per_row(d.scheme.bits, d.columns)};
+  const hdf5::Object dataset = open_exact(group, kCodes, hdf5::Type::u32, "uint32", shape);
+  return read_all<std::uint32_t>(dataset, hdf5::Type::u32, shape);
+}
+
+const char* scale_type_text(ScaleType type) {
+  if (type == ScaleType::f32) return "float32";
+  return type == ScaleType::f16 ? "float16" : "uint16 (the bits of bf16)";
+}
+
+std::vector<float> read_scales(const hdf5::Object& group, const Description& d) {
+  const std::vector<Index> shape = scale_shape(d.scheme, d.rows, d.columns);
+  const ScaleType type = d.scheme.scale_type;
+  const hdf5::Type stored = stored_scale_type(type);
+  const hdf5::Object dataset = open_exact(group, kScales, stored, scale_type_text(type), shape);
+  if (type == ScaleType::bf16 && hdf5::read_text(dataset, kEncoding) != "bf16")
+    fail(dataset.text(), "the attribute 'encoding' is not 'bf16'");
+  std::vector<float> scales;
+  if (type == ScaleType::f32) {
+    scales = read_all<float>(dataset, stored, shape);
+  } else {
+    for (const std::uint16_t bits : read_all<std::uint16_t>(dataset, stored, shape))
+      scales.push_back(type == ScaleType::f16 ? f16_to_float(bits) : bf16_to_float(bits));
+  }
+  for (std::size_t i = 0; i < scales.size(); ++i)
+    if (!std::isfinite(scales[i]) || scales[i] <= 0)
+      fail(dataset.text(), str("the scale at [", static_cast<Index>(i) / shape[1], ", ",
+                               static_cast<Index>(i) % shape[1], "] is ", scales[i]));
+  return scales;
+}
+
+std::vector<std::uint8_t> read_zeros(const hdf5::Object& group, const Description& d) {
+  if (d.scheme.symmetric) {
+    if (hdf5::exists(group, kZeros)) fail(group.text(kZeros), "a symmetric scheme has no zeros");
+    return {};
+  }
+  const std::vector<Index> shape = scale_shape(d.scheme, d.rows, d.columns);
+  const hdf5::Object dataset = open_exact(group, kZeros, hdf5::Type::u8, "uint8", shape);
+  std::vector<std::uint8_t> zeros = read_all<std::uint8_t>(dataset, hdf5::Type::u8, shape);
+  for (const std::uint8_t zero : zeros)
+    if (zero >> d.scheme.bits != 0)
+      fail(dataset.text(),
+           str("the zero ", static_cast<int>(zero), " does not fit into ", d.scheme.bits, " bits"));
+  return zeros;
+}
+
+}  // namespace
+
+hdf5::Object MatrixReader::State::open(const std::string& name) const {
+  if (!known.contains(name)) fail(matrices.text(name), "the file holds no such matrix");
+  return hdf5::open_group(matrices, name);
+}
+
+MatrixReader::MatrixReader(const std::filesystem::path& path) : state_(std::make_unique<State>()) {
+  State& state = *state_;
+  state.file = hdf5::open_file(path);
+  const std::optional<std::string> version = hdf5::read_text(state.file, kVersionName);
+  if (!version)
+    throw Error(ErrorKind::input, "open the matrix file", path.string(),
+                str("the attribute '", kVersionName, "' is missing"),
+                "is it a shard or a model.h5 of aq-dist?");
+  if (*version != kVersion)
+    throw Error(ErrorKind::input, "open the matrix file", path.string(),
+                str("its format version is '", *version, "', this program reads ", kVersion));
+  state.matrices = hdf5::open_group(state.file, kMatrices);
+  state.names = hdf5::members(state.matrices);
+  state.known = {state.names.begin(), state.names.end()};
+}
+
+MatrixReader::~MatrixReader() = default;
+MatrixReader::MatrixReader(MatrixReader&&) noexcept = default;
+MatrixReader& MatrixReader::operator=(MatrixReader&&) noexcept = default;
+
+const std::vector<std::string>& MatrixReader::names() const {
+  return state_->names;
+}
+
+bool MatrixReader::has(const std::string& name) const {
+  return state_->known.contains(name);
+}
+
+NamedMatrix MatrixReader::read(const std::string& name) const {
+  const hdf5::Object group = state_->open(name);
+  const Description d = read_description(group);
+  NamedMatrix named;
+  named.name = name;
+  named.stats_json = required_text(group, kStats);
+  parse_json_object(named.stats_json, kOperation, str(group.text(), ", attribute ", kStats));
+  QuantizedMatrix& m = named.matrix;
+  m.scheme = d.scheme;
+  m.rows = d.rows;
+  m.columns = d.columns;
+  m.codes = read_codes(group, d);
+  check_padding(m, group.text(kCodes));
+  m.scales = read_scales(group, d);
+  m.zeros = read_zeros(group, d);
+  return named;
+}
+
+std::pair<Scheme, std::pair<Index, Index>> MatrixReader::describe(const std::string& name) const {
+  const Description d = read_description(state_->open(name));
+  return {d.scheme, {d.rows, d.columns}};
+}
+
+std::string MatrixReader::attribute(const std::string& name) const {
+  return hdf5::read_text(state_->file, name).value_or("");
+}
+
+std::string hdf5_version() {
+  return hdf5::version();
+}
+
+}  // namespace aq

@@ -1,0 +1,66 @@
+#pragma once
+/// Files through POSIX calls: exact reads at an offset, and writes that appear whole or not at all.
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string_view>
+
+#include "aq/core/index.h"
+
+namespace aq {
+
+/// An open file; closes itself. Failures are Error{input} with operation, path and reason.
+class PosixFile {
+ public:
+  static PosixFile open(const std::filesystem::path& path);
+  static PosixFile create(const std::filesystem::path& path);
+  ~PosixFile();
+  PosixFile(PosixFile&& other) noexcept;
+  PosixFile& operator=(PosixFile&& other) noexcept;
+
+  const std::filesystem::path& path() const { return path_; }
+  /// Bytes in the file now.
+  Index size() const;
+  /// Fills `out` from `offset`; an end of file before that is an error. Any thread may call it.
+  void read_at(Index offset, std::span<std::byte> out) const;
+  /// Reads up to `out.size()` bytes from where the last call ended; 0 at the end.
+  Index read_next(std::span<std::byte> out);
+  void write(std::span<const std::byte> bytes);
+  /// Waits until the content is on the disk.
+  void sync();
+
+ private:
+  PosixFile(int descriptor, std::filesystem::path path)
+      : descriptor_(descriptor), path_(std::move(path)) {}
+  int descriptor_ = -1;
+  std::filesystem::path path_;
+};
+
+/// Name under which `path` is written until it is whole.
+std::filesystem::path partial_path(const std::filesystem::path& path);
+/// Syncs `partial_path(path)`, renames it to `path` and syncs the directory.
+void publish_partial(const std::filesystem::path& path);
+/// Removes `partial_path(path)` if it is there; never throws.
+void remove_partial(const std::filesystem::path& path) noexcept;
+
+/// A file that is written under its partial name and appears with commit(); otherwise it is
+/// removed.
+class PartialFile {
+ public:
+  explicit PartialFile(const std::filesystem::path& path);
+  ~PartialFile();
+  PartialFile(const PartialFile&) = delete;
+  PartialFile& operator=(const PartialFile&) = delete;
+
+  void write(std::span<const std::byte> bytes) { file_.write(bytes); }
+  void write(std::string_view text) { file_.write(std::as_bytes(std::span(text))); }
+  void commit();
+
+ private:
+  std::filesystem::path path_;
+  PosixFile file_;
+  bool committed_ = false;
+};
+
+}  // namespace aq
