@@ -62,8 +62,8 @@ class Checkpoint {
                    Index count) const;
 
   /// Identity of the checkpoint as hex text: a 64-bit hash over config.json, names, dtypes, shapes
-  /// and places of the tensors, file sizes, and a sample of the data (the middle of up to 64 tensors).
-  /// Paths and modification times are not part of it.
+  /// and places of the tensors, file sizes, and a sample of the data (the middle of up to 64
+  /// tensors). Paths and modification times are not part of it.
   std::string fingerprint() const;
 
  private:
