@@ -204,6 +204,7 @@ class MpiCommunicator final : public Communicator {
 
   void all_reduce(std::span<std::int64_t> values, MPI_Op operation) {
     for_each_piece(values, [&](std::span<std::int64_t> piece) {
+      // NOLINTNEXTLINE(mpi-type-mismatch): it knows int64_t as long long only
       check(MPI_Allreduce(MPI_IN_PLACE, piece.data(), count(piece), MPI_INT64_T, operation, comm_),
             "MPI_Allreduce");
     });
@@ -212,6 +213,7 @@ class MpiCommunicator final : public Communicator {
   std::vector<std::int64_t> all_gather_sizes(std::size_t own) {
     auto size = checked_cast<std::int64_t>(own);
     std::vector<std::int64_t> sizes(static_cast<std::size_t>(size_));
+    // NOLINTNEXTLINE(mpi-type-mismatch): it knows int64_t as long long only
     check(MPI_Allgather(&size, 1, MPI_INT64_T, sizes.data(), 1, MPI_INT64_T, comm_),
           "MPI_Allgather");
     return sizes;

@@ -33,8 +33,8 @@ inline WeightedSum naive_tree(const std::vector<bool>& present, TreeNode node, I
     const bool here = present[static_cast<std::size_t>(node.index)];
     return here ? lane_sum(node.index, matrix, values) : WeightedSum{};
   }
-  const auto left = naive_tree(present, {node.level - 1, 2 * node.index}, matrix, values);
-  const auto right = naive_tree(present, {node.level - 1, 2 * node.index + 1}, matrix, values);
+  auto left = naive_tree(present, {node.level - 1, 2 * node.index}, matrix, values);
+  auto right = naive_tree(present, {node.level - 1, 2 * node.index + 1}, matrix, values);
   if (left.tokens == 0) return right;
   if (right.tokens == 0) return left;
   WeightedSum sum;

@@ -28,6 +28,9 @@ function(aq_add_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
+  if(ARG_LABEL STREQUAL unit)
+    add_dependencies(aq_unit_tests ${name})
+  endif()
   add_test(NAME ${ARG_LABEL}.${name} COMMAND ${name})
   set_tests_properties(${ARG_LABEL}.${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
 endfunction()
@@ -63,6 +66,9 @@ function(aq_add_test_program name)
                                              AQ_EXAMPLES="${PROJECT_SOURCE_DIR}/examples")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
 endfunction()
+
+# Builds the programs of all tests labelled unit.
+add_custom_target(aq_unit_tests)
 
 # How tests start ranks: more ranks than cores are normal there, and waiting ranks give way.
 set(AQ_MPIRUN mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1)

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# tools/quickstart.sh: from a bare Debian 12 to a quantized model. Installs what is missing, builds,
+# quantizes the small example model on two MPI ranks, and scores it before and after.
+# Everything it writes is under build/.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tools/common.sh
+source tools/common.sh
+
+install_packages "${AQ_PACKAGES[@]}"
+set_up_mpi
+
+step "Building build/release/bin/aq-dist"
+build release all -DAQ_BUILD_TESTS=OFF
+
+aq=build/release/bin/aq-dist
+out=build/quickstart
+model=examples/olmoe-tiny
+rm -rf "$out"
+mkdir -p "$out"
+
+show() {
+  printf '\n$ %s\n' "$*"
+  "$@"
+}
+
+step "Quantizing $model on two ranks"
+show mpirun -n 2 $aq quantize --model $model --config configs/gptq_example.json \
+  --calib examples/calibration.h5 --save $out/run --json $out/quantize.json
+
+step "Scoring the original model"
+show mpirun -n 2 $aq eval --model $model --tokens examples/evaluation.h5 --json $out/original.json
+
+step "Scoring the quantized model"
+show mpirun -n 2 $aq eval --model $model --quantized $out/run --tokens examples/evaluation.h5 \
+  --json $out/quantized.json
+
+step "Result"
+python3 - $out <<'END'
+import json, sys
+from pathlib import Path
+
+out = Path(sys.argv[1])
+original, quantized, run = (json.loads((out / f"{name}.json").read_text())
+                            for name in ("original", "quantized", "quantize"))
+methods = ", ".join(f"{count} by {method}" for method, count in run["by_method"].items())
+print(f"matrices     {run['matrices']} ({methods}), {run['mean_bits']:.2f} bits a weight")
+print(f"perplexity   {original['perplexity']:.4f} original, {quantized['perplexity']:.4f} quantized "
+      f"({100 * (quantized['perplexity'] / original['perplexity'] - 1):+.2f} %)")
+print(f"model        {out}/run/model.h5")
+END
