@@ -27,14 +27,16 @@ std::string_view fallback_name(Fallback fallback);
 
 struct GptqSettings {
   double damping = 0.01;  ///< λ as a share of mean(diag H)
-  Index block = 128;      ///< columns of a block; raised to a multiple of the group
+  /// Columns whose sums over all columns before them are formed at once; rounded to a multiple of
+  /// the group. It changes the speed, not one bit of the result.
+  Index block = 128;
   bool operator==(const GptqSettings&) const = default;
 };
 
 /// U of H/weight_sum + λ·mean(diag)·I, natural column order.
 struct Factor {
   Index columns = 0;
-  std::vector<float> u;      ///< `[columns, columns]` row-major; see solver_layout in factor.cpp
+  std::vector<float> u;      ///< strips of kPanel columns, half of the square: see factor_upper
   double damping = 0;        ///< share of the mean diagonal that was used in the end
   double mean_diagonal = 0;  ///< of the normalised H, dead channels included
   Index dead_channels = 0;   ///< always-zero inputs: their diagonal is the mean, weights are kept
@@ -46,6 +48,9 @@ struct Factor {
 /// fails, or the sum is empty or not finite, the result is not usable() and the caller rounds.
 Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& settings);
 
+/// U as a matrix `[columns, columns]`, zeros below the diagonal. For tests and other solvers.
+Matrix factor_upper(const Factor& factor);
+
 /// Rows that are worked on together; a slice of a matrix begins at a multiple of it.
 inline constexpr Index kRowTile = 64;
 
@@ -54,13 +59,13 @@ struct SolveTask {
   MatrixView<const float>
       weight;           ///< `[rows, columns]`: rows [first_row, first_row + rows) of the matrix
   Index first_row = 0;  ///< multiple of kRowTile
-  Scheme scheme;
-  Grid tensor_grid;  ///< used when the scheme is per tensor; fitted on the whole matrix
+  Scheme scheme = {};
+  Grid tensor_grid = {};  ///< used when the scheme is per tensor; fitted on the whole matrix
   const Factor* factor = nullptr;  ///< null, or not usable: round to nearest
-  QuantizedMatrix result;          ///< filled
+  QuantizedMatrix result = {};     ///< filled
   /// Filled when there is a usable factor: per row ‖(w−q)U‖², of GPTQ and of round to nearest, and
   /// ‖wU‖². The last two only on rows with (first_row + r) % kErrorRowStride == 0, else 0.
-  std::vector<double> error, error_rtn, norm;
+  std::vector<double> error = {}, error_rtn = {}, norm = {};
 };
 /// Round-to-nearest errors and norms cost as much as the solution: taken on every 8th row.
 inline constexpr Index kErrorRowStride = 8;
@@ -75,13 +80,16 @@ void solve(std::span<SolveTask> tasks, const GptqSettings& settings);
 /// Round to nearest of a whole matrix.
 QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& scheme);
 
-/// What the BLAS library is and which kernel it chose: "OpenBLAS 0.3.21", "Cooperlake".
+/// What the BLAS library is and which kernel it chose: "OpenBLAS 0.3.21", "Cooperlake"; and the
+/// instruction set of the solver's own kernel: "x86-64-v4". Bits of results depend on all three.
 struct BlasInfo {
-  std::string library, kernel;
+  std::string library, kernel, row_kernel;
   /// Empty, or a warning with the variable to export when the kernel does not fit this CPU.
   std::string warning;
 };
 BlasInfo blas_info();
+/// The warning for a kernel of OpenBLAS on a CPU with these instructions; empty when it fits.
+std::string blas_warning(std::string_view kernel, bool avx2, bool avx512);
 /// BLAS calls of this process use one thread from now on (our own loops use the threads).
 void use_single_threaded_blas();
 

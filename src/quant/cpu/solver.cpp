@@ -1,0 +1,187 @@
+#include "aq/quant/solver.h"
+
+#include <algorithm>
+#include <memory>
+#include <new>
+
+#include "aq/core/parallel.h"
+#include "quant/cpu/tile_kernel.h"
+#include "quant/row_kernel.h"
+
+namespace aq {
+namespace {
+
+/// 64-byte aligned floats that a thread keeps from one tile to the next.
+class Workspace {
+ public:
+  float* take(Index size) {
+    if (size > size_) {
+      memory_.reset();
+      memory_.reset(static_cast<float*>(
+          ::operator new[](static_cast<std::size_t>(size) * sizeof(float), kAlignment)));
+      size_ = size;
+    }
+    return memory_.get();
+  }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  struct Free {
+    void operator()(float* memory) const { ::operator delete[](memory, kAlignment); }
+  };
+  std::unique_ptr<float[], Free> memory_;
+  Index size_ = 0;
+};
+
+float* workspace(Index size) {
+  static thread_local Workspace space;
+  return space.take(size);
+}
+
+bool has_factor(const SolveTask& task) {
+  return task.factor != nullptr && task.factor->usable();
+}
+
+/// What the tiles of a task have in common.
+TileJob common_job(const SolveTask& task, const GptqSettings& settings) {
+  const Index columns = task.weight.columns;
+  const Index width = group_width(task.scheme, columns);
+  TileJob job;
+  job.stride = task.weight.stride;
+  job.columns = columns;
+  job.strips = has_factor(task) ? task.factor->u.data() : nullptr;
+  job.rule = grid_rule(task.scheme);
+  job.bits = task.scheme.bits;
+  job.words = words_per_row(task.scheme.bits, columns);
+  job.groups = group_count(task.scheme, columns);
+  const Index block = round_up(std::max(settings.block, Index{1}), kPanel);
+  const bool fit_on_the_way = task.scheme.group_size > 0 && width < columns;
+  job.segment = fit_on_the_way ? width : std::min(block, columns);
+  job.block = std::max(block / job.segment, Index{1}) * job.segment;
+  job.fit_whole_row = !fit_on_the_way && task.scheme.group_size != kPerTensor;
+  return job;
+}
+
+/// A tile of one task, or the sampled rows of several tiles.
+struct Item {
+  SolveTask* task;
+  Index first = 0;  ///< row of the slice
+  bool norms = false;
+};
+
+constexpr Index kNormSpan = kRowTile * kErrorRowStride;  ///< rows of which one item samples
+
+float* tile_memory(const TileJob& job) {
+  return workspace(tile_workspace(job.columns, job.block, job.segment, kRowTile));
+}
+
+void solve_tile(const Item& item, const GptqSettings& settings) {
+  SolveTask& task = *item.task;
+  TileJob job = common_job(task, settings);
+  QuantizedMatrix& result = task.result;
+  job.rows = std::min(kRowTile, task.weight.rows - item.first);
+  job.weight = task.weight.data + item.first * job.stride;
+  job.codes = result.codes.data() + item.first * job.words;
+  if (task.scheme.group_size == kPerTensor) {
+    job.fixed_scale = task.tensor_grid.scale;
+    job.fixed_zero = task.tensor_grid.zero;
+  } else {
+    job.scales = result.scales.data() + item.first * job.groups;
+    if (!task.scheme.symmetric) job.zeros = result.zeros.data() + item.first * job.groups;
+  }
+  if (has_factor(task)) job.error = task.error.data() + item.first;
+  job.workspace = tile_memory(job);
+  tile_kernel().solve(job);
+}
+
+/// Norms and round-to-nearest errors of every kErrorRowStride-th row.
+void sample_norms(const Item& item, const GptqSettings& settings) {
+  SolveTask& task = *item.task;
+  NormJob job;
+  job.rows = common_job(task, settings);
+  job.rows.rows = ceil_div(std::min(kNormSpan, task.weight.rows - item.first), kErrorRowStride);
+  job.rows.weight = task.weight.data + item.first * job.rows.stride;
+  job.rows.stride *= kErrorRowStride;
+  job.rows.fixed_scale = task.scheme.group_size == kPerTensor ? task.tensor_grid.scale : 0;
+  job.rows.fixed_zero = task.tensor_grid.zero;
+  job.rows.workspace = tile_memory(job.rows);
+  double norm[kRowTile];
+  double error[kRowTile];
+  job.norm = norm;
+  job.error_rtn = error;
+  tile_kernel().norms(job);
+  for (Index i = 0; i < job.rows.rows; ++i) {
+    const auto row = static_cast<std::size_t>(item.first + i * kErrorRowStride);
+    task.norm[row] = norm[i];
+    task.error_rtn[row] = error[i];
+  }
+}
+
+/// Checks a task and gives its results their sizes.
+void prepare(SolveTask& task) {
+  const MatrixView<const float>& weight = task.weight;
+  AQ_CHECK(task.first_row % kRowTile == 0, "first row ", task.first_row);
+  AQ_CHECK(!has_factor(task) || task.factor->columns == weight.columns, weight.columns, " columns");
+  task.result = make_quantized(task.scheme, weight.rows, weight.columns);
+  if (task.scheme.group_size == kPerTensor) {
+    task.result.scales.assign(1, task.tensor_grid.scale);
+    if (!task.scheme.symmetric) {
+      task.result.zeros.assign(1, static_cast<std::uint8_t>(task.tensor_grid.zero));
+    }
+  }
+  const auto rows = static_cast<std::size_t>(has_factor(task) ? weight.rows : 0);
+  task.error.assign(rows, 0);
+  task.error_rtn.assign(rows, 0);
+  task.norm.assign(rows, 0);
+}
+
+}  // namespace
+
+void solve(std::span<SolveTask> tasks, const GptqSettings& settings) {
+  std::vector<Item> items;
+  for (SolveTask& task : tasks) {
+    prepare(task);
+    if (task.weight.columns == 0) continue;
+    for (Index r = 0; has_factor(task) && r < task.weight.rows; r += kNormSpan) {
+      items.push_back({&task, r, true});
+    }
+    for (Index r = 0; r < task.weight.rows; r += kRowTile) items.push_back({&task, r, false});
+  }
+  parallel_for(std::ssize(items), [&](Index i) {
+    const Item& item = items[static_cast<std::size_t>(i)];
+    item.norms ? sample_norms(item, settings) : solve_tile(item, settings);
+  });
+}
+
+Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight) {
+  float minimum = 0;
+  float maximum = 0;
+  for (Index r = 0; r < weight.rows; ++r) {
+    for (const float value : weight.row(r)) {
+      minimum = std::min(minimum, value);
+      maximum = std::max(maximum, value);
+    }
+  }
+  return fit_grid(scheme, minimum, maximum);
+}
+
+QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& scheme) {
+  SolveTask task{.weight = weight, .scheme = scheme};
+  if (scheme.group_size == kPerTensor) task.tensor_grid = fit_tensor_grid(scheme, weight);
+  solve({&task, 1}, GptqSettings{});
+  return std::move(task.result);
+}
+
+std::string_view method_name(Method method) {
+  switch (method) {
+    case Method::gptq:
+      return "gptq";
+    case Method::rtn:
+      return "rtn";
+    case Method::copy:
+      return "copy";
+  }
+  return "?";
+}
+
+}  // namespace aq

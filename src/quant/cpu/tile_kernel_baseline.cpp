@@ -1,0 +1,4 @@
+/// The row kernel for: Any processor of the architecture.
+#define AQ_TILE_NAMESPACE tile_baseline
+#define AQ_TILE_NAME "baseline"
+#include "quant/cpu/tile_kernel.inl"

@@ -1,0 +1,86 @@
+/// Rows side by side in two vectors. Every tile_kernel_*.cpp compiles this file for its own
+/// instruction set, in a namespace of its own (AQ_TILE_NAMESPACE), so that no function is shared
+/// between instruction sets. Nothing of the standard library is called, for the same reason.
+
+#include <cstdint>
+
+#include "aq/core/index.h"
+#include "quant/row_kernel.h"
+
+namespace aq::AQ_TILE_NAMESPACE {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kColumnsAtOnce = 8;  ///< accumulators: 2 vectors x columns, of 32 registers
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+constexpr int kColumnsAtOnce = 4;  ///< of 16 registers
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kColumnsAtOnce = 4;
+#endif
+constexpr int kVectorLanes = kVectorBytes / 4;
+constexpr int kLanes = 2 * kVectorLanes;  ///< rows worked on together
+
+using Floats = float __attribute__((vector_size(kVectorBytes)));
+using Ints = std::int32_t __attribute__((vector_size(kVectorBytes)));
+
+/// kLanes rows of one column.
+struct Rows {
+  Floats a, b;
+};
+
+#define AQ_INLINE static inline __attribute__((always_inline))
+
+AQ_INLINE Rows operator+(Rows x, Rows y) {
+  return {x.a + y.a, x.b + y.b};
+}
+AQ_INLINE Rows operator-(Rows x, Rows y) {
+  return {x.a - y.a, x.b - y.b};
+}
+AQ_INLINE Rows operator*(Rows x, Rows y) {
+  return {x.a * y.a, x.b * y.b};
+}
+AQ_INLINE Rows operator+(Rows x, float y) {
+  return {x.a + y, x.b + y};
+}
+AQ_INLINE Rows operator-(Rows x, float y) {
+  return {x.a - y, x.b - y};
+}
+AQ_INLINE Rows operator*(Rows x, float y) {
+  return {x.a * y, x.b * y};
+}
+AQ_INLINE Rows operator-(Rows x) {
+  return {-x.a, -x.b};
+}
+AQ_INLINE Rows smaller(Rows x, Rows y) {
+  return {x.a < y.a ? x.a : y.a, x.b < y.b ? x.b : y.b};
+}
+AQ_INLINE Rows larger(Rows x, Rows y) {
+  return {x.a > y.a ? x.a : y.a, x.b > y.b ? x.b : y.b};
+}
+AQ_INLINE float* lanes(Rows& x) {
+  return reinterpret_cast<float*>(&x);
+}
+
+/// sum[c] += Σ_k tile[k] * u[k][c] for k in [begin, end): the product that takes nearly all time.
+/// Every element is one chain of multiply-adds in order of k, whatever the calls it is cut into.
+/// @param tile  `[columns]` of Rows  @param u  a strip of the factor, `[columns, kPanel]`
+AQ_INLINE void accumulate(const Rows* tile, const float* u, Index begin, Index end, Rows* sum) {
+#pragma GCC unroll 2
+  for (int first = 0; first < kPanel; first += kColumnsAtOnce) {
+    Rows part[kColumnsAtOnce];
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumnsAtOnce; ++c) part[c] = sum[first + c];
+    for (Index k = begin; k < end; ++k) {
+      const Rows row = tile[k];
+      const float* factor = u + k * kPanel + first;
+#pragma GCC unroll 8
+      for (int c = 0; c < kColumnsAtOnce; ++c) part[c] = part[c] + row * factor[c];
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < kColumnsAtOnce; ++c) sum[first + c] = part[c];
+  }
+}
+
+}  // namespace aq::AQ_TILE_NAMESPACE
