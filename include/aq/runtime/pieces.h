@@ -12,7 +12,8 @@
 
 namespace aq::runtime {
 
-/// One thread inside LibTorch and its BLAS; call once at the start.
+/// One thread inside LibTorch and its BLAS; call at the start, on the thread that later opens the
+/// parallel regions. OpenMP regions of that thread that name no number of threads then have one.
 void initialize();
 /// Version of LibTorch, e.g. "1.13.1".
 std::string torch_version();
@@ -34,6 +35,8 @@ void linear(MatrixView<const float> x, MatrixView<const float> weight, MatrixVie
 void attention(const AttentionSpec& spec, std::span<const float> q_norm,
                std::span<const float> k_norm, MatrixView<float> q, MatrixView<float> k,
                MatrixView<float> v, MatrixView<float> out);
+/// Memory that attention() takes while it works on a sequence of `tokens`.
+Index attention_scratch_bytes(Index tokens);
 
 /// The chosen experts of each token by falling weight and the factors that multiply their outputs.
 /// logits [t, experts] -> index [t, top_k], weight [t, top_k]. Ties: the lower expert first.

@@ -1,0 +1,29 @@
+#pragma once
+/// The inner loops of this module, over contiguous floats. Compiled for several instruction sets
+/// with the best one taken at load time, and the same bits with each of them: products and sums are
+/// not contracted, and long sums run in a fixed number of partial sums.
+
+#include "aq/core/index.h"
+
+namespace aq::runtime {
+
+/// Σ x², in double.
+double sum_of_squares(const float* x, Index count);
+/// The largest value.  @pre count > 0
+float largest_of(const float* values, Index count);
+/// Σ exp(x - largest): each term in fp32 with a relative error below 2e-7, the sum in double.
+double exponential_sum(const float* x, float largest, Index count);
+/// x = exp(scale * (x - largest)), 0 below exp(-87.3); returns the sum in fp32.
+float exponentiate(float* x, float scale, float largest, Index count);
+/// out = weight * (x * factor). `out` may be x.
+void scale_by(const float* x, float factor, const float* weight, Index count, float* out);
+/// x = x * factor.
+void scale(float* x, float factor, Index count);
+/// x = min(max(x, -limit), limit).
+void clamp(float* x, float limit, Index count);
+/// gate = gate / (1 + exp(-gate)) * up.
+void silu_multiply(float* gate, const float* up, Index count);
+/// (low, high) = (low * cosine - high * sine, high * cosine + low * sine).
+void rotate(float* low, float* high, const float* cosine, const float* sine, Index count);
+
+}  // namespace aq::runtime
