@@ -1,8 +1,10 @@
 #include "aq/io/file.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdio>
 #include <system_error>
 
@@ -36,7 +38,7 @@ void make_directory(const std::filesystem::path& path) {
   if (!error && !std::filesystem::is_directory(path, error) && !error)
     error = std::make_error_code(std::errc::not_a_directory);
   if (error) throw Error(ErrorKind::input, "create the directory", path.string(), error.message());
-  if (::access(path.c_str(), W_OK | X_OK) != 0)
+  if (::faccessat(AT_FDCWD, path.c_str(), W_OK | X_OK, AT_EACCESS) != 0)
     throw Error(ErrorKind::input, "create files in the directory", path.string(),
                 std::generic_category().message(errno));
 }

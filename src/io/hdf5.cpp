@@ -1,5 +1,6 @@
 #include "io/hdf5.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -76,7 +77,7 @@ Object create_file(const std::filesystem::path& path) {
   const Lock lock;
   const Id access = access_properties();
   H5Pset_fclose_degree(access, H5F_CLOSE_SEMI);  // closed means closed: it is renamed next
-  H5Pset_meta_block_size(access, hsize_t{1} << 18);
+  H5Pset_meta_block_size(access, hsize_t{1} << 14);
   const Id creation = property_list(H5P_FILE_CREATE);
   track_order(creation, false);
   const hid_t id = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, access);
@@ -84,7 +85,7 @@ Object create_file(const std::filesystem::path& path) {
 }
 
 Object open_file(const std::filesystem::path& path) {
-  if (::access(path.c_str(), R_OK) != 0)
+  if (::faccessat(AT_FDCWD, path.c_str(), R_OK, AT_EACCESS) != 0)
     fail("open the HDF5 file", path.string(), std::generic_category().message(errno));
   const Lock lock;
   const Id access = access_properties();

@@ -37,9 +37,11 @@ void check_matrix(const NamedMatrix& named) {
            " has ", m.zeros.size(), " zeros");
 }
 
-/// Scales as 16-bit patterns.  @pre each is a value of `type`
-std::vector<std::uint16_t> scale_bits(const NamedMatrix& named, ScaleType type) {
+/// Scales as 16-bit patterns; empty for fp32.  @pre each is a value of the scale type
+std::vector<std::uint16_t> scale_bits(const NamedMatrix& named) {
+  const ScaleType type = named.matrix.scheme.scale_type;
   std::vector<std::uint16_t> bits;
+  if (type == ScaleType::f32) return bits;
   bits.reserve(named.matrix.scales.size());
   for (const float scale : named.matrix.scales) {
     const bool half = type == ScaleType::f16;
@@ -50,17 +52,15 @@ std::vector<std::uint16_t> scale_bits(const NamedMatrix& named, ScaleType type) 
   return bits;
 }
 
-void write_scales(const hdf5::Object& group, const NamedMatrix& named) {
-  const QuantizedMatrix& m = named.matrix;
+/// Writes the dataset `scales` from scale_bits or, for fp32, from the matrix.
+void write_scales(const hdf5::Object& group, const QuantizedMatrix& m,
+                  const std::vector<std::uint16_t>& bits) {
   const ScaleType type = m.scheme.scale_type;
   const std::vector<Index> shape = scale_shape(m.scheme, m.rows, m.columns);
-  if (type == ScaleType::f32) {
-    hdf5::write_dataset(group, kScales, stored_scale_type(type), shape, m.scales.data());
-    return;
-  }
-  const std::vector<std::uint16_t> bits = scale_bits(named, type);
+  const void* values = m.scales.data();
+  if (type != ScaleType::f32) values = bits.data();
   const hdf5::Object dataset =
-      hdf5::write_dataset(group, kScales, stored_scale_type(type), shape, bits.data());
+      hdf5::write_dataset(group, kScales, stored_scale_type(type), shape, values);
   if (type == ScaleType::bf16) hdf5::write_text(dataset, kEncoding, "bf16");
 }
 
@@ -93,6 +93,7 @@ void MatrixWriter::write(const NamedMatrix& named) {
   const QuantizedMatrix& m = named.matrix;
   AQ_CHECK(Json::parse(named.stats_json, nullptr, false).is_object(), named.name,
            ": the stats are no JSON object: ", named.stats_json);
+  const std::vector<std::uint16_t> bits = scale_bits(named);  // all checks before the first write
   const hdf5::Object group = hdf5::create_group(state_->matrices, named.name);
   hdf5::write_text(group, kScheme, scheme_to_json(m.scheme));
   const std::int64_t shape[2] = {m.rows, m.columns};
@@ -100,7 +101,7 @@ void MatrixWriter::write(const NamedMatrix& named) {
   hdf5::write_text(group, kStats, named.stats_json);
   hdf5::write_dataset(group, kCodes, hdf5::Type::u32,
                       {m.rows, words_per_row(m.scheme.bits, m.columns)}, m.codes.data());
-  write_scales(group, named);
+  write_scales(group, m, bits);
   if (!m.scheme.symmetric)
     hdf5::write_dataset(group, kZeros, hdf5::Type::u8, scale_shape(m.scheme, m.rows, m.columns),
                         m.zeros.data());

@@ -33,7 +33,8 @@ bool is_truth(const Json& value) {
   return value.is_boolean();
 }
 bool is_index(const Json& value) {
-  return value.is_number_integer() && value >= -1 && value <= Json(Index{1} << 40);
+  if (value.is_number_unsigned()) return value.get<std::uint64_t>() <= std::uint64_t{1} << 40;
+  return value.is_number_integer() && value.get<Index>() == -1;
 }
 
 }  // namespace

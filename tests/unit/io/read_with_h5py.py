@@ -1,0 +1,85 @@
+"""Reads a matrix file with h5py and numpy alone and compares with the values that its writer kept.
+
+Usage: read_with_h5py.py PATH-OF-io_sample_writer. Exit code 77: h5py or numpy is not installed.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+try:
+    import h5py
+    import numpy as np
+except ImportError as error:
+    print(f"skipped: {error}; on Debian: apt-get install python3-h5py")
+    sys.exit(77)
+
+
+def dequantize(group):
+    """The values [rows, columns] of a matrix: (code - zero) * scale."""
+    scheme = json.loads(group.attrs["scheme"])
+    rows, columns = group.attrs["shape"]
+    bits = int(scheme["format"].removeprefix("int"))
+    stream = np.unpackbits(group["codes"][:].view(np.uint8), axis=1, bitorder="little")
+    assert not stream[:, bits * columns:].any(), "padding"
+    codes = stream[:, : bits * columns].reshape(rows, columns, bits) @ (1 << np.arange(bits))
+    scales = group["scales"][:]
+    if group["scales"].attrs.get("encoding") == b"bf16":
+        scales = (scales.astype(np.uint32) << 16).view(np.float32)
+    scales = scales.astype(np.float32)
+    zeros = np.full(scales.shape, 1 << (bits - 1)) if scheme["symmetric"] else group["zeros"][:]
+    size = scheme["group_size"]
+    if size > 0:
+        scales, zeros = (np.repeat(x, size, axis=1)[:, :columns] for x in (scales, zeros))
+    return (codes - zeros.astype(np.int64)).astype(np.float32) * scales
+
+
+def check_layout(group):
+    """Types, contiguous data, no times."""
+    scheme = json.loads(group.attrs["scheme"])
+    assert list(scheme) == ["format", "symmetric", "group_size", "scale_dtype"], scheme
+    expected = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}[scheme["scale_dtype"]]
+    assert group["scales"].dtype == expected and group["codes"].dtype == np.uint32
+    assert ("zeros" in group) == (not scheme["symmetric"])
+    assert group.attrs["shape"].dtype == np.int64
+    assert json.loads(group.attrs["stats"])["method"] == "gptq"
+    for dataset in group.values():
+        assert dataset.chunks is None and dataset.ndim == 2
+        assert not dataset.id.get_create_plist().get_obj_track_times()
+
+
+def check_file(directory):
+    names = (directory / "sample.txt").read_text().split()
+    values = np.fromfile(directory / "sample.f32", np.float32)
+    with h5py.File(directory / "sample.h5", "r") as file:
+        assert file.attrs["format_version"] == b"1" and file.attrs["model"] == b"sample"
+        matrices = file["matrices"]
+        assert sorted(matrices) == sorted(names)
+        order = []
+        matrices.id.links.iterate(
+            lambda name: order.append(name.decode()), idx_type=h5py.h5.INDEX_CRT_ORDER)
+        assert order == names, "order of writing"
+        begin = 0
+        for name in names:
+            check_layout(matrices[name])
+            found = dequantize(matrices[name])
+            expected = values[begin : begin + found.size].reshape(found.shape)
+            assert np.array_equal(found, expected), name
+            begin += found.size
+        assert begin == values.size
+        hessian = file["hessians/model.h"]
+        assert hessian["upper"][:].tolist() == [1, 2, 3] and hessian.attrs["tokens"] == 7
+        assert hessian.attrs["weight_sum"] == 0.5
+        assert hessian.attrs["used_by"].tolist() == [b"model.h", b"model.other"]
+    return len(names)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as directory:
+        subprocess.run([sys.argv[1], directory], check=True)
+        print(f"{check_file(pathlib.Path(directory))} matrices agree with numpy")
+
+
+main()
