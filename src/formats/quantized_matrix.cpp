@@ -26,10 +26,12 @@ struct TravelHeader {
 };
 static_assert(std::is_trivially_copyable_v<TravelHeader>);
 
+/// Copies to the front of `bytes` and drops what was written.
 template <class T>
-void append(std::vector<std::byte>& bytes, const T* values, std::size_t count) {
-  const auto* begin = reinterpret_cast<const std::byte*>(values);
-  bytes.insert(bytes.end(), begin, begin + count * sizeof(T));
+void put(std::span<std::byte>& bytes, const T* values, std::size_t count) {
+  AQ_CHECK(bytes.size() >= count * sizeof(T), bytes.size(), " bytes left");
+  if (count > 0) std::memcpy(bytes.data(), values, count * sizeof(T));
+  bytes = bytes.subspan(count * sizeof(T));
 }
 
 /// Copies from the front of `bytes` and drops what was read.
@@ -134,13 +136,13 @@ std::vector<std::byte> to_bytes(const QuantizedMatrix& matrix) {
   header.scheme.scale_type = matrix.scheme.scale_type;
   header.rows = matrix.rows;
   header.columns = matrix.columns;
-  std::vector<std::byte> bytes;
-  bytes.reserve(sizeof header + matrix.codes.size() * sizeof(std::uint32_t) +
-                matrix.scales.size() * sizeof(float) + matrix.zeros.size());
-  append(bytes, &header, 1);
-  append(bytes, matrix.codes.data(), matrix.codes.size());
-  append(bytes, matrix.scales.data(), matrix.scales.size());
-  append(bytes, matrix.zeros.data(), matrix.zeros.size());
+  std::vector<std::byte> bytes(sizeof header + matrix.codes.size() * sizeof(std::uint32_t) +
+                               matrix.scales.size() * sizeof(float) + matrix.zeros.size());
+  std::span<std::byte> rest = bytes;
+  put(rest, &header, 1);
+  put(rest, matrix.codes.data(), matrix.codes.size());
+  put(rest, matrix.scales.data(), matrix.scales.size());
+  put(rest, matrix.zeros.data(), matrix.zeros.size());
   return bytes;
 }
 
