@@ -1,0 +1,103 @@
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "aq/core/error.h"
+#include "aq/runtime/pieces.h"
+#include "runtime/reference.h"
+
+namespace aq::runtime {
+namespace {
+
+using reference::random_matrix;
+using reference::to_rows;
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+TEST(Embed, CopiesRows) {
+  Matrix table(3, 2);
+  table.values = {1, 2, 3, 4, 5, 6};
+  Matrix out(4, 2);
+  const std::vector<std::int32_t> tokens = {2, 0, 2, 1};
+  embed(table.view(), tokens, out.view());
+  EXPECT_EQ(out.values, (std::vector<float>{5, 6, 1, 2, 5, 6, 3, 4}));
+}
+
+TEST(Embed, RefusesTokensOutsideTheTable) {
+  Matrix table(3, 2);
+  Matrix out(1, 2);
+  for (const std::int32_t token : {3, -1})
+    EXPECT_THROW(embed(table.view(), std::vector{token}, out.view()), Error) << token;
+}
+
+TEST(Linear, ByHand) {
+  Matrix x(2, 3);
+  x.values = {1, 2, 3, -1, 0, 1};
+  Matrix weight(2, 3);
+  weight.values = {1, 0, 2, 0.5F, -1, 0};
+  Matrix out(2, 2);
+  linear(x.view(), weight.view(), out.view());
+  EXPECT_EQ(out.values, (std::vector<float>{7, -1.5F, 1, -0.5F}));
+}
+
+struct LinearShape {
+  Index tokens, inputs, outputs;
+};
+
+TEST(Linear, AgreesWithDoublePrecision) {
+  for (const auto& [tokens, inputs, outputs] : {LinearShape{1, 1, 1},
+                                                {1, 64, 3},
+                                                {3, 64, 1},
+                                                {5, 7, 11},
+                                                {64, 172, 64},
+                                                {33, 1408, 16},
+                                                {257, 128, 65},
+                                                {2, 2048, 300}}) {
+    const Matrix x = random_matrix(tokens, inputs, 1);
+    const Matrix weight = random_matrix(outputs, inputs, 2);
+    Matrix out(tokens, outputs);
+    out.values.assign(out.values.size(), kNaN);  // what was there does not matter
+    linear(x.view(), weight.view(), out.view());
+    const auto expected = reference::linear(to_rows(x.view()), to_rows(weight.view()));
+    EXPECT_LT(reference::difference(out.view(), expected), 2e-6)
+        << tokens << " x " << inputs << " x " << outputs;
+  }
+}
+
+TEST(Linear, WritesOnlyItsPartOfAWiderMatrix) {
+  const Matrix x = random_matrix(9, 40, 1);
+  const Matrix weight = random_matrix(30, 50, 2);
+  Matrix out(9, 20);
+  out.values.assign(out.values.size(), 7);
+  const auto x_part = x.view().slice_columns(3, 32);
+  const auto weight_part = weight.view().slice_columns(10, 32).slice_rows(5, 12);
+  linear(x_part, weight_part, out.view().slice_columns(4, 12));
+  const auto expected = reference::linear(to_rows(x_part), to_rows(weight_part));
+  EXPECT_LT(reference::difference(out.view().slice_columns(4, 12), expected), 2e-6);
+  for (Index t = 0; t < out.rows; ++t)
+    for (const Index c : {0, 1, 2, 3, 16, 17, 18, 19}) EXPECT_EQ(out(t, c), 7);
+}
+
+TEST(Linear, OneTokenOfAStridedMatrix) {
+  const Matrix x = random_matrix(4, 40, 1);
+  const Matrix weight = random_matrix(6, 16, 2);
+  Matrix out(4, 9);
+  const auto x_part = x.view().slice_rows(2, 1).slice_columns(8, 16);
+  linear(x_part, weight.view(), out.view().slice_rows(1, 1).slice_columns(2, 6));
+  const auto expected = reference::linear(to_rows(x_part), to_rows(weight.view()));
+  EXPECT_LT(reference::difference(out.view().slice_rows(1, 1).slice_columns(2, 6), expected), 2e-6);
+}
+
+TEST(Linear, NoTokens) {
+  Matrix weight(3, 4);
+  linear(MatrixView<const float>(nullptr, 0, 4), weight.view(), MatrixView<float>(nullptr, 0, 3));
+}
+
+TEST(Linear, RefusesShapesThatDoNotFit) {
+  Matrix x(2, 3);
+  Matrix weight(4, 3);
+  Matrix narrow(2, 3);
+  EXPECT_THROW(linear(x.view(), weight.view(), narrow.view()), Error);
+}
+
+}  // namespace
+}  // namespace aq::runtime
