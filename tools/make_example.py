@@ -326,7 +326,7 @@ def summary(model, training, calibration, evaluation, size):
                      f" (even: {model.config.num_experts_per_tok / model.config.num_experts:.3f})")
     for bits in (4, 3, 2):
         rounded = quantized_nll(model, evaluation, bits)
-        lines.append(f"round to nearest int{bits}, groups of 32: mean NLL {rounded:.6f} (+{rounded - full:.4f}),"
+        lines.append(f"round to nearest int{bits}, groups of 32: mean NLL {rounded:.6f} ({rounded - full:+.4f}),"
                      f" perplexity {math.exp(rounded):.3f}")
     return "\n".join(lines)
 
