@@ -3,16 +3,21 @@
 #include <cmath>
 #include <vector>
 
+#include "aq/core/parallel.h"
 #include "aq/quant/solver.h"
+#include "quant/cpu/aligned_floats.h"
 #include "quant/cpu/cholesky.h"
 #include "quant/cpu/hessian_panels.h"
 #include "quant/cpu/strips.h"
+#include "quant/cpu/tile_kernel.h"
 
 namespace aq {
 namespace {
 
 constexpr int kDampingSteps = 3;  ///< times that damping is raised
 constexpr double kDampingFactor = 10;
+/// Workspace that a thread keeps: 64 MiB, 5792 columns.
+constexpr Index kKeptFloats = Index{1} << 24;
 
 /// True when one of the values is infinite or not a number.
 bool any_not_finite(const float* values, std::size_t count) {
@@ -40,65 +45,109 @@ bool inspect_diagonal(const WeightedSum& hessian, Factor& factor) {
   return std::isfinite(factor.mean_diagonal) && factor.mean_diagonal > 0;
 }
 
-/// The damped, normalised matrix in reversed order: lower triangle of `[n, n]` row-major.
+/// The diagonal of the damped matrix from that of the normalised one.
 template <class Real>
-void damped_matrix(const WeightedSum& hessian, const Factor& factor, double damping, Real* out) {
+Real damped(Real diagonal, const Factor& factor, double damping) {
+  if (diagonal == 0) diagonal = static_cast<Real>(factor.mean_diagonal);
+  return diagonal + static_cast<Real>(damping * factor.mean_diagonal);
+}
+
+/// The damped, normalised matrix in reversed order, in parts of `lanes` rows (cholesky.h).
+void fill_parts(const WeightedSum& hessian, const Factor& factor, double damping, Index lanes,
+                float* parts) {
   const Index n = factor.columns;
-  const Real scale = static_cast<Real>(1 / hessian.weight_sum);
+  const float scale = static_cast<float>(1 / hessian.weight_sum);
+  parallel_for(ceil_div(n, lanes), [&](Index part) {
+    float* out = parts + part_offset(part, lanes);
+    const Index first = part * lanes;
+    const Index last = std::min(n, first + lanes);
+    const Index clear = last - first < lanes ? 0 : first;  // rows beyond n are zeros
+    std::fill(out + clear * lanes, out + (first + lanes) * lanes, 0.0F);
+    constexpr Index kRun = 16;  // a run of columns stays in the first-level cache
+    for (Index c0 = 0; c0 < last; c0 += kRun) {
+      const HessianPanel panel = hessian_panel(n, c0 / kHessianPanel);
+      for (Index r = std::max(first, c0); r < last; ++r) {
+        const float* from = hessian.values.data() + panel.row_offset(r) + c0 - panel.first;
+        float* to = out + c0 * lanes + r - first;
+        const Index count = std::min(kRun, r + 1 - c0);
+        for (Index c = 0; c < count; ++c) to[c * lanes] = from[c] * scale;
+      }
+    }
+    for (Index r = first; r < last; ++r) {
+      float& diagonal = out[r * lanes + r - first];
+      diagonal = damped(diagonal, factor, damping);
+    }
+  });
+}
+
+/// L in parts to U in natural order, as strips: U(i, j) = L(n-1-i, n-1-j).
+void store_strips(const float* parts, Index lanes, Factor& factor) {
+  const Index n = factor.columns;
+  factor.u.resize(static_cast<std::size_t>(strips_size(n)));
+  parallel_for(ceil_div(n, kPanel), [&](Index s) {
+    float* strip = factor.u.data() + strip_offset(s);
+    const Index rows = std::min(n, (s + 1) * kPanel);
+    const Index columns = std::min<Index>(kPanel, n - s * kPanel);
+    for (Index i = 0; i < rows; ++i) {
+      const Index r = n - 1 - i;
+      const float* from = parts + part_offset(r / lanes, lanes) + r % lanes;
+      const Index first = std::max<Index>(0, i - s * kPanel);
+      for (Index c = first; c < columns; ++c) {
+        strip[i * kPanel + c] = from[(n - 1 - s * kPanel - c) * lanes];
+      }
+    }
+  });
+}
+
+/// The same matrix in float64: lower triangle of `[n, n]` row-major.
+void fill_square(const WeightedSum& hessian, const Factor& factor, double damping, double* out) {
+  const Index n = factor.columns;
+  const double scale = 1 / hessian.weight_sum;
   for (Index j = 0; j < ceil_div(n, kHessianPanel); ++j) {
     const HessianPanel panel = hessian_panel(n, j);
     for (Index r = panel.first; r < n; ++r) {
       const float* from = hessian.values.data() + panel.row_offset(r);
-      Real* to = out + r * n + panel.first;
+      double* to = out + r * n + panel.first;
       const Index count = std::min(panel.width, r + 1 - panel.first);
-      for (Index c = 0; c < count; ++c) to[c] = static_cast<Real>(from[c]) * scale;
+      for (Index c = 0; c < count; ++c) to[c] = from[c] * scale;
     }
   }
-  for (Index i = 0; i < n; ++i) {
-    Real& diagonal = out[i * n + i];
-    if (diagonal == 0) diagonal = static_cast<Real>(factor.mean_diagonal);
-    diagonal += static_cast<Real>(damping * factor.mean_diagonal);
-  }
+  for (Index i = 0; i < n; ++i) out[i * n + i] = damped(out[i * n + i], factor, damping);
 }
 
-/// L of the reversed matrix to U in natural order, as strips: U(i, j) = L(n-1-i, n-1-j).
-template <class Real>
-void store_strips(const Real* lower, Factor& factor) {
+void store_strips(const double* lower, Factor& factor) {
   const Index n = factor.columns;
   factor.u.assign(static_cast<std::size_t>(strips_size(n)), 0.0F);
-  constexpr Index kRun = 32;  // rows at a time: short runs of each strip, long runs of each row
-  for (Index k0 = 0; k0 < n; k0 += kRun) {
-    for (Index s = k0 / kPanel; s < ceil_div(n, kPanel); ++s) {
-      float* strip = factor.u.data() + strip_offset(s);
-      const Index columns = std::min<Index>(kPanel, n - s * kPanel);
-      for (Index k = k0; k < std::min({k0 + kRun, n, (s + 1) * kPanel}); ++k) {
-        const Real* row = lower + (n - 1 - k) * n + (n - 1 - s * kPanel);
-        const Index first = std::max<Index>(0, k - s * kPanel);
-        for (Index c = first; c < columns; ++c) {
-          strip[k * kPanel + c] = static_cast<float>(row[-c]);
-        }
-      }
+  for (Index j = 0; j < n; ++j) {
+    float* strip = factor.u.data() + strip_offset(j / kPanel);
+    for (Index i = 0; i <= j; ++i) {
+      const double value = lower[(n - 1 - i) * n + n - 1 - j];
+      strip[i * kPanel + j % kPanel] = static_cast<float>(value);
     }
   }
 }
 
 /// Damps, factors and stores; false when the matrix is not positive definite or U is not finite.
-template <class Real>
-bool try_factor(const WeightedSum& hessian, double damping, std::vector<Real>& square,
-                Factor& factor) {
-  const auto n = static_cast<std::size_t>(factor.columns);
-  if (square.size() < n * n) square.resize(n * n);
-  damped_matrix(hessian, factor, damping, square.data());
+bool try_float(const WeightedSum& hessian, double damping, Factor& factor) {
+  const Index lanes = tile_kernel().lanes;
+  // Kept by the thread: fresh pages would cost a fifth of the time.
+  static thread_local AlignedFloats memory;
+  float* parts = memory.take(parts_size(factor.columns, lanes));
+  fill_parts(hessian, factor, damping, lanes, parts);
+  const bool positive = cholesky(parts, factor.columns);
+  if (positive) store_strips(parts, lanes, factor);
+  memory.release_above(kKeptFloats);
+  factor.damping = damping;
+  return positive && !any_not_finite(factor.u.data(), factor.u.size());
+}
+
+bool try_double(const WeightedSum& hessian, double damping, Factor& factor) {
+  std::vector<double> square(static_cast<std::size_t>(factor.columns * factor.columns));
+  fill_square(hessian, factor, damping, square.data());
   if (!cholesky(square.data(), factor.columns)) return false;
   store_strips(square.data(), factor);
   factor.damping = damping;
   return !any_not_finite(factor.u.data(), factor.u.size());
-}
-
-/// Memory of a large matrix is not worth keeping.
-void release_if_large(std::vector<float>& square) {
-  constexpr std::size_t kKeep = std::size_t{1} << 24;  // 64 MiB, 4096 columns
-  if (square.size() > kKeep) std::vector<float>().swap(square);
 }
 
 Factor not_usable(Factor factor) {
@@ -109,16 +158,14 @@ Factor not_usable(Factor factor) {
 }
 
 /// Damping, more damping, float64; `fallback` says which rung held.
-void climb_ladder(const WeightedSum& hessian, double damping, std::vector<float>& square,
-                  Factor& factor) {
+void climb_ladder(const WeightedSum& hessian, double damping, Factor& factor) {
   double share = damping;
   for (int step = 0; step <= kDampingSteps; ++step, share *= kDampingFactor) {
-    if (!try_factor(hessian, share, square, factor)) continue;
+    if (!try_float(hessian, share, factor)) continue;
     factor.fallback = step == 0 ? Fallback::none : Fallback::more_damping;
     return;
   }
-  std::vector<double> square64;
-  const bool held = try_factor(hessian, damping, square64, factor);
+  const bool held = try_double(hessian, damping, factor);
   factor.fallback = held ? Fallback::float64 : Fallback::rtn;
 }
 
@@ -134,9 +181,7 @@ Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& 
       !inspect_diagonal(hessian, factor)) {
     return not_usable(std::move(factor));
   }
-  static thread_local std::vector<float> square;  // kept: fresh pages cost a fifth of the time
-  climb_ladder(hessian, settings.damping, square, factor);
-  release_if_large(square);
+  climb_ladder(hessian, settings.damping, factor);
   return factor.usable() ? factor : not_usable(std::move(factor));
 }
 

@@ -1,42 +1,14 @@
 #include "aq/quant/solver.h"
 
 #include <algorithm>
-#include <memory>
-#include <new>
 
 #include "aq/core/parallel.h"
+#include "quant/cpu/aligned_floats.h"
 #include "quant/cpu/tile_kernel.h"
 #include "quant/row_kernel.h"
 
 namespace aq {
 namespace {
-
-/// 64-byte aligned floats that a thread keeps from one tile to the next.
-class Workspace {
- public:
-  float* take(Index size) {
-    if (size > size_) {
-      memory_.reset();
-      memory_.reset(static_cast<float*>(
-          ::operator new[](static_cast<std::size_t>(size) * sizeof(float), kAlignment)));
-      size_ = size;
-    }
-    return memory_.get();
-  }
-
- private:
-  static constexpr std::align_val_t kAlignment{64};
-  struct Free {
-    void operator()(float* memory) const { ::operator delete[](memory, kAlignment); }
-  };
-  std::unique_ptr<float[], Free> memory_;
-  Index size_ = 0;
-};
-
-float* workspace(Index size) {
-  static thread_local Workspace space;
-  return space.take(size);
-}
 
 bool has_factor(const SolveTask& task) {
   return task.factor != nullptr && task.factor->usable();
@@ -71,8 +43,10 @@ struct Item {
 
 constexpr Index kNormSpan = kRowTile * kErrorRowStride;  ///< rows of which one item samples
 
+/// Memory of this thread for a tile.
 float* tile_memory(const TileJob& job) {
-  return workspace(tile_workspace(job.columns, job.block, job.segment, kRowTile));
+  static thread_local AlignedFloats memory;
+  return memory.take(tile_workspace(job.columns, job.block, job.segment, kRowTile));
 }
 
 void solve_tile(const Item& item, const GptqSettings& settings) {

@@ -39,10 +39,14 @@ struct NormJob {
   double* error_rtn = nullptr;  ///< `[rows]`: ‖(w - round(w))U‖²
 };
 
+/// What is compiled for several instruction sets. Factor functions: see cholesky.h.
 struct TileKernel {
   const char* name;
+  int lanes;  ///< rows side by side
   void (*solve)(const TileJob&);
   void (*norms)(const NormJob&);
+  bool (*factor_diagonal)(float* parts, Index n, Index block);
+  void (*factor_below)(float* parts, Index n, Index block, Index row);
 };
 
 /// The fastest kernel that this processor runs.

@@ -1,22 +1,13 @@
 /// GPTQ on a tile of rows: left-looking column blocks around row_kernel.h.
 
-#include "quant/cpu/strips.h"
-#include "quant/cpu/tile_kernel.h"
-#include "quant/cpu/vector_rows.inl"
-
 namespace aq::AQ_TILE_NAMESPACE {
 namespace {
 
 constexpr int kTileRows = 64;
 constexpr int kParts = kTileRows / kLanes;  ///< sets of kLanes rows in a tile
-/// Columns of E that are multiplied before the next strip: they stay in the second-level cache.
-constexpr Index kDepth = 256;
 
 constexpr Index panels(Index columns) {
   return (columns + kPanel - 1) / kPanel;
-}
-constexpr Index least(Index a, Index b) {
-  return a < b ? a : b;
 }
 
 /// What one set of kLanes rows carries along.
@@ -139,7 +130,7 @@ void form_block_sums(Tile& tile, Index begin, Index end) {
       const float* u = strip(job, first + s);
       for (int p = 0; p < tile.count; ++p) {
         Part& part = tile.parts[p];
-        accumulate(part.tile, u, k, least(begin, k + kDepth), part.sums + s * kPanel);
+        accumulate<kPanel>(part.tile, u, k, least(begin, k + kDepth), part.sums + s * kPanel);
       }
     }
   }
@@ -158,11 +149,11 @@ void explore_group(Tile& tile, Part& part, Index block, Index begin, Index end) 
     const bool shared = s * kPanel < begin && begin > block;
     const Index from = shared ? begin - job.segment : block;
     const float* u = strip(job, s);
-    accumulate(part.tile, u, from, begin, stored);
+    accumulate<kPanel>(part.tile, u, from, begin, stored);
     Rows sum[kPanel];
     for (int c = 0; c < kPanel; ++c) sum[c] = stored[c];
     const Index start_column = s > first ? s * kPanel : begin;
-    accumulate(tile.shift - begin, u, begin, start_column, sum);
+    accumulate<kPanel>(tile.shift - begin, u, begin, start_column, sum);
     explore_panel(sum, u + s * kPanel * kPanel, static_cast<int>(start_column - s * kPanel),
                   static_cast<int>(least(kPanel, end - s * kPanel)), part.tile + s * kPanel,
                   tile.shift + (s * kPanel - begin), minimum, maximum);
@@ -198,7 +189,7 @@ void solve_columns(Tile& tile, Part& part, Index block, Index base, Index begin,
     Rows sum[kPanel];
     const Rows* stored = part.sums + (panel - block / kPanel) * kPanel;
     for (int c = 0; c < kPanel; ++c) sum[c] = stored[c];
-    accumulate(part.tile, u, base, begin, sum);
+    accumulate<kPanel>(part.tile, u, base, begin, sum);
     Rows squared = solve_panel(sum, u + panel * kPanel * kPanel, first, last, part.grid,
                                job.rule.top, part.tile + panel * kPanel, level);
     for (int i = 0; i < kLanes; ++i) part.error[i] += static_cast<double>(lanes(squared)[i]);
@@ -271,7 +262,7 @@ void squared_norms(const TileJob& job, const Part& part, double* out) {
   double total[kLanes] = {};
   for (Index s = 0; s < panels(job.columns); ++s) {
     Rows sum[kPanel] = {};
-    accumulate(part.tile, strip(job, s), 0, (s + 1) * kPanel, sum);
+    accumulate<kPanel>(part.tile, strip(job, s), 0, (s + 1) * kPanel, sum);
     Rows squared{};
     for (int c = 0; c < kPanel; ++c) squared = squared + sum[c] * sum[c];
     for (int i = 0; i < kLanes; ++i) total[i] += static_cast<double>(lanes(squared)[i]);
@@ -296,7 +287,4 @@ void norms(const NormJob& job) {
 }
 
 }  // namespace
-
-const TileKernel kernel = {AQ_TILE_NAME, solve, norms};
-
 }  // namespace aq::AQ_TILE_NAMESPACE

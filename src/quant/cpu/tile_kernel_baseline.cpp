@@ -1,4 +1,4 @@
-/// The row kernel for: Any processor of the architecture.
+/// The kernels for any processor of the architecture.
 #define AQ_TILE_NAMESPACE tile_baseline
 #define AQ_TILE_NAME "baseline"
-#include "quant/cpu/tile_kernel.inl"
+#include "quant/cpu/kernels.inl"

@@ -1,4 +1,4 @@
-/// The row kernel for: AVX2 and FMA.
+/// The kernels for AVX2 and FMA.
 #define AQ_TILE_NAMESPACE tile_v3
 #define AQ_TILE_NAME "x86-64-v3"
-#include "quant/cpu/tile_kernel.inl"
+#include "quant/cpu/kernels.inl"

@@ -1,4 +1,4 @@
-/// The row kernel for: AVX-512.
+/// The kernels for AVX-512.
 #define AQ_TILE_NAMESPACE tile_v4
 #define AQ_TILE_NAME "x86-64-v4"
-#include "quant/cpu/tile_kernel.inl"
+#include "quant/cpu/kernels.inl"

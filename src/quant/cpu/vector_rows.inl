@@ -22,7 +22,7 @@ constexpr int kColumnsAtOnce = 4;
 constexpr int kVectorLanes = kVectorBytes / 4;
 constexpr int kLanes = 2 * kVectorLanes;  ///< rows worked on together
 
-using Floats = float __attribute__((vector_size(kVectorBytes)));
+using Floats = float __attribute__((vector_size(kVectorBytes), may_alias));
 using Ints = std::int32_t __attribute__((vector_size(kVectorBytes)));
 
 /// kLanes rows of one column.
@@ -63,9 +63,18 @@ AQ_INLINE float* lanes(Rows& x) {
   return reinterpret_cast<float*>(&x);
 }
 
+/// Columns (k) that are multiplied before the next strip: they stay in the second-level cache.
+constexpr Index kDepth = 256;
+
+constexpr Index least(Index a, Index b) {
+  return a < b ? a : b;
+}
+
 /// sum[c] += Σ_k tile[k] * u[k][c] for k in [begin, end): the product that takes nearly all time.
 /// Every element is one chain of multiply-adds in order of k, whatever the calls it is cut into.
-/// @param tile  `[columns]` of Rows  @param u  a strip of the factor, `[columns, kPanel]`
+/// @param tile  `[columns]` of Rows
+/// @param u  scalars: kPanel for each k, `stride` floats apart
+template <int stride>
 AQ_INLINE void accumulate(const Rows* tile, const float* u, Index begin, Index end, Rows* sum) {
 #pragma GCC unroll 2
   for (int first = 0; first < kPanel; first += kColumnsAtOnce) {
@@ -74,7 +83,7 @@ AQ_INLINE void accumulate(const Rows* tile, const float* u, Index begin, Index e
     for (int c = 0; c < kColumnsAtOnce; ++c) part[c] = sum[first + c];
     for (Index k = begin; k < end; ++k) {
       const Rows row = tile[k];
-      const float* factor = u + k * kPanel + first;
+      const float* factor = u + k * stride + first;
 #pragma GCC unroll 8
       for (int c = 0; c < kColumnsAtOnce; ++c) part[c] = part[c] + row * factor[c];
     }

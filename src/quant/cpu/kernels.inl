@@ -1,0 +1,17 @@
+/// Everything that is compiled once an instruction set.
+
+#include "quant/cpu/cholesky.h"
+#include "quant/cpu/strips.h"
+#include "quant/cpu/tile_kernel.h"
+#include "quant/cpu/vector_rows.inl"
+// The order matters: each builds on the ones above it.
+#include "quant/cpu/tile_kernel.inl"
+// clang-format off
+#include "quant/cpu/cholesky.inl"
+// clang-format on
+
+namespace aq::AQ_TILE_NAMESPACE {
+
+const TileKernel kernel = {AQ_TILE_NAME, kLanes, solve, norms, factor_diagonal, factor_below};
+
+}  // namespace aq::AQ_TILE_NAMESPACE
