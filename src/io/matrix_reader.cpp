@@ -188,6 +188,10 @@ std::pair<Scheme, std::pair<Index, Index>> MatrixReader::describe(const std::str
   return {d.scheme, {d.rows, d.columns}};
 }
 
+std::string MatrixReader::stats(const std::string& name) const {
+  return required_text(state_->open(name), kStats);
+}
+
 std::string MatrixReader::attribute(const std::string& name) const {
   return hdf5::read_text(state_->file, name).value_or("");
 }

@@ -53,7 +53,8 @@ std::optional<Manifest> read_manifest(const RunDirectory& run) {
           throw Error(ErrorKind::input, "read the manifest", run.manifest().string(),
                       str("shard name '", shard, "' is no plain file name"));
     }
-    manifest.configuration_json = json.at("configuration").dump();
+    for (const auto& [key, value] : json.at("configuration").items())
+      manifest.configuration.emplace_back(key, value.get<std::string>());
     return manifest;
   });
 }
@@ -63,7 +64,7 @@ void write_manifest(const RunDirectory& run, const Manifest& manifest) {
   json["program"] = "aq-dist";
   json["version"] = kManifestVersion;
   for (const auto& [key, value] : manifest.fingerprint) json["fingerprint"][key] = value;
-  json["configuration"] = Json::parse(manifest.configuration_json);
+  for (const auto& [key, value] : manifest.configuration) json["configuration"][key] = value;
   json["layers"] = manifest.layers;
   json["complete"] = Json::array();
   for (const CompletePart& part : manifest.complete)

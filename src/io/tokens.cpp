@@ -81,6 +81,10 @@ TokenFile TokenFile::open(const std::filesystem::path& path) {
   return file;
 }
 
+bool TokenFile::is_one(const std::filesystem::path& path) {
+  return hdf5::exists(hdf5::open_file(path), kTokens);
+}
+
 Sequences TokenFile::read(Index begin, Index count, Index max_length, Index vocabulary) const {
   const Rows rows = read_rows(*this, begin, count, max_length);
   Sequences result;

@@ -59,6 +59,8 @@ class MatrixReader {
   NamedMatrix read(const std::string& name) const;
   /// Scheme and shape without the data.
   std::pair<Scheme, std::pair<Index, Index>> describe(const std::string& name) const;
+  /// The JSON object in `stats` without the data.
+  std::string stats(const std::string& name) const;
   std::string attribute(const std::string& name) const;  ///< empty when absent
 
  private:

@@ -25,7 +25,7 @@ struct Manifest {
   std::vector<std::pair<std::string, std::string>> fingerprint;
   Index layers = 0;
   std::vector<CompletePart> complete;
-  std::string configuration_json;  ///< resolved command line, for people
+  std::vector<std::pair<std::string, std::string>> configuration;  ///< command line, for people
 };
 
 /// Paths inside a run directory.

@@ -28,6 +28,8 @@ struct TokenFile {
 
   /// Throws Error{input} naming file and dataset when it is missing, not integer, not 2-D or empty.
   static TokenFile open(const std::filesystem::path& path);
+  /// Whether the file is HDF5 with a dataset of that name; open() says what is wrong with it.
+  static bool is_one(const std::filesystem::path& path);
   /// Rows [begin, begin + count), each cut to `max_length` tokens. Throws Error{input} for a token
   /// outside [0, vocabulary) (naming row, position and value) and for lengths outside [1, length].
   Sequences read(Index begin, Index count, Index max_length, Index vocabulary) const;

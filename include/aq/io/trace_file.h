@@ -1,0 +1,24 @@
+#pragma once
+/// HDF5 file of `eval --trace`.
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "aq/core/index.h"
+
+namespace aq {
+
+struct TraceData {
+  Index windows = 0, window = 0, vocabulary = 0, top_k = 0;
+  std::vector<float> logits;               ///< [windows, window, vocabulary]
+  std::vector<std::int32_t> router_index;  ///< [moe layers, windows * window, top_k]
+  std::vector<float> router_weight;        ///< the same shape
+  std::vector<std::int32_t> moe_layers;    ///< layer numbers
+};
+
+/// Datasets `logits`, `router_index`, `router_weight` (absent for a dense model) and attribute
+/// `moe_layers`. Whole or not at all.
+void write_trace_file(const std::filesystem::path& path, const TraceData& trace);
+
+}  // namespace aq

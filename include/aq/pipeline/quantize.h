@@ -1,0 +1,42 @@
+#pragma once
+/// The main job: from a checkpoint and calibration tokens to a directory of quantized matrices.
+
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "aq/comm/communicator.h"
+#include "aq/core/weighted_sum.h"
+#include "aq/plan/recipe.h"
+#include "aq/report/summary.h"
+
+namespace aq {
+
+enum class Resume {
+  automatic,  ///< go on where an equal run ended; refuse another one
+  never,      ///< start afresh
+  require,    ///< refuse to start afresh
+};
+
+struct QuantizeOptions {
+  std::filesystem::path model;  ///< checkpoint directory
+  Recipe recipe;
+  std::filesystem::path calibration;  ///< token file
+  std::filesystem::path save;         ///< run directory
+  Index samples = 0;                  ///< sequences to use; 0: all
+  Index sequence_length = 0;          ///< tokens a sequence; 0: as in the file
+  Index lanes = 0;                    ///< 0: default_lane_count
+  Index memory = 0;                   ///< bytes a rank; 0: what the machine has free
+  Resume resume = Resume::automatic;
+  bool strict = false;       ///< a pattern that matches nothing is an error
+  Index max_fallbacks = -1;  ///< more are an error (exit code 4); negative: no limit
+  /// For tests: sees every finished Hessian sum on its owner before it is factored.
+  std::function<void(const std::string& first_linear, Index columns, const WeightedSum& sum)>
+      hessian_observer;
+};
+
+/// Collective; every rank returns the same summary. Threads: aq::set_thread_count. Prints the start
+/// table and progress from the first rank. Throws Error{stopped} on every rank after a stop signal.
+RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm);
+
+}  // namespace aq

@@ -1,0 +1,28 @@
+#pragma once
+/// What is said of every quantized matrix: stored with it, logged, summed up.
+
+#include <string>
+
+#include "aq/core/index.h"
+#include "aq/quant/solver.h"
+
+namespace aq {
+
+struct MatrixStats {
+  Index layer = -1;
+  Index expert = -1;
+  Method method = Method::gptq;  ///< what was really done
+  std::int64_t tokens = 0;       ///< calibration tokens of its Hessian
+  double weight_sum = 0;         ///< Σ s^p
+  double damping = 0;            ///< share of the mean diagonal
+  double error = 0;      ///< ‖(W-Q)U‖² / ‖WU‖² on the sampled rows; 0 without a Hessian
+  double error_rtn = 0;  ///< the same of round to nearest
+  /// "none", "starved_all_tokens", "starved_rtn", "more_damping", "float64", "rtn"
+  std::string fallback = "none";
+};
+
+std::string stats_to_json(const MatrixStats& stats);
+/// Throws Error{input} naming `object`.
+MatrixStats stats_from_json(const std::string& json, const std::string& object);
+
+}  // namespace aq

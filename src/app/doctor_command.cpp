@@ -1,0 +1,55 @@
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "app/commands.h"
+#include "app/table.h"
+#include "aq/comm/communicator.h"
+#include "aq/core/memory.h"
+#include "aq/core/parallel.h"
+#include "aq/core/text.h"
+#include "aq/io/file.h"
+#include "aq/io/matrix_file.h"
+#include "aq/quant/solver.h"
+
+namespace aq::app {
+
+void add_doctor(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand("doctor", "what this machine gives to the program");
+  const auto common = std::make_shared<CommonOptions>();
+  add_common_options(*command, common, true);
+  command->callback([=, &action] {
+    action = [=] {
+      apply(*common);
+      const BlasInfo blas = blas_info();
+      const std::vector<std::vector<std::string>> rows{
+          {"aq-dist", AQ_VERSION},
+          {"cores", str(std::thread::hardware_concurrency(), ", ", thread_count(),
+                        " threads used by a rank here")},
+          {"memory", bytes_text(available_bytes()) + " free"},
+          {"BLAS", blas.library},
+          {"BLAS kernel", blas.kernel},
+          {"MPI", mpi_library()},
+          {"launcher", started_by_launcher() ? "started as a rank" : "none: one rank"},
+          {"HDF5", hdf5_version()},
+          {"GPU", "built without CUDA"}};
+      std::string text;
+      nlohmann::ordered_json json;
+      for (const auto& row : rows) {
+        text += str("  ", row[0], std::string(14 - row[0].size(), ' '), row[1], "\n");
+        json[row[0]] = row[1];
+      }
+      std::cout << text;
+      if (blas.warning.empty())
+        std::cout << "  the BLAS kernel fits this CPU\n";
+      else
+        std::cout << "warning: " << blas.warning << "\n";
+      json["warning"] = blas.warning;
+      if (!common->json.empty()) write_text_file(common->json, json.dump(1) + "\n");
+      return 0;
+    };
+  });
+}
+
+}  // namespace aq::app

@@ -1,0 +1,57 @@
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "app/commands.h"
+#include "app/pipeline_library.h"
+#include "aq/core/text.h"
+#include "aq/io/file.h"
+
+namespace aq::app {
+namespace {
+
+std::string result_json(const EvaluateResult& result) {
+  return nlohmann::ordered_json{{"mean_nll", result.mean_nll},
+                                {"perplexity", result.perplexity},
+                                {"predictions", result.predictions},
+                                {"windows", result.windows},
+                                {"seconds", result.seconds}}
+             .dump(1) +
+         "\n";
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app, Action& action) {
+  CLI::App* command =
+      app.add_subcommand("eval", "perplexity of the original or the quantized model");
+  const auto common = std::make_shared<CommonOptions>();
+  const auto options = std::make_shared<EvaluateOptions>();
+  add_common_options(*command, common, true);
+  command->add_option("--model", options->model, "checkpoint directory")->required();
+  command->add_option("--quantized", options->quantized, "run directory");
+  command->add_option("--tokens", options->tokens, "evaluation tokens (HDF5)")->required();
+  command->add_option("--window", options->window, "tokens of a window")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--max-windows", options->max_windows, "use only the first windows")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--trace", options->trace, "write logits and router choices (HDF5)");
+  command->callback([=, &action] {
+    action = [=] {
+      apply(*common);
+      return run_on_ranks([&](Communicator& comm) {
+        const EvaluateResult result = pipeline().evaluate_model(*options, comm);
+        if (!comm.is_first()) return 0;
+        std::cout << (options->quantized.empty() ? "original " : "quantized") << "  perplexity "
+                  << fixed(result.perplexity, 4) << "  mean NLL " << fixed(result.mean_nll, 6)
+                  << "  " << result.predictions << " predictions in " << result.windows
+                  << " windows  " << duration_text(result.seconds) << "\n";
+        if (!common->json.empty()) write_text_file(common->json, result_json(result));
+        return 0;
+      });
+    };
+  });
+}
+
+}  // namespace aq::app

@@ -1,0 +1,224 @@
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "app/commands.h"
+#include "app/pipeline_library.h"
+#include "app/table.h"
+#include "aq/core/text.h"
+#include "aq/io/file.h"
+#include "aq/io/matrix_file.h"
+#include "aq/io/model_files.h"
+#include "aq/io/run_directory.h"
+#include "aq/io/tokens.h"
+#include "aq/plan/recipe.h"
+
+namespace aq::app {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+struct Arguments {
+  std::string path, recipe, tokens;
+};
+
+/// Width of an expert, or of the dense MLP.
+Index mlp_width(const LayerSpec& layer) {
+  return layer.dense ? layer.dense->gate.rows : layer.moe->experts.front().gate.rows;
+}
+
+/// "3 BF16, 1 F32"
+std::string counts_text(const std::map<std::string, Index>& counts) {
+  std::string text;
+  for (const auto& [name, count] : counts) text += str(text.empty() ? "" : ", ", count, " ", name);
+  return text;
+}
+
+void print_model(const ModelFiles& files, Json& json) {
+  const Model& model = files.model;
+  std::map<std::string, Index> dtypes;
+  Index bytes = 0;
+  for (const auto& [name, tensor] : files.checkpoint.tensors()) {
+    ++dtypes[std::string(dtype_name(tensor.dtype))];
+    bytes += tensor.bytes;
+  }
+  const LayerSpec& last = model.layers.back();
+  std::cout << "checkpoint " << files.checkpoint.directory().string() << "\n"
+            << "  architecture  " << model.architecture << "\n"
+            << "  layers        " << model.layers.size() << ", hidden " << model.hidden
+            << ", vocabulary " << model.vocabulary << (model.tied_head ? ", tied head" : "") << "\n"
+            << "  attention     " << model.attention.heads << " heads, " << model.attention.kv_heads
+            << " key-value heads of " << model.attention.head_dim << "\n";
+  if (last.moe)
+    std::cout << "  experts       " << last.moe->routing.experts << ", top-"
+              << last.moe->routing.top_k << (last.moe->routing.renormalize ? " renormalised" : "")
+              << ", width " << mlp_width(last) << "\n";
+  else
+    std::cout << "  MLP           dense, width " << mlp_width(last) << "\n";
+  std::cout << "  parameters    " << fixed(static_cast<double>(parameter_count(model)) / 1e6, 3)
+            << " M\n"
+            << "  tensors       " << files.checkpoint.tensors().size() << " ("
+            << counts_text(dtypes) << ") in " << files.checkpoint.files().size() << " files, "
+            << bytes_text(bytes) << "\n";
+  if (!files.extra_tensors.empty())
+    std::cout << "  not used      " << files.extra_tensors.size() << " tensors, first "
+              << files.extra_tensors.front() << "\n";
+  json = {{"architecture", model.architecture},
+          {"layers", model.layers.size()},
+          {"hidden", model.hidden},
+          {"vocabulary", model.vocabulary},
+          {"experts", last.moe ? last.moe->routing.experts : 0},
+          {"top_k", last.moe ? last.moe->routing.top_k : 0},
+          {"parameters", parameter_count(model)},
+          {"bytes", bytes},
+          {"extra_tensors", files.extra_tensors}};
+}
+
+/// What the recipe does, one line for linears that differ only in layer and expert.
+void print_recipe(const Recipe& recipe, const Model& model, Json& json) {
+  std::map<std::string, std::map<std::string, Index>> by_module;
+  for (const LinearSpec* linear : all_linears(model)) {
+    const Assignment assignment = resolve(recipe, *linear);
+    const std::string what =
+        assignment.method == Method::copy
+            ? "untouched"
+            : str(method_name(assignment.method), " ", to_string(assignment.scheme));
+    std::string name = linear->name;
+    if (linear->layer >= 0) name = replace_all(name, str(".", linear->layer, "."), ".*.");
+    if (linear->expert >= 0) name = replace_all(name, str(".", linear->expert, "."), ".*.");
+    ++by_module[name][what];
+    json["linears"][linear->name] = what;
+  }
+  std::cout << "recipe " << recipe.file << "\n";
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [module, kinds] : by_module)
+    for (const auto& [what, count] : kinds) rows.push_back({module, str(count), what});
+  std::cout << table_text(rows);
+  for (const std::string& pattern : unmatched_patterns(recipe, model))
+    std::cout << "  pattern '" << pattern << "' matches nothing\n";
+}
+
+void print_utilization(const Utilization& utilization, const Model& model, Json& json) {
+  std::vector<std::vector<std::string>> rows{
+      {"layer", "least", "median", "mean", "most", "most/mean", "without tokens"}};
+  for (std::size_t layer = 0; layer < utilization.expert_tokens.size(); ++layer) {
+    std::vector<std::int64_t> counts = utilization.expert_tokens[layer];
+    json["expert_tokens"].push_back(counts);
+    if (counts.empty()) continue;
+    std::sort(counts.begin(), counts.end());
+    double mean = 0;
+    for (const std::int64_t count : counts)
+      mean += static_cast<double>(count) / static_cast<double>(counts.size());
+    rows.push_back({str(layer), str(counts.front()), str(counts[counts.size() / 2]), fixed(mean, 1),
+                    str(counts.back()), fixed(static_cast<double>(counts.back()) / mean, 2),
+                    str(std::count(counts.begin(), counts.end(), 0))});
+  }
+  std::cout << "tokens per expert (" << utilization.tokens << " tokens, top-"
+            << model.layers.back().moe->routing.top_k << ")\n"
+            << table_text(rows);
+  for (std::size_t layer = 0; layer < utilization.expert_tokens.size(); ++layer) {
+    std::cout << "  layer " << layer << ":";
+    for (const std::int64_t count : utilization.expert_tokens[layer]) std::cout << " " << count;
+    std::cout << "\n";
+  }
+}
+
+/// Needs the forward pass, so it runs on the ranks of the job.
+int inspect_tokens(const Arguments& arguments, const Model& model, Json& json) {
+  if (!model.layers.back().moe)
+    throw Error(ErrorKind::usage, "inspect", "--tokens", "the model has no experts");
+  return run_on_ranks([&](Communicator& comm) {
+    EvaluateOptions options;
+    options.model = arguments.path;
+    options.tokens = arguments.tokens;
+    const Utilization utilization = pipeline().expert_utilization(options, comm);
+    if (comm.is_first()) print_utilization(utilization, model, json);
+    return 0;
+  });
+}
+
+void print_matrices(const fs::path& path, Json& json) {
+  const MatrixReader reader(path);
+  std::map<std::string, Index> schemes;
+  Index weights = 0, bits = 0;
+  for (const std::string& name : reader.names()) {
+    const auto [scheme, shape] = reader.describe(name);
+    ++schemes[to_string(scheme)];
+    weights += shape.first * shape.second;
+    bits += stored_bits(scheme, shape.first, shape.second);
+  }
+  std::cout << "matrix file " << path.string() << "\n"
+            << "  matrices      " << reader.names().size() << ": " << counts_text(schemes) << "\n"
+            << "  weights       " << fixed(static_cast<double>(weights) / 1e6, 3) << " M at "
+            << fixed(static_cast<double>(bits) / static_cast<double>(std::max<Index>(weights, 1)),
+                     3)
+            << " bits\n";
+  json = {{"matrices", reader.names()}, {"weights", weights}, {"bits", bits}};
+}
+
+void print_tokens(const TokenFile& file, Json& json) {
+  std::cout << "token file " << file.path.string() << "\n  " << file.sequences << " sequences of "
+            << file.length << " tokens" << (file.has_lengths ? ", some padded" : "") << "\n";
+  json = {{"sequences", file.sequences}, {"length", file.length}, {"lengths", file.has_lengths}};
+}
+
+void print_run(const RunDirectory& run, Json& json) {
+  const RunStatus status = read_status(run);
+  const auto manifest = read_manifest(run);
+  std::cout << "run " << run.root.string() << "\n  " << status.state << ", layer " << status.layer
+            << " of " << status.layers << "\n";
+  if (manifest) {
+    for (const auto& [key, value] : manifest->fingerprint) {
+      std::cout << "  " << key << ": " << value << "\n";
+      json[key] = value;
+    }
+  }
+  if (fs::exists(run.model())) print_matrices(run.model(), json["model"]);
+}
+
+int inspect(const Arguments& arguments, Json& json) {
+  const fs::path path = arguments.path;
+  if (fs::is_directory(path) && fs::exists(RunDirectory{path}.manifest())) {
+    print_run({path}, json);
+    return 0;
+  }
+  if (fs::is_regular_file(path)) {
+    if (TokenFile::is_one(path))
+      print_tokens(TokenFile::open(path), json);
+    else
+      print_matrices(path, json);
+    return 0;
+  }
+  const ModelFiles files = open_model(path);
+  const bool speaks = !started_by_launcher() || arguments.tokens.empty();
+  if (speaks) print_model(files, json);
+  if (!arguments.recipe.empty()) print_recipe(read_recipe(arguments.recipe), files.model, json);
+  return arguments.tokens.empty() ? 0 : inspect_tokens(arguments, files.model, json);
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app, Action& action) {
+  CLI::App* command =
+      app.add_subcommand("inspect", "what a checkpoint, token file, matrix file or run holds");
+  const auto common = std::make_shared<CommonOptions>();
+  const auto arguments = std::make_shared<Arguments>();
+  add_common_options(*command, common, true);
+  command->add_option("path", arguments->path, "directory or file")->required();
+  command->add_option("--recipe", arguments->recipe, "show what this recipe does with each linear");
+  command->add_option("--tokens", arguments->tokens, "count the tokens that go to each expert");
+  command->callback([=, &action] {
+    action = [=] {
+      apply(*common);
+      Json json = Json::object();
+      const int code = inspect(*arguments, json);
+      if (code == 0 && !common->json.empty()) write_text_file(common->json, json.dump(1) + "\n");
+      return code;
+    };
+  });
+}
+
+}  // namespace aq::app

@@ -1,0 +1,64 @@
+#include "app/pipeline_library.h"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "aq/core/log.h"
+#include "aq/core/stop.h"
+
+namespace aq::app {
+namespace {
+
+constexpr const char* kLibrary = "libaq-pipeline.so";
+
+/// The error of this rank, printed so that a failure common to all ranks shows once: the first rank
+/// speaks at once and ends the job, the others wait a moment.
+[[noreturn]] void fail(Communicator& comm, const char* text, int exit_code) {
+  if (!comm.is_first()) std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  log_error(text);
+  comm.abort(exit_code);
+  std::_Exit(exit_code);  // abort does not return, but the compiler does not see that through a
+                          // virtual call
+}
+
+}  // namespace
+
+const PipelineEntry& pipeline() {
+  static const PipelineEntry* entry = [] {
+    void* library = dlopen(kLibrary, RTLD_NOW | RTLD_GLOBAL);
+    if (library == nullptr)
+      throw Error(ErrorKind::internal, "load the forward pass", kLibrary, dlerror(),
+                  "build with AQ_BUILD_RUNTIME=ON, and keep lib/ beside bin/");
+    using EntryFunction = const PipelineEntry* (*)();
+    const auto function = reinterpret_cast<EntryFunction>(dlsym(library, "aq_pipeline_entry"));
+    AQ_CHECK(function != nullptr, dlerror());
+    return function();
+  }();
+  return *entry;
+}
+
+int run_on_ranks(const std::function<int(Communicator&)>& body) {
+  install_stop_handlers();
+  const std::unique_ptr<Communicator> comm =
+      started_by_launcher() ? make_mpi_communicator() : make_self_communicator();
+  if (comm->size() > 1) set_log_prefix(comm->is_first() ? "" : str("rank ", comm->rank(), ": "));
+  try {
+    return body(*comm);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::stopped) fail(*comm, error.what(), error.exit_code());
+    if (comm->is_first()) log_info(error.what());
+    return error.exit_code();
+  } catch (const std::bad_alloc&) {
+    fail(*comm, "out of memory: use --memory, more ranks or fewer sequences",
+         static_cast<int>(ErrorKind::internal));
+  } catch (const std::exception& error) {
+    fail(*comm, error.what(), static_cast<int>(ErrorKind::internal));
+  }
+}
+
+}  // namespace aq::app

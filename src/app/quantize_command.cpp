@@ -1,0 +1,102 @@
+#include <CLI/CLI.hpp>
+
+#include "app/commands.h"
+#include "app/pipeline_library.h"
+#include "aq/core/text.h"
+#include "aq/io/file.h"
+
+namespace aq::app {
+namespace {
+
+/// The command line as it was written; what it leaves out stays as the recipe says.
+struct Arguments {
+  std::string model, recipe, calibration, save, memory, resume = "auto", starved;
+  QuantizeOptions options;
+  double damping = -1, routing_exponent = -1;
+  Index block = 0, min_tokens = -1;
+};
+
+void add_options(CLI::App& command, Arguments& a) {
+  command.add_option("--model", a.model, "checkpoint directory")->required();
+  command.add_option("--config", a.recipe, "recipe (JSON)")->required();
+  command.add_option("--calib", a.calibration, "calibration tokens (HDF5)")->required();
+  command.add_option("--save", a.save, "run directory")->required();
+  command
+      .add_option("--nsamples", a.options.samples, "calibration sequences to use (default: all)")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--seqlen", a.options.sequence_length, "tokens of a sequence (default: all)")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--lanes", a.options.lanes, "units of computation, a power of two")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--memory", a.memory, "limit of a rank, e.g. 40GiB (default: what is free)");
+  command.add_option("--resume", a.resume, "go on with the run in --save")
+      ->check(CLI::IsMember({"auto", "never", "require"}))
+      ->capture_default_str();
+  command.add_flag("--strict", a.options.strict, "a pattern that matches nothing is an error");
+  command.add_option("--max-fallbacks", a.options.max_fallbacks, "more fallbacks are an error")
+      ->check(CLI::NonNegativeNumber);
+}
+
+/// The keys of the recipe's object "gptq"; a flag wins.
+void add_gptq_options(CLI::App& command, Arguments& a) {
+  const std::string group = "GPTQ (these win over the recipe)";
+  command.add_option("--damping", a.damping, "share of the mean diagonal added to H")
+      ->check(CLI::Range(0.0, 100.0))
+      ->group(group);
+  command.add_option("--block", a.block, "columns of a block")
+      ->check(CLI::Range(Index{1}, Index{1} << 20))
+      ->group(group);
+  command.add_option("--routing-exponent", a.routing_exponent, "p of H = sum of s^p x x'")
+      ->check(CLI::Range(0.0, 16.0))
+      ->group(group);
+  command.add_option("--starved", a.starved, "experts with too few tokens: all_tokens or rtn")
+      ->check(CLI::IsMember({"all_tokens", "rtn"}))
+      ->group(group);
+  command.add_option("--min-tokens", a.min_tokens, "fewer make an expert starved")
+      ->check(CLI::NonNegativeNumber)
+      ->group(group);
+}
+
+QuantizeOptions resolve_options(const Arguments& a) {
+  QuantizeOptions options = a.options;
+  options.model = a.model;
+  options.calibration = a.calibration;
+  options.save = a.save;
+  options.recipe = read_recipe(a.recipe);
+  QuantizeSettings& settings = options.recipe.settings;
+  if (a.damping >= 0) settings.gptq.damping = a.damping;
+  if (a.block > 0) settings.gptq.block = a.block;
+  if (a.routing_exponent >= 0) settings.routing_exponent = a.routing_exponent;
+  if (!a.starved.empty())
+    settings.starved = a.starved == "rtn" ? Starved::rtn : Starved::all_tokens;
+  if (a.min_tokens >= 0) settings.min_tokens = a.min_tokens;
+  if (!a.memory.empty()) options.memory = parse_bytes(a.memory, "--memory");
+  if (a.resume != "auto") options.resume = a.resume == "never" ? Resume::never : Resume::require;
+  return options;
+}
+
+}  // namespace
+
+void add_quantize(CLI::App& app, Action& action) {
+  CLI::App* command =
+      app.add_subcommand("quantize", "quantize a checkpoint; mpirun -n R for R ranks");
+  const auto common = std::make_shared<CommonOptions>();
+  const auto arguments = std::make_shared<Arguments>();
+  add_common_options(*command, common, true);
+  add_options(*command, *arguments);
+  add_gptq_options(*command, *arguments);
+  command->callback([common, arguments, &action] {
+    action = [common, arguments] {
+      apply(*common);
+      return run_on_ranks([&](Communicator& comm) {
+        const QuantizeOptions options = resolve_options(*arguments);
+        const RunSummary summary = pipeline().quantize_model(options, comm);
+        if (comm.is_first() && !common->json.empty())
+          write_text_file(common->json, summary_json(summary));
+        return 0;
+      });
+    };
+  });
+}
+
+}  // namespace aq::app

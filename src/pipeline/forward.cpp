@@ -1,0 +1,249 @@
+#include "pipeline/forward.h"
+
+#include <cstring>
+
+#include "aq/core/parallel.h"
+#include "aq/runtime/pieces.h"
+
+namespace aq {
+namespace {
+
+MatrixView<const float> rows_of(const Matrix& matrix, Range rows) {
+  return matrix.view().slice_rows(rows.begin, rows.size());
+}
+MatrixView<float> rows_of(Matrix& matrix, Range rows) {
+  return matrix.view().slice_rows(rows.begin, rows.size());
+}
+
+/// Fills the lists of all experts from the choices of every token, lane by lane.
+void fill_lists(const Batch& batch, Index top_k, Routing& routing) {
+  for (TokenList& list : routing.experts) list.lane_offsets.push_back(0);
+  for (Index lane = 0; lane < batch.lanes(); ++lane) {
+    const Range rows = batch.rows_of_lane(lane);
+    for (Index row = rows.begin; row < rows.end; ++row)
+      for (Index k = 0; k < top_k; ++k) {
+        const auto at = static_cast<std::size_t>(row * top_k + k);
+        TokenList& list = routing.experts[static_cast<std::size_t>(routing.index[at])];
+        list.rows.push_back(checked_cast<std::int32_t>(row));
+        list.weights.push_back(routing.weight[at]);
+      }
+    for (TokenList& list : routing.experts) list.lane_offsets.push_back(list.size());
+  }
+}
+
+Routing dense_routing(const Batch& batch) {
+  Routing routing;
+  routing.experts.push_back(all_tokens(batch));
+  return routing;
+}
+
+/// out = down(hidden) of one expert, lane by lane.
+Matrix down_of_list(const LinearSpec& down, const Weights& weights, const TokenList& list,
+                    const Batch& batch, const Matrix& hidden) {
+  const Matrix weight = weights.used(down);
+  Matrix out(list.size(), down.rows);
+  for (Index lane = 0; lane < batch.lanes(); ++lane)
+    if (const Range rows = list.lane(lane); rows.size() > 0)
+      runtime::linear(rows_of(hidden, rows), weight.view(), rows_of(out, rows));
+  return out;
+}
+
+/// y[row] += weight * out for the lane's tokens of one expert.
+void add_weighted(const TokenList& list, Index lane, const Matrix& out, Matrix& y) {
+  const Range range = list.lane(lane);
+  for (Index i = range.begin; i < range.end; ++i) {
+    const float weight = list.weights[static_cast<std::size_t>(i)];
+    const std::span<const float> from = out.view().row(i);
+    const std::span<float> to = y.view().row(list.rows[static_cast<std::size_t>(i)]);
+    for (std::size_t c = 0; c < to.size(); ++c) to[c] += weight * from[c];
+  }
+}
+
+}  // namespace
+
+std::span<const std::int32_t> TokenList::rows_of_lane(Index number) const {
+  const Range range = lane(number);
+  return std::span(rows).subspan(static_cast<std::size_t>(range.begin),
+                                 static_cast<std::size_t>(range.size()));
+}
+
+std::span<const float> TokenList::weights_of_lane(Index number) const {
+  const Range range = lane(number);
+  return std::span(weights).subspan(static_cast<std::size_t>(range.begin),
+                                    static_cast<std::size_t>(range.size()));
+}
+
+TokenList all_tokens(const Batch& batch) {
+  TokenList list;
+  list.lane_offsets.push_back(0);
+  for (Index lane = 0; lane < batch.lanes(); ++lane) {
+    const Range rows = batch.rows_of_lane(lane);
+    for (Index row = rows.begin; row < rows.end; ++row)
+      list.rows.push_back(checked_cast<std::int32_t>(row));
+    list.lane_offsets.push_back(list.size());
+  }
+  list.weights.assign(list.rows.size(), 1.0f);
+  return list;
+}
+
+Matrix embed_tokens(const Weights& weights, const Batch& batch) {
+  return weights.embeddings(batch.sequences.tokens);
+}
+
+Matrix normalized(const Model& model, const Weights& weights, const std::string& norm,
+                  const Matrix& x, const Batch& batch) {
+  const std::vector<float> scale = weights.vector(norm, model.hidden);
+  Matrix out(x.rows, x.columns);
+  parallel_for(batch.sequence_count(), [&](Index sequence) {
+    const Range rows = batch.rows_of_sequence(sequence);
+    runtime::rms_norm(rows_of(x, rows), scale, model.norm_eps, rows_of(out, rows));
+  });
+  return out;
+}
+
+Matrix attention_core(const Model& model, const LayerSpec& layer, const Weights& weights,
+                      const Batch& batch, const Matrix& x) {
+  Matrix core(batch.rows(), layer.q.rows);
+  if (batch.rows() == 0) return core;
+  const Matrix q_weight = weights.used(layer.q);
+  const Matrix k_weight = weights.used(layer.k);
+  const Matrix v_weight = weights.used(layer.v);
+  const std::vector<float> norm = weights.vector(layer.input_norm, model.hidden);
+  std::vector<float> q_norm, k_norm;
+  if (model.attention.qk_norm == QkNorm::projection) {
+    q_norm = weights.vector(layer.q_norm, layer.q.rows);
+    k_norm = weights.vector(layer.k_norm, layer.k.rows);
+  }
+  parallel_for(batch.sequence_count(), [&](Index sequence) {
+    const Range rows = batch.rows_of_sequence(sequence);
+    Matrix normed(rows.size(), model.hidden), q(rows.size(), layer.q.rows),
+        k(rows.size(), layer.k.rows), v(rows.size(), layer.v.rows);
+    runtime::rms_norm(rows_of(x, rows), norm, model.norm_eps, normed.view());
+    runtime::linear(normed.view(), q_weight.view(), q.view());
+    runtime::linear(normed.view(), k_weight.view(), k.view());
+    runtime::linear(normed.view(), v_weight.view(), v.view());
+    runtime::attention(model.attention, q_norm, k_norm, q.view(), k.view(), v.view(),
+                       rows_of(core, rows));
+  });
+  return core;
+}
+
+void add_attention_output(const LayerSpec& layer, const Weights& weights, const Batch& batch,
+                          const Matrix& core, Matrix& x) {
+  if (batch.rows() == 0) return;
+  const Matrix weight = weights.used(layer.o);
+  parallel_for(batch.sequence_count(), [&](Index sequence) {
+    const Range rows = batch.rows_of_sequence(sequence);
+    Matrix out(rows.size(), layer.o.rows);
+    runtime::linear(rows_of(core, rows), weight.view(), out.view());
+    const MatrixView<float> into = rows_of(x, rows);
+    for (Index i = 0; i < rows.size() * into.columns; ++i)
+      into.data[i] += out.values[static_cast<std::size_t>(i)];
+  });
+}
+
+const MlpSpec& mlp_of(const LayerSpec& layer, Index number) {
+  return layer.dense ? *layer.dense : layer.moe->experts[static_cast<std::size_t>(number)];
+}
+
+Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch& batch,
+                     const Matrix& normed) {
+  if (layer.dense) return dense_routing(batch);
+  const MoeSpec& moe = *layer.moe;
+  const Index top_k = moe.routing.top_k;
+  Routing routing;
+  routing.experts.resize(moe.experts.size());
+  routing.index.resize(static_cast<std::size_t>(batch.rows() * top_k));
+  routing.weight.resize(routing.index.size());
+  const Matrix router = weights.used(moe.router);
+  parallel_for(batch.sequence_count(), [&](Index sequence) {
+    const Range rows = batch.rows_of_sequence(sequence);
+    Matrix logits(rows.size(), moe.routing.experts);
+    runtime::linear(rows_of(normed, rows), router.view(), logits.view());
+    runtime::route(moe.routing, logits.view(),
+                   {routing.index.data() + rows.begin * top_k, rows.size(), top_k},
+                   {routing.weight.data() + rows.begin * top_k, rows.size(), top_k});
+  });
+  fill_lists(batch, top_k, routing);
+  return routing;
+}
+
+GateUp gate_up_weights(const MlpSpec& mlp, const Weights& weights) {
+  return {weights.used(mlp.gate), weights.used(mlp.up)};
+}
+
+Matrix hidden_of(const GateUp& weights, const Matrix& normed, std::span<const std::int32_t> rows) {
+  const auto count = static_cast<Index>(rows.size());
+  Matrix input(count, normed.columns), gate(count, weights.gate.rows), up(count, weights.up.rows);
+  for (Index i = 0; i < count; ++i)
+    std::memcpy(input.view().row(i).data(),
+                normed.view().row(rows[static_cast<std::size_t>(i)]).data(),
+                static_cast<std::size_t>(normed.columns) * sizeof(float));
+  runtime::linear(input.view(), weights.gate.view(), gate.view());
+  runtime::linear(input.view(), weights.up.view(), up.view());
+  runtime::silu_multiply(gate.view(), up.view());
+  return gate;
+}
+
+Matrix hidden_of_list(const GateUp& weights, const Matrix& normed, const TokenList& list,
+                      const Batch& batch) {
+  Matrix hidden(list.size(), weights.gate.rows);
+  for (Index lane = 0; lane < batch.lanes(); ++lane) {
+    const Range range = list.lane(lane);
+    if (range.size() == 0) continue;
+    const Matrix part = hidden_of(weights, normed, list.rows_of_lane(lane));
+    std::memcpy(hidden.view().row(range.begin).data(), part.values.data(),
+                part.values.size() * sizeof(float));
+  }
+  return hidden;
+}
+
+void add_down(const LayerSpec& layer, const Weights& weights, const Batch& batch,
+              const Routing& routing, Range experts, const std::vector<Matrix>& hidden, Matrix& y) {
+  const Index step = thread_count();  // outputs of this many experts are kept at one time
+  for (Index first = experts.begin; first < experts.end; first += step) {
+    const Index count = std::min(step, experts.end - first);
+    std::vector<Matrix> outputs(static_cast<std::size_t>(count));
+    parallel_for(count, [&](Index i) {
+      const TokenList& list = routing.experts[static_cast<std::size_t>(first + i)];
+      if (list.size() > 0)
+        outputs[static_cast<std::size_t>(i)] =
+            down_of_list(mlp_of(layer, first + i).down, weights, list, batch,
+                         hidden[static_cast<std::size_t>(first + i - experts.begin)]);
+    });
+    parallel_for(batch.lanes(), [&](Index lane) {
+      for (Index i = 0; i < count; ++i)
+        add_weighted(routing.experts[static_cast<std::size_t>(first + i)], lane,
+                     outputs[static_cast<std::size_t>(i)], y);
+    });
+  }
+}
+
+void add_matrix(const Matrix& y, Matrix& x) {
+  for (std::size_t i = 0; i < x.values.size(); ++i) x.values[i] += y.values[i];
+}
+
+Routing forward_layer(const Model& model, const LayerSpec& layer, const Weights& weights,
+                      const Batch& batch, Matrix& x) {
+  add_attention_output(layer, weights, batch, attention_core(model, layer, weights, batch, x), x);
+  const Matrix normed = normalized(model, weights, layer.post_attention_norm, x, batch);
+  Routing routing = route_tokens(layer, weights, batch, normed);
+  Matrix y(x.rows, x.columns);
+  const auto experts = static_cast<Index>(routing.experts.size());
+  const Index step = thread_count();
+  for (Index first = 0; first < experts; first += step) {
+    const Range range{first, std::min(first + step, experts)};
+    std::vector<Matrix> hidden(static_cast<std::size_t>(range.size()));
+    parallel_for(range.size(), [&](Index i) {
+      const TokenList& list = routing.experts[static_cast<std::size_t>(first + i)];
+      if (list.size() > 0)
+        hidden[static_cast<std::size_t>(i)] =
+            hidden_of_list(gate_up_weights(mlp_of(layer, first + i), weights), normed, list, batch);
+    });
+    add_down(layer, weights, batch, routing, range, hidden, y);
+  }
+  add_matrix(y, x);
+  return routing;
+}
+
+}  // namespace aq

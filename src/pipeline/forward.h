@@ -1,0 +1,77 @@
+#pragma once
+/// One decoder layer over all tokens of a rank, in pieces, so that the caller can quantize between
+/// them. The unit of every call is a sequence or an expert's tokens of one lane: what a piece
+/// computes depends on the lane alone, never on ranks or threads.
+
+#include "aq/model/model.h"
+#include "pipeline/batch.h"
+#include "pipeline/weights.h"
+
+namespace aq {
+
+/// The tokens of one expert on this rank, lane after lane.
+struct TokenList {
+  std::vector<std::int32_t> rows;   ///< rows of the activations, ascending
+  std::vector<float> weights;       ///< factor of the expert's output for each row
+  std::vector<Index> lane_offsets;  ///< [lanes + 1] into rows
+
+  Index size() const { return static_cast<Index>(rows.size()); }
+  Range lane(Index number) const {
+    return {lane_offsets[static_cast<std::size_t>(number)],
+            lane_offsets[static_cast<std::size_t>(number) + 1]};
+  }
+  std::span<const std::int32_t> rows_of_lane(Index number) const;
+  std::span<const float> weights_of_lane(Index number) const;
+};
+
+/// Which tokens go to which expert. A dense MLP is one expert with every token at weight 1.
+struct Routing {
+  std::vector<TokenList> experts;
+  std::vector<std::int32_t> index;  ///< [rows, top_k] by falling weight; empty for a dense MLP
+  std::vector<float> weight;        ///< [rows, top_k]
+};
+
+/// Every token of this rank with weight 1.
+TokenList all_tokens(const Batch& batch);
+
+Matrix embed_tokens(const Weights& weights, const Batch& batch);
+/// norm(x), row by row; `norm` is the name of its weight.
+Matrix normalized(const Model& model, const Weights& weights, const std::string& norm,
+                  const Matrix& x, const Batch& batch);
+/// Output of the attention core `[rows, heads * head_dim]`: before o_proj.
+Matrix attention_core(const Model& model, const LayerSpec& layer, const Weights& weights,
+                      const Batch& batch, const Matrix& x);
+/// x += o(core).
+void add_attention_output(const LayerSpec& layer, const Weights& weights, const Batch& batch,
+                          const Matrix& core, Matrix& x);
+
+/// The experts of every token; `normed` = norm(x).
+Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch& batch,
+                     const Matrix& normed);
+/// The MLP of expert `number`, or the dense MLP.
+const MlpSpec& mlp_of(const LayerSpec& layer, Index number);
+
+/// gate and up of one MLP as floats.
+struct GateUp {
+  Matrix gate, up;
+};
+GateUp gate_up_weights(const MlpSpec& mlp, const Weights& weights);
+/// silu(gate(x)) * up(x) for the given rows of `normed`: `[rows.size(), width]`.
+Matrix hidden_of(const GateUp& weights, const Matrix& normed, std::span<const std::int32_t> rows);
+/// hidden_of for a whole list, lane by lane.
+Matrix hidden_of_list(const GateUp& weights, const Matrix& normed, const TokenList& list,
+                      const Batch& batch);
+/// y[row] += weight * down(hidden) for the experts [experts.begin, experts.end) in ascending order;
+/// hidden[i] belongs to expert experts.begin + i.
+void add_down(const LayerSpec& layer, const Weights& weights, const Batch& batch,
+              const Routing& routing, Range experts, const std::vector<Matrix>& hidden, Matrix& y);
+
+/// The whole layer with the weights as they are: x becomes the next layer's input. The routing is
+/// returned for whoever wants to look at it.
+Routing forward_layer(const Model& model, const LayerSpec& layer, const Weights& weights,
+                      const Batch& batch, Matrix& x);
+
+/// x += y.
+void add_matrix(const Matrix& y, Matrix& x);
+
+}  // namespace aq

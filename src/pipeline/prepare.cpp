@@ -1,0 +1,177 @@
+#include "pipeline/prepare.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "aq/core/log.h"
+#include "aq/core/memory.h"
+#include "aq/core/parallel.h"
+#include "aq/core/text.h"
+#include "aq/io/file.h"
+#include "aq/runtime/pieces.h"
+
+namespace aq {
+namespace {
+
+constexpr Index kHeadroomPercent = 80;  // of what the machine has free
+
+/// The least that any rank's share of its machine's free memory allows.
+Index default_memory(Communicator& comm) {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  const std::string name(host.data());
+  Index neighbours = 0;
+  for (const std::vector<std::byte>& other :
+       comm.all_gather(std::as_bytes(std::span(name.data(), name.size()))))
+    if (std::equal(other.begin(), other.end(), std::as_bytes(std::span(name)).begin(),
+                   std::as_bytes(std::span(name)).end()))
+      ++neighbours;
+  std::array<std::int64_t, 1> least{-available_bytes() / 100 * kHeadroomPercent / neighbours};
+  comm.all_reduce_max(least);
+  return -least[0];
+}
+
+Workload make_workload(const QuantizeOptions& options, const TokenFile& tokens,
+                       const Model& model) {
+  Workload workload;
+  const Index available = tokens.sequences;
+  if (options.samples > available)
+    throw Error(
+        ErrorKind::input, "read the calibration tokens", tokens.path.string(),
+        str("--nsamples ", options.samples, ", but the file holds ", available, " sequences"));
+  workload.lanes.sequences = options.samples > 0 ? options.samples : available;
+  workload.sequence_length = options.sequence_length > 0
+                                 ? std::min(options.sequence_length, tokens.length)
+                                 : tokens.length;
+  if (workload.sequence_length > model.max_positions)
+    throw Error(ErrorKind::input, "read the calibration tokens", tokens.path.string(),
+                str("sequences of ", workload.sequence_length, " tokens, but the model takes ",
+                    model.max_positions),
+                "use --seqlen");
+  const Index lanes =
+      options.lanes > 0 ? options.lanes : default_lane_count(workload.lanes.sequences);
+  if ((lanes & (lanes - 1)) != 0 || lanes > workload.lanes.sequences)
+    throw Error(ErrorKind::usage, "deal the sequences to lanes", "--lanes",
+                str(lanes, " is not a power of two of at most ", workload.lanes.sequences,
+                    " (the number of sequences)"));
+  workload.lanes.lanes = lanes;
+  return workload;
+}
+
+/// Hash over what the recipe means for this model, whatever it looks like.
+std::string recipe_fingerprint(const Recipe& recipe, const Model& model) {
+  std::uint64_t hash = hash_bytes(settings_to_json(recipe.settings));
+  for (const LinearSpec* linear : all_linears(model)) {
+    const Assignment assignment = resolve(recipe, *linear);
+    hash = hash_bytes(linear->name, hash);
+    hash = hash_bytes(method_name(assignment.method), hash);
+    if (assignment.method == Method::copy) continue;
+    hash = hash_bytes(to_string(assignment.scheme), hash);
+    hash = hash_bytes(scale_type_name(assignment.scheme.scale_type), hash);
+  }
+  return hash_text(hash);
+}
+
+/// The resolved command line, for people.
+std::vector<std::pair<std::string, std::string>> configuration(const QuantizeOptions& options,
+                                                               const Prepared& prepared,
+                                                               int ranks) {
+  return {{"model", options.model.string()},
+          {"recipe_file", options.recipe.file},
+          {"recipe", options.recipe.text},
+          {"calibration", options.calibration.string()},
+          {"ranks", str(ranks)},
+          {"threads", str(thread_count())},
+          {"memory_limit", str(prepared.memory_limit)},
+          {"planned_bytes", str(prepared.plan.memory.total())}};
+}
+
+void check_patterns(const QuantizeOptions& options, const Model& model, bool warns) {
+  for (const std::string& pattern : unmatched_patterns(options.recipe, model)) {
+    const std::string reason = str("pattern '", pattern, "' matches no linear of the model");
+    if (options.strict)
+      throw Error(ErrorKind::usage, "apply the recipe", options.recipe.file, reason,
+                  "names are listed by `aq-dist inspect DIR`");
+    if (warns) log_warning(str(options.recipe.file, ": ", reason));
+  }
+}
+
+}  // namespace
+
+std::string numerics() {
+  const BlasInfo blas = blas_info();
+  return str(blas.library, " ", blas.kernel, ", LibTorch ", runtime::torch_version());
+}
+
+void check_numerics(Communicator& comm) {
+  const std::string mine = numerics();
+  const auto all = comm.all_gather(std::as_bytes(std::span(mine.data(), mine.size())));
+  if (!comm.is_first()) return;
+  if (const std::string warning = blas_info().warning; !warning.empty()) log_warning(warning);
+  for (std::size_t rank = 1; rank < all.size(); ++rank)
+    if (all[rank] != all[0])
+      log_warning(
+          str("rank ", rank, " computes with ",
+              std::string(reinterpret_cast<const char*>(all[rank].data()), all[rank].size()),
+              ", rank 0 with ", mine, ": the result depends on which rank owns which matrix"));
+}
+
+Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
+  ModelFiles files = open_model(options.model);
+  const Model& model = files.model;
+  check_patterns(options, model, comm.is_first());
+  const TokenFile tokens = TokenFile::open(options.calibration);
+  const Workload workload = make_workload(options, tokens, model);
+  const Index memory = options.memory > 0 ? options.memory : default_memory(comm);
+  std::array<std::int64_t, 1> threads{thread_count()};
+  comm.all_reduce_max(threads);
+  Plan plan = make_plan(model, options.recipe, comm.size(), workload,
+                        {.memory = memory, .threads = static_cast<int>(threads[0])});
+  Prepared prepared{std::move(files), tokens, workload, memory, std::move(plan), {}};
+  prepared.manifest.layers = static_cast<Index>(prepared.files.model.layers.size());
+  prepared.manifest.fingerprint = {
+      {"model", prepared.files.checkpoint.fingerprint()},
+      {"architecture", prepared.files.model.architecture},
+      {"tokens", tokens.fingerprint(workload.lanes.sequences, workload.sequence_length)},
+      {"sequences", str(workload.lanes.sequences)},
+      {"sequence_length", str(workload.sequence_length)},
+      {"lanes", str(workload.lanes.lanes)},
+      {"settings", settings_to_json(options.recipe.settings)},
+      {"recipe", recipe_fingerprint(options.recipe, prepared.files.model)},
+      {"numerics", numerics()}};
+  prepared.manifest.configuration = configuration(options, prepared, comm.size());
+  return prepared;
+}
+
+std::string start_table(const QuantizeOptions& options, const Prepared& prepared,
+                        Communicator& comm) {
+  const Model& model = prepared.files.model;
+  const Plan& plan = prepared.plan;
+  const Workload& work = prepared.workload;
+  std::string text;
+  const auto line = [&](std::string_view name, const std::string& value) {
+    text += str("  ", name, std::string(14 - name.size(), ' '), value, "\n");
+  };
+  line("model",
+       str(options.model.string(), " (", model.architecture, ", ", model.layers.size(), " layers, ",
+           fixed(static_cast<double>(parameter_count(model)) / 1e6, 1), " M parameters)"));
+  line("recipe", str(options.recipe.file, ", ", settings_to_json(options.recipe.settings)));
+  line("matrices", str(plan.quantized_count, " to quantize at ", fixed(plan.mean_bits, 3),
+                       " bits a weight, ", plan.matrix_count - plan.quantized_count, " untouched"));
+  line("calibration", str(options.calibration.string(), ", ", work.lanes.sequences, " x ",
+                          work.sequence_length, " tokens in ", work.lanes.lanes, " lanes"));
+  line("ranks",
+       str(comm.size(), " x ", thread_count(), " threads, balance ", fixed(plan.balance, 2)));
+  std::size_t waves = 0;
+  for (const LayerPlan& layer : plan.layers) waves = std::max(waves, layer.waves.size());
+  line("memory", str(bytes_text(plan.memory.total()), " a rank planned of ",
+                     bytes_text(prepared.memory_limit), "; experts in ", waves,
+                     waves == 1 ? " wave" : " waves"));
+  line("numerics", numerics());
+  line("save", options.save.string());
+  return text;
+}
+
+}  // namespace aq

@@ -1,0 +1,33 @@
+#pragma once
+/// What a run needs before its first layer: everything checked, nothing computed.
+
+#include "aq/io/model_files.h"
+#include "aq/io/run_directory.h"
+#include "aq/io/tokens.h"
+#include "aq/pipeline/quantize.h"
+#include "aq/plan/plan.h"
+
+namespace aq {
+
+struct Prepared {
+  ModelFiles files;
+  TokenFile tokens;
+  Workload workload;
+  Index memory_limit = 0;  ///< bytes a rank
+  Plan plan;
+  Manifest manifest;  ///< of a fresh run
+};
+
+/// Opens, checks and plans. Every rank gets the same plan. Collective.
+Prepared prepare(const QuantizeOptions& options, Communicator& comm);
+
+/// Warns on the first rank when ranks run different BLAS kernels, or one that does not fit the CPU.
+void check_numerics(Communicator& comm);
+/// "OpenBLAS 0.3.21 Cooperlake, LibTorch 1.13.1": what decides the last bits.
+std::string numerics();
+
+/// The table of resolved parameters that is printed before anything starts.
+std::string start_table(const QuantizeOptions& options, const Prepared& prepared,
+                        Communicator& comm);
+
+}  // namespace aq

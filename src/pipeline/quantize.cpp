@@ -1,0 +1,238 @@
+#include "aq/pipeline/quantize.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <fstream>
+
+#include "aq/core/log.h"
+#include "aq/core/memory.h"
+#include "aq/core/stop.h"
+#include "aq/core/text.h"
+#include "aq/io/file.h"
+#include "aq/report/progress.h"
+#include "aq/runtime/pieces.h"
+#include "pipeline/prepare.h"
+#include "pipeline/run_state.h"
+
+namespace aq {
+namespace {
+
+/// status.json, metrics.jsonl and the lines on the terminal: the first rank's job.
+class Reporter {
+ public:
+  Reporter(const RunDirectory& directory, Index layers, Communicator& comm)
+      : directory_(directory), layers_(layers), comm_(comm), progress_(layers, !comm.is_first()) {}
+
+  void at(Index layer, const std::string& what) {
+    progress_.at(layer, str("layer ", layer + 1, "/", layers_, what));
+  }
+  void layer_done(LayerMetrics metrics, const std::vector<LogRow>& rows) {
+    if (!comm_.is_first()) return;
+    progress_.line(layer_text(metrics, rows));
+    if (metrics.resumed) {
+      progress_.skip(metrics.layer + 1);
+    } else {
+      std::ofstream stream(directory_.metrics(), std::ios::app);
+      stream << metrics_line(metrics, rows);
+    }
+    status("running", "", metrics.layer + 1);
+  }
+  void status(const std::string& state, const std::string& message, Index layer) {
+    if (!comm_.is_first()) return;
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    std::array<char, 256> host{};
+    gethostname(host.data(), host.size() - 1);
+    write_status(directory_,
+                 {.state = state,
+                  .message = message,
+                  .layer = layer,
+                  .layers = layers_,
+                  .elapsed_seconds = progress_.elapsed(),
+                  .remaining_seconds = progress_.remaining(layer),
+                  .ranks = comm_.size(),
+                  .host = host.data(),
+                  .process = getpid(),
+                  .updated = std::chrono::duration_cast<std::chrono::seconds>(now).count()});
+  }
+  void finish() { progress_.finish(); }
+
+ private:
+  const RunDirectory& directory_;
+  Index layers_;
+  Communicator& comm_;
+  Progress progress_;
+};
+
+/// Throws on every rank when any rank was asked to stop. Collective.
+void stop_if_asked(Communicator& comm) {
+  std::array<std::int64_t, 1> asked{stop_requested() ? 1 : 0};
+  comm.all_reduce_max(asked);
+  if (asked[0] != 0)
+    throw Error(ErrorKind::stopped, "quantize", "", "stopped by a signal",
+                "start the same command again to resume");
+}
+
+/// Everything of one run; its functions are the steps of the loop.
+struct Run {
+  const QuantizeOptions& options;
+  Communicator& comm;
+  Prepared prepared;
+  RunState state;
+  Reporter reporter;
+  PhaseTimes times;
+  Batch batch;
+  Weights weights;
+  StageContext context;
+  std::vector<LogRow> log;
+
+  Run(const QuantizeOptions& run_options, Communicator& communicator, Prepared all)
+      : options(run_options),
+        comm(communicator),
+        prepared(std::move(all)),
+        state(run_options, prepared.manifest, communicator),
+        reporter(state.directory(), layer_count(), communicator),
+        weights(prepared.files.checkpoint, prepared.files.model),
+        context{comm,      prepared.workload.lanes, options.recipe.settings, weights, times,
+                observer()} {}
+
+  const Model& model() const { return prepared.files.model; }
+  Index layer_count() const { return static_cast<Index>(prepared.files.model.layers.size()); }
+
+  HessianObserver observer() const {
+    if (!options.hessian_observer) return {};
+    return [this](const TaskPlan& task, const WeightedSum& sum) {
+      options.hessian_observer(task.matrices.front().linear.name, task.columns, sum);
+    };
+  }
+
+  void read_tokens() {
+    batch = make_batch(prepared.workload.lanes, comm.rank(), comm.size(),
+                       [&](Index first, Index count) {
+                         return prepared.tokens.read(
+                             first, count, prepared.workload.sequence_length, model().vocabulary);
+                       });
+  }
+
+  void keep(const std::vector<LogRow>& rows) { log.insert(log.end(), rows.begin(), rows.end()); }
+
+  /// The layer from disk, or quantized and written; x becomes the next layer's input.
+  void do_layer(Index index, Matrix& x) {
+    const LayerSpec& layer = model().layers[static_cast<std::size_t>(index)];
+    const Stopwatch watch;
+    LayerMetrics metrics;
+    metrics.layer = index;
+    metrics.layers = layer_count();
+    metrics.resumed = state.complete(index);
+    std::vector<LogRow> rows;
+    reporter.at(index, metrics.resumed ? ": from disk" : "");
+    stop_if_asked(comm);
+    if (metrics.resumed) {
+      const PhaseTimer timer(times, "resume");
+      rows = state.load(index, weights);
+      forward_layer(model(), layer, weights, batch, x);
+    } else {
+      LayerResult result = quantize_layer(
+          context, model(), layer, prepared.plan.layers[static_cast<std::size_t>(index)], batch, x,
+          [&](Range experts) {
+            stop_if_asked(comm);
+            if (layer.moe)
+              reporter.at(index, str(": experts ", experts.begin, "..", experts.end - 1));
+          });
+      const PhaseTimer timer(times, "write");
+      rows = state.save(index, std::move(result.records));
+      metrics.expert_tokens = std::move(result.expert_tokens);
+    }
+    weights.clear();
+    metrics.seconds = watch.seconds();
+    reporter.layer_done(metrics, rows);
+    keep(rows);
+  }
+
+  void do_head(const Matrix& x) {
+    const Index part = layer_count();
+    keep(state.complete(part)
+             ? state.load(part, weights)
+             : state.save(part, quantize_head(context, model(), prepared.plan.head, batch, x)));
+    weights.clear();
+  }
+
+  /// A run whose parts are all on disk: only the log is needed.
+  void load_log() {
+    for (Index part = 0; part <= layer_count(); ++part) {
+      keep(state.load(part, weights));
+      weights.clear();
+    }
+  }
+
+  /// The final rank writes model.h5 and the log.
+  void merge() {
+    const PhaseTimer timer(times, "merge");
+    if (comm.is_last()) {
+      if (!std::filesystem::exists(state.directory().model())) merge_shards(state.directory());
+      write_text_file(state.directory().log(), quant_log_csv(log));
+    }
+    comm.barrier();
+  }
+
+  RunSummary summary(double seconds, const MemoryWatch& memory) {
+    RunSummary summary = summarize(log);
+    summary.untouched = prepared.plan.matrix_count - summary.matrices;
+    summary.seconds = seconds;
+    summary.phase_seconds = times.seconds;
+    summary.planned_bytes = prepared.plan.memory.total();
+    summary.peak_rss_bytes.assign(static_cast<std::size_t>(comm.size()), 0);
+    summary.peak_rss_bytes[static_cast<std::size_t>(comm.rank())] = memory.peak_above_start();
+    comm.all_reduce_sum(summary.peak_rss_bytes);
+    return summary;
+  }
+
+  void check_fallbacks(const RunSummary& summary) const {
+    const Index count = fallback_count(summary);
+    if (options.max_fallbacks >= 0 && count > options.max_fallbacks)
+      throw Error(ErrorKind::policy, "quantize", options.save.string(),
+                  str(count, " matrices fell back, --max-fallbacks allows ", options.max_fallbacks),
+                  "quant_log.csv names them");
+  }
+};
+
+void run_layers(Run& run) {
+  run.read_tokens();
+  Matrix x = embed_tokens(run.weights, run.batch);
+  for (Index layer = 0; layer < run.layer_count(); ++layer) run.do_layer(layer, x);
+  run.do_head(x);
+}
+
+}  // namespace
+
+RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm) {
+  runtime::initialize();
+  use_single_threaded_blas();
+  check_numerics(comm);
+  const Stopwatch watch;
+  const MemoryWatch memory;
+  Run run(options, comm, prepare(options, comm));
+  if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(options, run.prepared, comm));
+  try {
+    run.reporter.status("running", "", run.state.complete_count());
+    if (run.state.all_complete())
+      run.load_log();
+    else
+      run_layers(run);
+    run.merge();
+  } catch (const Error& error) {
+    run.reporter.finish();
+    const bool stopped = error.kind() == ErrorKind::stopped;
+    run.reporter.status(stopped ? "stopped" : "failed", error.what(), run.state.complete_count());
+    throw;
+  }
+  run.reporter.finish();
+  const RunSummary summary = run.summary(watch.seconds(), memory);
+  run.reporter.status("done", "", run.layer_count());
+  if (comm.is_first()) log_info("done\n" + summary_text(summary));
+  run.check_fallbacks(summary);
+  return summary;
+}
+
+}  // namespace aq

@@ -1,0 +1,33 @@
+#pragma once
+/// The run directory during a run: what is complete, what is written when.
+
+#include "aq/io/run_directory.h"
+#include "aq/pipeline/quantize.h"
+#include "pipeline/layer.h"
+
+namespace aq {
+
+class RunState {
+ public:
+  /// Creates the directory or checks that the run in it is this one. Collective.
+  RunState(const QuantizeOptions& options, Manifest manifest, Communicator& comm);
+
+  const RunDirectory& directory() const { return directory_; }
+  bool complete(Index part) const;
+  bool all_complete() const {
+    return static_cast<Index>(manifest_.complete.size()) == manifest_.layers + 1;
+  }
+  Index complete_count() const { return static_cast<Index>(manifest_.complete.size()); }
+
+  /// Puts the matrices of a complete part into `weights`; their rows for the log.
+  std::vector<LogRow> load(Index part, Weights& weights) const;
+  /// Writes this rank's shard, and, when all ranks have, the part into the manifest. Collective.
+  std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records);
+
+ private:
+  RunDirectory directory_;
+  Manifest manifest_;
+  Communicator& comm_;
+};
+
+}  // namespace aq

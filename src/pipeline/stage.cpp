@@ -1,0 +1,299 @@
+#include "pipeline/stage.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "aq/core/parallel.h"
+#include "aq/quant/hessian.h"
+
+namespace aq {
+namespace {
+
+/// The factor of one task on a rank that solves rows of it.
+struct TaskFactor {
+  Factor factor;
+  double weight_sum = 0;
+  std::int64_t tokens = 0;
+};
+
+std::vector<WeightedSum> reduce_sums(StageContext& context, const StagePlan& stage,
+                                     std::vector<TaskCalibration>& calibrations) {
+  const PhaseTimer timer(context.times, "reduce");
+  std::vector<Reduction> reductions;
+  for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
+    const TaskPlan& task = stage.tasks[i];
+    reductions.push_back(
+        {task.owner, hessian_size(task.columns), std::move(calibrations[i].partials), {}});
+  }
+  reduce_to_owners(context.comm, context.lanes, reductions);
+  std::vector<WeightedSum> sums;
+  for (Reduction& reduction : reductions) sums.push_back(std::move(reduction.result));
+  return sums;
+}
+
+bool has_rows(const TaskPlan& task, int rank) {
+  return std::any_of(task.matrices.begin(), task.matrices.end(), [&](const MatrixPlan& matrix) {
+    return std::any_of(matrix.slices.begin(), matrix.slices.end(),
+                       [&](const Slice& slice) { return slice.rank == rank; });
+  });
+}
+
+/// Factors this rank's own tasks of the chunk, each on one thread, and frees their sums.
+void factor_own(StageContext& context, const StagePlan& stage, std::span<const std::size_t> chunk,
+                std::vector<WeightedSum>& sums, std::vector<TaskFactor>& factors) {
+  const PhaseTimer timer(context.times, "factor");
+  std::vector<std::size_t> own;
+  for (const std::size_t task : chunk)
+    if (stage.tasks[task].owner == context.comm.rank() && stage.tasks[task].needs_hessian)
+      own.push_back(task);
+  for (const std::size_t task : own)
+    if (context.observer) context.observer(stage.tasks[task], sums[task]);
+  parallel_for(static_cast<Index>(own.size()), [&](Index i) {
+    const std::size_t task = own[static_cast<std::size_t>(i)];
+    WeightedSum sum = std::move(sums[task]);
+    factors[task] = {factorize(sum, stage.tasks[task].columns, context.settings.gptq),
+                     sum.weight_sum, sum.tokens};
+  });
+}
+
+/// What a factor says besides its matrix, as it travels.
+struct FactorHeader {
+  std::int64_t columns, dead_channels, tokens, elements;
+  double damping, mean_diagonal, weight_sum;
+  Fallback fallback;
+};
+
+template <class T>
+std::span<std::byte> bytes_of(std::span<T> values) {
+  return std::as_writable_bytes(values);
+}
+
+/// Sends the factors of split tasks from their owners to the other ranks that solve rows of them.
+void share_factors(StageContext& context, const StagePlan& stage,
+                   std::vector<TaskFactor>& factors) {
+  const PhaseTimer timer(context.times, "exchange");
+  Communicator& comm = context.comm;
+  std::vector<FactorHeader> headers(stage.tasks.size());
+  const auto for_each_transfer = [&](const auto& transfer) {
+    for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
+      const TaskPlan& task = stage.tasks[i];
+      if (!task.split || !task.needs_hessian) continue;
+      for (int rank = 0; rank < comm.size(); ++rank)
+        if (rank != task.owner && has_rows(task, rank)) transfer(i, task.owner, rank);
+    }
+  };
+  for (std::size_t i = 0; i < factors.size(); ++i) {
+    const Factor& f = factors[i].factor;
+    headers[i] = {
+        f.columns, f.dead_channels, factors[i].tokens,     static_cast<std::int64_t>(f.u.size()),
+        f.damping, f.mean_diagonal, factors[i].weight_sum, f.fallback};
+  }
+  for_each_transfer([&](std::size_t task, int from, int to) {
+    const std::span header(&headers[task], 1);
+    if (comm.rank() == from) comm.start_send(bytes_of(header), to, static_cast<int>(task));
+    if (comm.rank() == to) comm.start_receive(bytes_of(header), from, static_cast<int>(task));
+  });
+  comm.wait_all();
+  for_each_transfer([&](std::size_t task, int from, int to) {
+    TaskFactor& shared = factors[task];
+    if (comm.rank() == to) {
+      const FactorHeader& h = headers[task];
+      shared = {{h.columns, std::vector<float>(static_cast<std::size_t>(h.elements)), h.damping,
+                 h.mean_diagonal, h.dead_channels, h.fallback},
+                h.weight_sum,
+                h.tokens};
+    }
+    const std::span<std::byte> u = bytes_of(std::span(shared.factor.u));
+    if (u.empty()) return;
+    if (comm.rank() == from) comm.start_send(u, to, static_cast<int>(task));
+    if (comm.rank() == to) comm.start_receive(u, from, static_cast<int>(task));
+  });
+  comm.wait_all();
+}
+
+/// A slice that this rank is to solve, with its original rows.
+struct Work {
+  SolvedSlice slice;
+  Matrix weight;
+  SolveTask solve;
+};
+
+std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t> chunk, int rank,
+                            const std::vector<TaskFactor>& factors) {
+  std::vector<Work> work;
+  for (const std::size_t t : chunk) {
+    const TaskPlan& task = stage.tasks[t];
+    for (std::size_t m = 0; m < task.matrices.size(); ++m) {
+      const MatrixPlan& matrix = task.matrices[m];
+      for (const Slice& slice : matrix.slices) {
+        if (slice.rank != rank) continue;
+        Work item;
+        item.slice.task = static_cast<std::int64_t>(t);
+        item.slice.matrix = static_cast<std::int64_t>(m);
+        item.slice.first_row = slice.rows.begin;
+        item.solve.first_row = slice.rows.begin;
+        item.solve.scheme = matrix.assignment.scheme;
+        item.weight.rows = slice.rows.size();
+        const bool gptq = matrix.assignment.method == Method::gptq;
+        item.solve.factor = gptq ? &factors[t].factor : nullptr;
+        work.push_back(std::move(item));
+      }
+    }
+  }
+  return work;
+}
+
+void read_weights(const Weights& weights, const StagePlan& stage, std::span<Work> work) {
+  parallel_for(static_cast<Index>(work.size()), [&](Index i) {
+    Work& item = work[static_cast<std::size_t>(i)];
+    const LinearSpec& linear = stage.tasks[static_cast<std::size_t>(item.slice.task)]
+                                   .matrices[static_cast<std::size_t>(item.slice.matrix)]
+                                   .linear;
+    const Index rows = item.weight.rows;
+    if (item.solve.scheme.group_size == kPerTensor)
+      item.solve.tensor_grid =
+          fit_tensor_grid(item.solve.scheme, weights.original_rows(linear, 0, linear.rows).view());
+    item.weight = weights.original_rows(linear, item.slice.first_row, rows);
+    item.solve.weight = item.weight.view();
+  });
+}
+
+/// Solves this rank's rows of the tasks in `chunk`.
+void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const std::size_t> chunk,
+                 const std::vector<TaskFactor>& factors, std::vector<SolvedSlice>& solved) {
+  std::vector<Work> work = list_work(stage, chunk, context.comm.rank(), factors);
+  {
+    const PhaseTimer timer(context.times, "read");
+    read_weights(context.weights, stage, work);
+  }
+  const PhaseTimer timer(context.times, "solve");
+  std::vector<SolveTask> tasks;
+  for (Work& item : work) tasks.push_back(std::move(item.solve));
+  solve(tasks, context.settings.gptq);
+  for (std::size_t i = 0; i < work.size(); ++i) {
+    SolvedSlice& slice = work[i].slice;
+    const TaskFactor& factor = factors[static_cast<std::size_t>(slice.task)];
+    slice.rows = std::move(tasks[i].result);
+    slice.error = std::move(tasks[i].error);
+    slice.error_rtn = std::move(tasks[i].error_rtn);
+    slice.norm = std::move(tasks[i].norm);
+    if (tasks[i].factor != nullptr) {
+      slice.method = factor.factor.usable() ? Method::gptq : Method::rtn;
+      slice.fallback = factor.factor.fallback;
+      slice.damping = factor.factor.damping;
+      slice.weight_sum = factor.weight_sum;
+      slice.tokens = factor.tokens;
+    } else {
+      slice.method = Method::rtn;
+    }
+    solved.push_back(std::move(slice));
+  }
+}
+
+std::vector<SolvedSlice> solve_own(StageContext& context, const StagePlan& stage,
+                                   std::vector<WeightedSum>& sums) {
+  const int rank = context.comm.rank();
+  std::vector<std::size_t> mine;
+  bool split = false;
+  for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
+    if (stage.tasks[i].owner == rank || has_rows(stage.tasks[i], rank)) mine.push_back(i);
+    split = split || stage.tasks[i].split;
+  }
+  std::vector<TaskFactor> factors(stage.tasks.size());
+  std::vector<SolvedSlice> solved;
+  if (split) {  // fewer tasks than ranks: all at once, factors go where the rows are
+    factor_own(context, stage, mine, sums, factors);
+    share_factors(context, stage, factors);
+    solve_chunk(context, stage, mine, factors, solved);
+    return solved;
+  }
+  const auto step = static_cast<std::size_t>(thread_count());
+  for (std::size_t first = 0; first < mine.size(); first += step) {
+    const std::span chunk = std::span(mine).subspan(first, std::min(step, mine.size() - first));
+    factor_own(context, stage, chunk, sums, factors);
+    solve_chunk(context, stage, chunk, factors, solved);
+    for (const std::size_t task : chunk) factors[task].factor.u = {};
+  }
+  return solved;
+}
+
+std::vector<SolvedSlice> exchange_slices(StageContext& context,
+                                         std::span<const SolvedSlice> solved) {
+  const PhaseTimer timer(context.times, "exchange");
+  std::vector<SolvedSlice> all;
+  for (const std::vector<std::byte>& bytes : context.comm.all_gather(slices_to_bytes(solved)))
+    for (SolvedSlice& slice : slices_from_bytes(bytes)) all.push_back(std::move(slice));
+  std::sort(all.begin(), all.end(), [](const SolvedSlice& a, const SolvedSlice& b) {
+    return std::tie(a.task, a.matrix, a.first_row) < std::tie(b.task, b.matrix, b.first_row);
+  });
+  return all;
+}
+
+/// Sums over the sampled rows, in row order.
+void add_errors(std::span<const SolvedSlice> slices, MatrixStats& stats) {
+  double error = 0, error_rtn = 0, norm = 0;
+  for (const SolvedSlice& slice : slices)
+    for (std::size_t r = 0; r < slice.norm.size(); ++r) {
+      if ((slice.first_row + static_cast<std::int64_t>(r)) % kErrorRowStride != 0) continue;
+      error += slice.error[r];
+      error_rtn += slice.error_rtn[r];
+      norm += slice.norm[r];
+    }
+  if (norm > 0) {
+    stats.error = error / norm;
+    stats.error_rtn = error_rtn / norm;
+  }
+}
+
+QuantizedRecord make_record(const MatrixPlan& plan, const std::string& starved,
+                            std::span<SolvedSlice> slices, QuantizedMatrix& matrix) {
+  std::vector<QuantizedMatrix> parts;
+  for (SolvedSlice& slice : slices) parts.push_back(std::move(slice.rows));
+  matrix = parts.size() == 1 ? std::move(parts.front()) : stack_rows(parts);
+  AQ_CHECK(matrix.rows == plan.linear.rows, plan.linear.name);
+  const SolvedSlice& first = slices.front();
+  QuantizedRecord record;
+  record.row = {plan.linear.name, matrix.rows, matrix.columns, matrix.scheme, {}};
+  record.row.stats = {.layer = plan.linear.layer,
+                      .expert = plan.linear.expert,
+                      .method = first.method,
+                      .tokens = first.tokens,
+                      .weight_sum = first.weight_sum,
+                      .damping = first.damping,
+                      .fallback = std::string(fallback_name(first.fallback))};
+  if (plan.assignment.method == Method::gptq && starved != "none" &&
+      (first.fallback == Fallback::none || first.method == Method::rtn))
+    record.row.stats.fallback = starved;
+  add_errors(slices, record.row.stats);
+  return record;
+}
+
+}  // namespace
+
+std::vector<QuantizedRecord> quantize_stage(StageContext& context, const StagePlan& stage,
+                                            std::vector<TaskCalibration> calibrations) {
+  if (!stage.quantizes()) return {};
+  calibrations.resize(stage.tasks.size());
+  std::vector<WeightedSum> sums(stage.tasks.size());
+  if (stage.needs_hessian()) sums = reduce_sums(context, stage, calibrations);
+  std::vector<SolvedSlice> all = exchange_slices(context, solve_own(context, stage, sums));
+  std::vector<QuantizedRecord> records;
+  for (std::size_t begin = 0; begin < all.size();) {
+    std::size_t end = begin;
+    while (end < all.size() && all[end].task == all[begin].task &&
+           all[end].matrix == all[begin].matrix)
+      ++end;
+    const auto task = static_cast<std::size_t>(all[begin].task);
+    const MatrixPlan& plan =
+        stage.tasks[task].matrices[static_cast<std::size_t>(all[begin].matrix)];
+    QuantizedMatrix matrix;
+    records.push_back(make_record(plan, calibrations[task].starved,
+                                  std::span(all).subspan(begin, end - begin), matrix));
+    if (plan.writer() == context.comm.rank()) records.back().matrix = matrix;
+    context.weights.put(plan.linear.name, std::move(matrix));
+    begin = end;
+  }
+  return records;
+}
+
+}  // namespace aq

@@ -1,0 +1,41 @@
+#pragma once
+/// The weights of the forward pass: packed results where a matrix was quantized, else the
+/// checkpoint.
+
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "aq/formats/quantized_matrix.h"
+#include "aq/io/checkpoint.h"
+#include "aq/model/model.h"
+
+namespace aq {
+
+class Weights {
+ public:
+  Weights(const Checkpoint& checkpoint, const Model& model)
+      : checkpoint_(checkpoint), model_(model) {}
+
+  /// From now on `name` stands for this matrix.
+  void put(const std::string& name, QuantizedMatrix matrix);
+  /// Forgets all quantized matrices (their layer is done).
+  void clear() { quantized_.clear(); }
+
+  /// `[rows, columns]` as it is used: dequantized, or read from the checkpoint.
+  Matrix used(const LinearSpec& linear) const;
+  /// Rows of the original.
+  Matrix original_rows(const LinearSpec& linear, Index begin, Index count) const;
+  /// A one-dimensional tensor.
+  std::vector<float> vector(const std::string& tensor, Index size) const;
+  /// Embeddings of the tokens `[tokens, hidden]`; each row of the table is read once.
+  Matrix embeddings(std::span<const std::int32_t> tokens) const;
+
+ private:
+  const Checkpoint& checkpoint_;
+  const Model& model_;
+  std::map<std::string, QuantizedMatrix> quantized_;
+};
+
+}  // namespace aq

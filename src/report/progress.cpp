@@ -1,0 +1,63 @@
+#include "aq/report/progress.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "aq/core/text.h"
+
+namespace aq {
+namespace {
+
+constexpr Index kBarWidth = 24;
+
+}  // namespace
+
+Progress::Progress(Index steps, bool quiet)
+    : steps_(steps), quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1) {}
+
+double Progress::remaining(Index done) const {
+  if (done <= skipped_) return 0;
+  const double a_step = (watch_.seconds() - skipped_at_) / static_cast<double>(done - skipped_);
+  return a_step * static_cast<double>(steps_ - done);
+}
+
+void Progress::skip(Index done) {
+  skipped_ = done;
+  skipped_at_ = watch_.seconds();
+}
+
+void Progress::at(Index done, const std::string& what) {
+  done_ = done;
+  what_ = what;
+  if (!quiet_ && terminal_) draw();
+}
+
+void Progress::line(const std::string& text) {
+  if (quiet_) return;
+  if (terminal_) erase();
+  std::fprintf(stderr, "%s\n", text.c_str());
+  if (terminal_ && done_ < steps_) draw();
+}
+
+void Progress::finish() {
+  done_ = steps_;
+  if (!quiet_ && terminal_) erase();
+}
+
+void Progress::draw() const {
+  const Index filled = steps_ > 0 ? done_ * kBarWidth / steps_ : kBarWidth;
+  const double left = remaining(done_);
+  const std::string bar = std::string(static_cast<std::size_t>(filled), '#') +
+                          std::string(static_cast<std::size_t>(kBarWidth - filled), '.');
+  std::fprintf(stderr, "\r\033[K[%s] %s%s", bar.c_str(), what_.c_str(),
+               left > 0 ? str("  ", duration_text(left), " left").c_str() : "");
+  std::fflush(stderr);
+}
+
+void Progress::erase() const {
+  std::fprintf(stderr, "\r\033[K");
+  std::fflush(stderr);
+}
+
+}  // namespace aq

@@ -1,0 +1,155 @@
+#include "aq/report/summary.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "aq/core/text.h"
+
+namespace aq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Three significant digits, for people.
+std::string short_number(double value) {
+  std::ostringstream out;
+  out.precision(3);
+  out << value;
+  return out.str();
+}
+
+std::string counts_text(const std::map<std::string, Index>& counts) {
+  std::string text;
+  for (const auto& [name, count] : counts) text += str(text.empty() ? "" : ", ", name, " ", count);
+  return text.empty() ? "none" : text;
+}
+
+}  // namespace
+
+RunSummary summarize(const std::vector<LogRow>& rows) {
+  RunSummary summary;
+  double bits = 0, weights = 0;
+  Index with_error = 0;
+  std::set<std::pair<Index, Index>> starved;
+  for (const LogRow& row : rows) {
+    ++summary.matrices;
+    ++summary.by_method[std::string(method_name(row.stats.method))];
+    if (row.stats.fallback != "none") ++summary.fallbacks[row.stats.fallback];
+    if (row.stats.fallback.starts_with("starved"))
+      starved.emplace(row.stats.layer, row.stats.expert);
+    bits += static_cast<double>(stored_bits(row.scheme, row.rows, row.columns));
+    weights += static_cast<double>(row.rows * row.columns);
+    if (row.stats.error_rtn > 0) {
+      summary.error += row.stats.error;
+      summary.error_rtn += row.stats.error_rtn;
+      ++with_error;
+    }
+  }
+  summary.starved = static_cast<Index>(starved.size());
+  summary.mean_bits = weights > 0 ? bits / weights : 0;
+  if (with_error > 0) {
+    summary.error /= static_cast<double>(with_error);
+    summary.error_rtn /= static_cast<double>(with_error);
+  }
+  return summary;
+}
+
+Index fallback_count(const RunSummary& summary) {
+  Index count = 0;
+  for (const auto& [kind, number] : summary.fallbacks) count += number;
+  return count;
+}
+
+std::string quant_log_csv(const std::vector<LogRow>& rows) {
+  std::string text =
+      "name,layer,expert,method,format,symmetric,group_size,scale_dtype,rows,columns,bits,tokens,"
+      "weight_sum,damping,error,error_rtn,fallback\n";
+  for (const LogRow& row : rows) {
+    const MatrixStats& stats = row.stats;
+    const double bits = static_cast<double>(stored_bits(row.scheme, row.rows, row.columns)) /
+                        static_cast<double>(row.rows * row.columns);
+    text += str(row.name, ",", stats.layer, ",", stats.expert, ",", method_name(stats.method), ",",
+                format_name(row.scheme), ",", row.scheme.symmetric ? "true" : "false", ",",
+                row.scheme.group_size, ",", scale_type_name(row.scheme.scale_type), ",", row.rows,
+                ",", row.columns, ",", shortest(bits), ",", stats.tokens, ",");
+    text += str(shortest(stats.weight_sum), ",", shortest(stats.damping), ",",
+                shortest(stats.error), ",", shortest(stats.error_rtn), ",", stats.fallback, "\n");
+  }
+  return text;
+}
+
+std::string summary_text(const RunSummary& summary) {
+  std::string text;
+  const auto line = [&](std::string_view name, const std::string& value) {
+    text += str("  ", name, std::string(14 - name.size(), ' '), value, "\n");
+  };
+  line("matrices", str(summary.matrices, " quantized (", counts_text(summary.by_method), "), ",
+                       summary.untouched, " untouched"));
+  line("fallbacks", counts_text(summary.fallbacks));
+  line("starved", str(summary.starved, " experts"));
+  line("mean bits", fixed(summary.mean_bits, 3) + " a weight, scales included");
+  if (summary.error_rtn > 0)
+    line("error", str(short_number(summary.error), " of the output's energy, round to nearest ",
+                      short_number(summary.error_rtn), " (ratio ",
+                      fixed(summary.error / summary.error_rtn, 3), ")"));
+  std::string phases;
+  for (const auto& [phase, seconds] : summary.phase_seconds)
+    phases += str(phases.empty() ? "" : ", ", phase, " ", duration_text(seconds));
+  line("time", str(duration_text(summary.seconds), " (", phases, ")"));
+  std::string peaks;
+  for (const Index bytes : summary.peak_rss_bytes)
+    peaks += str(peaks.empty() ? "" : ", ", bytes_text(bytes));
+  line("peak memory", str(peaks, " by rank; planned ", bytes_text(summary.planned_bytes)));
+  return text;
+}
+
+std::string summary_json(const RunSummary& summary) {
+  return Json{{"matrices", summary.matrices},
+              {"untouched", summary.untouched},
+              {"by_method", summary.by_method},
+              {"fallbacks", summary.fallbacks},
+              {"starved", summary.starved},
+              {"mean_bits", summary.mean_bits},
+              {"error", summary.error},
+              {"error_rtn", summary.error_rtn},
+              {"total_seconds", summary.seconds},
+              {"seconds", summary.phase_seconds},
+              {"peak_rss_bytes", summary.peak_rss_bytes},
+              {"planned_bytes", summary.planned_bytes}}
+             .dump(1) +
+         "\n";
+}
+
+std::string metrics_line(const LayerMetrics& metrics, const std::vector<LogRow>& rows) {
+  const RunSummary summary = summarize(rows);
+  Json json{{"layer", metrics.layer},         {"resumed", metrics.resumed},
+            {"seconds", metrics.seconds},     {"matrices", summary.matrices},
+            {"by_method", summary.by_method}, {"fallbacks", summary.fallbacks},
+            {"starved", summary.starved},     {"mean_bits", summary.mean_bits},
+            {"error", summary.error},         {"error_rtn", summary.error_rtn}};
+  if (!metrics.expert_tokens.empty()) json["expert_tokens"] = metrics.expert_tokens;
+  return json.dump() + "\n";
+}
+
+std::string layer_text(const LayerMetrics& metrics, const std::vector<LogRow>& rows) {
+  const RunSummary summary = summarize(rows);
+  const std::string total = str(metrics.layers);
+  const std::string number = str(metrics.layer + 1);
+  std::string text =
+      str("layer ", std::string(total.size() - number.size(), ' '), number, "/", total);
+  if (metrics.resumed) text += "  from disk";
+  text += str("  ", counts_text(summary.by_method));
+  if (summary.error_rtn > 0)
+    text += str("  error ", short_number(summary.error), " (rtn ", short_number(summary.error_rtn),
+                ")");
+  if (!metrics.expert_tokens.empty()) {
+    const auto [least, most] =
+        std::minmax_element(metrics.expert_tokens.begin(), metrics.expert_tokens.end());
+    text += str("  tokens/expert ", *least, "..", *most);
+  }
+  if (!summary.fallbacks.empty()) text += str("  fallbacks: ", counts_text(summary.fallbacks));
+  return text + str("  ", duration_text(metrics.seconds));
+}
+
+}  // namespace aq
