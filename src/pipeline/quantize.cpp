@@ -169,6 +169,7 @@ struct Run {
   /// The final rank writes model.h5 and the log.
   void merge() {
     const PhaseTimer timer(times, "merge");
+    comm.barrier();  // the first rank has written the manifest
     if (comm.is_last()) {
       if (!std::filesystem::exists(state.directory().model())) merge_shards(state.directory());
       write_text_file(state.directory().log(), quant_log_csv(log));

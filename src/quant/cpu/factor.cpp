@@ -86,14 +86,17 @@ void store_strips(const float* parts, Index lanes, Factor& factor) {
   factor.u.resize(static_cast<std::size_t>(strips_size(n)));
   parallel_for(ceil_div(n, kPanel), [&](Index s) {
     float* strip = factor.u.data() + strip_offset(s);
-    const Index rows = std::min(n, (s + 1) * kPanel);
     const Index columns = std::min<Index>(kPanel, n - s * kPanel);
-    for (Index i = 0; i < rows; ++i) {
-      const Index r = n - 1 - i;
-      const float* from = parts + part_offset(r / lanes, lanes) + r % lanes;
-      const Index first = std::max<Index>(0, i - s * kPanel);
-      for (Index c = first; c < columns; ++c) {
-        strip[i * kPanel + c] = from[(n - 1 - s * kPanel - c) * lanes];
+    const Index first_row = n - s * kPanel - columns;  // of L: rows from there on are in the strip
+    for (Index part = first_row / lanes; part * lanes < n; ++part) {
+      const float* from = parts + part_offset(part, lanes) - part * lanes;
+      const Index end = std::min(n, (part + 1) * lanes);
+      for (Index c = 0; c < columns; ++c) {
+        const Index column = n - 1 - s * kPanel - c;
+        float* to = strip + (n - 1) * kPanel + c;
+        for (Index r = std::max(part * lanes, column); r < end; ++r) {
+          to[-r * kPanel] = from[column * lanes + r];
+        }
       }
     }
   });

@@ -64,7 +64,10 @@ AQ_INLINE float* lanes(Rows& x) {
 }
 
 /// Columns (k) that are multiplied before the next strip: they stay in the second-level cache.
-constexpr Index kDepth = 256;
+#ifndef KD
+#define KD 256
+#endif
+constexpr Index kDepth = KD;
 
 constexpr Index least(Index a, Index b) {
   return a < b ? a : b;
