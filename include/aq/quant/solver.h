@@ -67,8 +67,8 @@ struct SolveTask {
   /// ‖wU‖². The last two only on rows with (first_row + r) % kErrorRowStride == 0, else 0.
   std::vector<double> error = {}, error_rtn = {}, norm = {};
 };
-/// Round-to-nearest errors and norms cost as much as the solution: taken on every 8th row.
-inline constexpr Index kErrorRowStride = 8;
+/// Round-to-nearest errors and norms cost as much as the solution: taken on every 16th row.
+inline constexpr Index kErrorRowStride = 16;
 
 /// Grid of a per-tensor scheme for the whole matrix.
 Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight);

@@ -30,11 +30,14 @@ void form_factor_sums(float* parts, Index n, Index block, Index first, int count
   }
   const Index end = least(n, block + kFactorBlock);
   for (Index k = 0; k < block; k += kDepth) {
+    const Index k_end = least(block, k + kDepth);
     for (Index c = block; c < end; c += kPanel) {
       const float* row = factor_row(parts, c);
-      for (int p = 0; p < count; ++p) {
-        accumulate<kLanes>(factor_part(parts, first + p), row, k, least(block, k + kDepth),
-                           sums.of[p] + (c - block));
+      const float* ahead = factor_row(parts, least(c + kPanel, end - 1)) + k * kLanes;
+      Rows* sum = sums.of[0] + (c - block);
+      accumulate<kLanes>(factor_part(parts, first), row, k, k_end, sum, ahead);
+      for (int p = 1; p < count; ++p) {
+        accumulate<kLanes>(factor_part(parts, first + p), row, k, k_end, sums.of[p] + (c - block));
       }
     }
   }

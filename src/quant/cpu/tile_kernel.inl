@@ -126,11 +126,16 @@ void form_block_sums(Tile& tile, Index begin, Index end) {
     for (Index i = 0; i < count * kPanel; ++i) tile.parts[p].sums[i] = Rows{};
   }
   for (Index k = 0; k < begin; k += kDepth) {
+    const Index k_end = least(begin, k + kDepth);
     for (Index s = 0; s < count; ++s) {
       const float* u = strip(job, first + s);
-      for (int p = 0; p < tile.count; ++p) {
-        Part& part = tile.parts[p];
-        accumulate<kPanel>(part.tile, u, k, least(begin, k + kDepth), part.sums + s * kPanel);
+      const float* ahead = s + 1 < count ? strip(job, first + s + 1) + k * kPanel
+                                         : strip(job, first) + k_end * kPanel;
+      Part& part = tile.parts[0];
+      accumulate<kPanel>(part.tile, u, k, k_end, part.sums + s * kPanel, ahead);
+      for (int p = 1; p < tile.count; ++p) {
+        Part& other = tile.parts[p];
+        accumulate<kPanel>(other.tile, u, k, k_end, other.sums + s * kPanel);
       }
     }
   }

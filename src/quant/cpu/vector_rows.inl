@@ -64,10 +64,7 @@ AQ_INLINE float* lanes(Rows& x) {
 }
 
 /// Columns (k) that are multiplied before the next strip: they stay in the second-level cache.
-#ifndef KD
-#define KD 256
-#endif
-constexpr Index kDepth = KD;
+constexpr Index kDepth = 256;
 
 constexpr Index least(Index a, Index b) {
   return a < b ? a : b;
@@ -77,8 +74,10 @@ constexpr Index least(Index a, Index b) {
 /// Every element is one chain of multiply-adds in order of k, whatever the calls it is cut into.
 /// @param tile  `[columns]` of Rows
 /// @param u  scalars: kPanel for each k, `stride` floats apart
+/// @param ahead  scalars of the next product, brought into the cache meanwhile; or null
 template <int stride>
-AQ_INLINE void accumulate(const Rows* tile, const float* u, Index begin, Index end, Rows* sum) {
+AQ_INLINE void accumulate(const Rows* tile, const float* u, Index begin, Index end, Rows* sum,
+                          const float* ahead = nullptr) {
 #pragma GCC unroll 2
   for (int first = 0; first < kPanel; first += kColumnsAtOnce) {
     Rows part[kColumnsAtOnce];
@@ -87,6 +86,7 @@ AQ_INLINE void accumulate(const Rows* tile, const float* u, Index begin, Index e
     for (Index k = begin; k < end; ++k) {
       const Rows row = tile[k];
       const float* factor = u + k * stride + first;
+      if (ahead != nullptr && first == 0) __builtin_prefetch(ahead + (k - begin) * stride);
 #pragma GCC unroll 8
       for (int c = 0; c < kColumnsAtOnce; ++c) part[c] = part[c] + row * factor[c];
     }
