@@ -3,6 +3,7 @@
 /// cannot on a machine with other work.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -41,17 +42,27 @@ struct Timing {
   double processor = std::numeric_limits<double>::infinity();  ///< seconds of all threads
 };
 
+/// Processor time of the calling thread.
+double thread_seconds() {
+  timespec time = {};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
 Timing measure(const Case& c, int threads) {
   aq::set_thread_count(threads);
   Timing best;
   for (int repetition = 0; repetition < 7; ++repetition) {
     if (c.reset) c.reset();
+    std::atomic<double> processor = 0;
     const aq::Stopwatch watch;
-    const std::clock_t start = std::clock();
-    aq::parallel_for(c.blocks, c.body);
+    aq::parallel_for(c.blocks, [&](Index block) {
+      const double start = thread_seconds();
+      c.body(block);
+      processor += thread_seconds() - start;
+    });
     best.seconds = std::min(best.seconds, watch.seconds());
-    best.processor =
-        std::min(best.processor, static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
+    best.processor = std::min(best.processor, processor.load());
   }
   return best;
 }
