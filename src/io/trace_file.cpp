@@ -9,12 +9,11 @@ void write_trace_file(const std::filesystem::path& path, const TraceData& trace)
   PosixFile::create(partial_path(path));  // a plain reason when it cannot be made
   try {
     hdf5::Object file = hdf5::create_file(partial_path(path));
-    const Index tokens = trace.windows * trace.window;
     const auto layers = static_cast<Index>(trace.moe_layers.size());
     hdf5::write_dataset(file, "logits", hdf5::Type::f32,
                         {trace.windows, trace.window, trace.vocabulary}, trace.logits.data());
     if (layers > 0) {
-      const std::vector<Index> shape{layers, tokens, trace.top_k};
+      const std::vector<Index> shape{layers, trace.tokens, trace.top_k};
       hdf5::write_dataset(file, "router_index", hdf5::Type::i32, shape, trace.router_index.data());
       hdf5::write_dataset(file, "router_weight", hdf5::Type::f32, shape,
                           trace.router_weight.data());

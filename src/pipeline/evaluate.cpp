@@ -206,15 +206,7 @@ EvaluateResult evaluate_model(const EvaluateOptions& options, Communicator& comm
     total += sums[i];
     result.predictions += windows.length[i] - 1;
   }
-  if (trace.wanted) {
-    const Index length = windows.length.front();
-    for (const Index other : windows.length)
-      if (other != length)
-        throw Error(ErrorKind::usage, "evaluate", "--trace",
-                    str("windows of ", length, " and of ", other, " tokens cannot be stacked"),
-                    "choose a --window that divides the rows, or --max-windows");
-    write_trace(options.trace, trace, evaluation.model(), windows.count(), length, comm);
-  }
+  if (trace.wanted) write_trace(options.trace, trace, evaluation.model(), windows.length, comm);
   result.windows = windows.count();
   result.mean_nll = total / static_cast<double>(result.predictions);
   result.perplexity = std::exp(result.mean_nll);

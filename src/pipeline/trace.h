@@ -15,8 +15,9 @@ struct Trace {
   std::vector<std::int32_t> moe_layers;
 };
 
-/// Brings the shares of all ranks to the first one, which writes the file. Collective.
+/// Brings the shares of all ranks to the first one, which writes the file. `lengths` are the tokens
+/// of each window. Collective.
 void write_trace(const std::filesystem::path& path, const Trace& trace, const Model& model,
-                 Index windows, Index window, Communicator& comm);
+                 const std::vector<Index>& lengths, Communicator& comm);
 
 }  // namespace aq

@@ -12,7 +12,7 @@ namespace aq {
 struct TraceData {
   Index windows = 0, window = 0, vocabulary = 0, top_k = 0;
   std::vector<float> logits;               ///< [windows, window, vocabulary]
-  std::vector<std::int32_t> router_index;  ///< [moe layers, windows * window, top_k]
+  std::vector<std::int32_t> router_index;  ///< [moe layers, tokens, top_k], by falling weight
   std::vector<float> router_weight;        ///< the same shape
   std::vector<std::int32_t> moe_layers;    ///< layer numbers
 };

@@ -1,0 +1,86 @@
+"""Runs the program as a user does. AQ_DIST names it, AQ_SOURCE is the root of the source tree."""
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+PROGRAM = os.environ.get("AQ_DIST", "build/release/bin/aq-dist")
+SOURCE = Path(os.environ.get("AQ_SOURCE", Path(__file__).resolve().parents[2]))
+EXAMPLE = SOURCE / "examples" / "olmoe-tiny"
+CALIBRATION = SOURCE / "examples" / "calibration.h5"
+EVALUATION = SOURCE / "examples" / "evaluation.h5"
+FIXTURES = SOURCE / "tests" / "golden" / "models"
+RECIPE = SOURCE / "configs" / "gptq_example.json"
+MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
+MPI_ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+}
+
+
+def command(*arguments, ranks=0, threads=1):
+    """The command line; ranks=0: without mpirun."""
+    launcher = MPIRUN + ["-n", str(ranks)] if ranks else []
+    line = launcher + [PROGRAM] + [str(argument) for argument in arguments]
+    return line + (["--threads", str(threads)] if threads else [])
+
+
+def environment(extra=None):
+    return {**os.environ, **MPI_ENVIRONMENT, **(extra or {})}
+
+
+def run(*arguments, ranks=0, threads=1, env=None, timeout=300):
+    """Runs to the end; the result has returncode, stdout and stderr."""
+    return subprocess.run(command(*arguments, ranks=ranks, threads=threads), env=environment(env),
+                          capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def start(*arguments, ranks=0, threads=1):
+    """Starts in the background, in a process group of its own."""
+    return subprocess.Popen(command(*arguments, ranks=ranks, threads=threads), env=environment(),
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            start_new_session=True)
+
+
+def quantize_arguments(save, model=EXAMPLE, recipe=RECIPE, calibration=CALIBRATION, samples=16,
+                       length=64):
+    arguments = ["quantize", "--model", model, "--config", recipe, "--calib", calibration, "--save", save]
+    if samples:
+        arguments += ["--nsamples", samples]
+    if length:
+        arguments += ["--seqlen", length]
+    return arguments
+
+
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def results(run_directory):
+    """What must not depend on ranks, threads, time or host."""
+    return digest(Path(run_directory) / "model.h5"), digest(Path(run_directory) / "quant_log.csv")
+
+
+class ProgramTest(unittest.TestCase):
+    """A test case with a directory of its own."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="aq-dist-test-")
+        self.addCleanup(folder.cleanup)
+        self.directory = Path(folder.name)
+
+    def succeed(self, *arguments, **keywords):
+        done = run(*arguments, **keywords)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done
+
+    def write_recipe(self, name="recipe.json", default=None, overrides=(), gptq=None):
+        path = self.directory / name
+        path.write_text(json.dumps({"default": default or {"wq": "int4", "group_size": 32},
+                                    "overrides": list(overrides), "gptq": gptq or {}}))
+        return path

@@ -1,0 +1,149 @@
+"""Wrong command lines and damaged input: one clear error, the right exit code, nothing written."""
+
+import json
+import os
+import shutil
+import unittest
+
+import h5py
+import numpy as np
+
+from program import CALIBRATION, EVALUATION, EXAMPLE, ProgramTest, quantize_arguments, run
+
+
+class Errors(ProgramTest):
+    def refuse(self, code, words, *arguments, ranks=0):
+        done = run(*arguments, ranks=ranks, threads=1 if arguments and arguments[0] in COMMANDS else 0)
+        self.assertEqual(done.returncode, code, f"{arguments}: {done.stdout}{done.stderr}")
+        for word in words:
+            self.assertIn(word, done.stderr)
+        return done
+
+    def copy_model(self):
+        model = self.directory / "model"
+        shutil.copytree(EXAMPLE, model)
+        return model
+
+    def change_config(self, model, **changes):
+        path = model / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    def write_tokens(self, tokens, name="tokens"):
+        path = self.directory / "tokens.h5"
+        with h5py.File(path, "w") as file:
+            file[name] = tokens
+        return path
+
+    def test_command_line(self):
+        save = self.directory / "run"
+        self.refuse(2, ["subcommand"])
+        self.refuse(2, ["--model"], "quantize")
+        self.refuse(2, ["--treads"], *quantize_arguments(save), "--treads", "3")
+        self.refuse(2, ["--memory", "lots"], *quantize_arguments(save), "--memory", "lots")
+        self.refuse(2, ["--resume"], *quantize_arguments(save), "--resume", "maybe")
+        self.refuse(2, ["--lanes", "power of two"], *quantize_arguments(save), "--lanes", 3)
+        self.refuse(2, ["--window"], "eval", "--model", EXAMPLE, "--tokens", EVALUATION, "--window", 1)
+        self.refuse(4, ["--memory", "needs"], *quantize_arguments(save), "--memory", "10K")
+        self.assertFalse(save.exists())
+
+    def test_recipes(self):
+        recipe = self.directory / "recipe.json"
+        for text, words in (('{"default": {"wq": "int9"}}', ["int9", "wq"]),
+                            ('{"default": {"wq": "int4",}}', ["recipe.json"]),
+                            ('{"defualt": {}}', ["defualt", "default"]),
+                            ('{"default": {"wq": "int4", "wq": "int3"}}', ["wq", "twice"]),
+                            ('{"default": {"wq": "int4"}, "gptq": {"dampening": 1}}', ["dampening", "damping"])):
+            recipe.write_text(text)
+            self.refuse(2, words, *quantize_arguments(self.directory / "run", recipe=recipe))
+        self.refuse(2, ["missing.json"], *quantize_arguments(self.directory / "run", recipe="missing.json"))
+        recipe.write_text('{"default": {"wq": "int4"}, "overrides": [{"pattern": "*.w1", "wq": "int3"}]}')
+        self.refuse(2, ["*.w1"], *quantize_arguments(self.directory / "run", recipe=recipe), "--strict")
+
+    def test_models(self):
+        def arguments(model):
+            return ["eval", "--model", model, "--tokens", EVALUATION]
+
+        self.refuse(3, ["allenai/OLMoE-1B-7B-0924", "download"], *arguments("allenai/OLMoE-1B-7B-0924"))
+        model = self.copy_model()
+        self.change_config(model, num_experts=17)
+        self.refuse(3, ["config.json", "model.layers.0.mlp.gate.weight", "17"], *arguments(model))
+        self.change_config(model, num_experts=16, model_type="gpt2")
+        self.refuse(3, ["config.json", "model_type", "gpt2", "olmoe"], *arguments(model))
+        self.change_config(model, model_type="olmoe", num_hidden_layers=5)
+        self.refuse(3, ["model.layers.4"], *arguments(model))
+        self.change_config(model, num_hidden_layers=4)
+        weights = model / "model.safetensors"
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[:-5])
+        self.refuse(3, ["model.safetensors"], *arguments(model))
+        weights.write_bytes(whole[:20])
+        self.refuse(3, ["model.safetensors"], *arguments(model))
+        size = int.from_bytes(whole[:8], "little")
+        at = 8 + size + 2 * 100000
+        weights.write_bytes(whole[:at] + b"\xc0\x7f" + whole[at + 2:])  # a NaN
+        self.refuse(3, ["model.safetensors", "model."], *quantize_arguments(self.directory / "run", model=model))
+
+    def test_tokens(self):
+        def arguments(tokens):
+            return quantize_arguments(self.directory / "run", calibration=tokens, samples=0, length=0)
+
+        self.refuse(3, ["tokens.h5", "'tokens'"], *arguments(self.write_tokens(np.ones((4, 8), np.int32), "ids")))
+        self.refuse(3, ["tokens.h5"], *arguments(self.write_tokens(np.ones(8, np.int32))))
+        self.refuse(3, ["tokens.h5"], *arguments(self.write_tokens(np.ones((4, 8), np.float32))))
+        self.refuse(3, ["tokens.h5", "512"], *arguments(self.write_tokens(np.full((4, 8), 512, np.int32))), ranks=2)
+        self.refuse(3, ["tokens.h5", "-1"], *arguments(self.write_tokens(np.full((4, 8), -1, np.int32))))
+        self.refuse(3, ["tokens.h5", "600"], *arguments(self.write_tokens(np.ones((4, 600), np.int32))))
+        self.refuse(3, ["--nsamples 1000"], *quantize_arguments(self.directory / "run", samples=1000))
+        (self.directory / "text.h5").write_text("no HDF5")
+        self.refuse(3, ["text.h5"], *arguments(self.directory / "text.h5"))
+
+    def test_run_directories(self):
+        self.refuse(3, ["status.json"], "status", self.directory)
+        self.refuse(3, ["manifest.json"], "merge", self.directory)
+        self.refuse(3, ["model.h5"], "eval", "--model", EXAMPLE, "--tokens", EVALUATION, "--quantized",
+                    self.directory)
+        (self.directory / "file").write_text("")
+        self.refuse(3, ["file"], *quantize_arguments(self.directory / "file"))
+        damaged = self.directory / "damaged"
+        damaged.mkdir()
+        (damaged / "manifest.json").write_text("{")
+        self.refuse(3, ["manifest.json"], *quantize_arguments(damaged))
+
+    @unittest.skipIf(os.geteuid() == 0, "root may write everywhere")
+    def test_permission(self):
+        self.directory.chmod(0o500)
+        self.refuse(3, [str(self.directory)], *quantize_arguments(self.directory / "run"))
+        self.directory.chmod(0o700)
+
+
+class Inspect(ProgramTest):
+    def test_checkpoint_recipe_and_tokens(self):
+        recipe = self.write_recipe(overrides=[{"pattern": "*.down_proj", "wq": "int3"}])
+        figures = self.directory / "inspect.json"
+        done = self.succeed("inspect", EXAMPLE, "--recipe", recipe, "--tokens", CALIBRATION, "--json",
+                            figures, ranks=2)
+        for words in ("olmoe", "16, top-4", "gptq int4 g32", "gptq int3 g128", "untouched", "tokens per expert"):
+            self.assertIn(words, done.stdout)
+        self.assertEqual(done.stdout.count("architecture"), 1)
+        counts = json.loads(figures.read_text())["expert_tokens"]
+        self.assertEqual([sum(layer) for layer in counts], [128 * 256 * 4] * 4)
+
+    def test_token_and_matrix_files(self):
+        self.assertIn("128 sequences of 256", self.succeed("inspect", CALIBRATION).stdout)
+        save = self.directory / "run"
+        self.succeed(*quantize_arguments(save))
+        self.assertIn("208: 208 int4 g32", self.succeed("inspect", save / "model.h5").stdout)
+        self.assertIn("done, layer 4 of 4", self.succeed("inspect", save).stdout)
+
+    def test_doctor_warns_of_a_slow_kernel(self):
+        fitting = self.succeed("doctor")
+        self.assertIn("BLAS kernel", fitting.stdout)
+        slow = self.succeed("doctor", env={"OPENBLAS_CORETYPE": "PRESCOTT"})
+        if "Prescott" in slow.stdout and " avx2 " in open("/proc/cpuinfo", encoding="ascii").read():
+            self.assertIn("OPENBLAS_CORETYPE", slow.stdout)
+
+
+COMMANDS = ("quantize", "eval", "merge", "status", "inspect", "doctor")
+
+if __name__ == "__main__":
+    unittest.main()

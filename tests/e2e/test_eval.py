@@ -1,0 +1,72 @@
+"""The forward pass against transformers: logits, router choices and weights, NLL."""
+
+import json
+import unittest
+
+import h5py
+import numpy as np
+
+from program import EVALUATION, EXAMPLE, FIXTURES, ProgramTest
+
+# Mean NLL of the example by transformers in float32 (tools/make_example.py prints it).
+EXAMPLE_NLL = 0.980370
+
+
+class Golden(ProgramTest):
+    def compare(self, name, ranks):
+        trace_path = self.directory / "trace.h5"
+        figures = self.directory / "eval.json"
+        self.succeed("eval", "--model", FIXTURES / name, "--tokens", FIXTURES / name / "golden.h5",
+                     "--trace", trace_path, "--json", figures, ranks=ranks)
+        with h5py.File(FIXTURES / name / "golden.h5") as golden, h5py.File(trace_path) as trace:
+            expected = golden["logits"][:]
+            got = trace["logits"][:]
+            padded = np.zeros_like(expected)
+            padded[:, :got.shape[1]] = got
+            self.assertLess(np.abs(padded - expected).max() / np.abs(expected).max(), 1e-4)
+            self.assertAlmostEqual(json.loads(figures.read_text())["mean_nll"],
+                                   float(golden.attrs["mean_nll"]), delta=1e-5)
+            if "router_index" not in golden:
+                return
+            self.assertEqual(list(trace.attrs["moe_layers"]), list(golden.attrs["moe_layers"]))
+            clear = golden["router_gap"][:] >= 1e-5  # elsewhere the reference itself may flip
+            same = (trace["router_index"][:] == golden["router_index"][:]).all(axis=2)
+            self.assertTrue(same[clear].all())
+            np.testing.assert_allclose(trace["router_weight"][:][clear],
+                                       golden["router_weight"][:][clear], rtol=1e-4)
+
+
+def add_fixture_tests():
+    for fixture in sorted(path.name for path in FIXTURES.iterdir() if path.is_dir()):
+        for ranks in (0, 3):
+            def test(self, fixture=fixture, ranks=ranks):
+                self.compare(fixture, ranks)
+            setattr(Golden, f"test_{fixture}_ranks_{ranks or 1}", test)
+
+
+add_fixture_tests()
+
+
+class Example(ProgramTest):
+    def nll(self, *arguments, **keywords):
+        figures = self.directory / "eval.json"
+        self.succeed("eval", "--model", EXAMPLE, "--tokens", EVALUATION, "--json", figures,
+                     *arguments, **keywords)
+        return json.loads(figures.read_text())
+
+    def test_nll_is_that_of_transformers_on_any_ranks(self):
+        alone = self.nll()
+        self.assertAlmostEqual(alone["mean_nll"], EXAMPLE_NLL, delta=1e-5)
+        self.assertEqual(alone["predictions"], 64 * 255)
+        self.assertEqual(self.nll(ranks=3)["mean_nll"], alone["mean_nll"])
+        self.assertEqual(self.nll(threads=2)["mean_nll"], alone["mean_nll"])
+
+    def test_windows_cut_rows_and_score_tails(self):
+        figures = self.nll("--window", 100)
+        self.assertEqual(figures["windows"], 64 * 3)
+        self.assertEqual(figures["predictions"], 64 * (99 + 99 + 55))
+        self.assertEqual(self.nll("--window", 100, "--max-windows", 5)["windows"], 5)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,173 @@
+"""Whole runs: the same bytes on any ranks and threads, and files that others can read."""
+
+import csv
+import json
+import unittest
+
+import h5py
+import numpy as np
+
+from program import EVALUATION, EXAMPLE, FIXTURES, ProgramTest, quantize_arguments, results, run
+
+
+def unpack(words, bits, columns):
+    """Dense little-endian bit stream per row, least significant bit first -> [rows, columns]."""
+    stream = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little")
+    codes = stream[:, :columns * bits].reshape(len(words), columns, bits)
+    return (codes * (1 << np.arange(bits))).sum(axis=2)
+
+
+def dequantize(group):
+    """The values of one stored matrix, with numpy alone."""
+    scheme = json.loads(group.attrs["scheme"])
+    rows, columns = group.attrs["shape"]
+    bits = int(scheme["format"][3:])
+    scales = group["scales"][:]
+    if group["scales"].attrs.get("encoding") in ("bf16", b"bf16"):
+        scales = (scales.astype(np.uint32) << 16).view(np.float32)
+    groups = scales.shape[1]
+    size = scheme["group_size"] if scheme["group_size"] > 0 else columns
+    of_column = np.minimum(np.arange(columns) // size, groups - 1)
+    zeros = group["zeros"][:].astype(np.float32) if "zeros" in group else 2.0 ** (bits - 1)
+    if "zeros" in group:
+        zeros = zeros[:, of_column]
+    return (unpack(group["codes"][:], bits, columns) - zeros) * scales.astype(np.float32)[:, of_column]
+
+
+class SameBytes(ProgramTest):
+    def check(self, configurations, **keywords):
+        """Each configuration is (ranks, threads, further arguments)."""
+        found = {}
+        for ranks, threads, further in configurations:
+            save = self.directory / f"run-{len(found)}"
+            self.succeed(*quantize_arguments(save, **keywords), *further, ranks=ranks,
+                         threads=threads, env=getattr(self, "env", None))
+            found[ranks, threads, *further] = results(save)
+        self.assertEqual(len(set(found.values())), 1, found)
+
+    def test_ranks_and_threads(self):
+        self.check([(0, 1, ()), (0, 2, ()), (1, 1, ()), (2, 2, ()), (3, 1, ()), (4, 1, ())])
+
+    def test_ranks_and_threads_on_the_haswell_kernel(self):
+        self.env = {"OPENBLAS_CORETYPE": "HASWELL"}
+        self.check([(0, 1, ()), (0, 2, ()), (2, 1, ()), (3, 2, ()), (4, 1, ())])
+
+    def test_five_ranks_with_four_sequences(self):
+        self.check([(0, 1, ()), (5, 1, ())], samples=4)
+
+    def test_waves_under_a_memory_limit(self):
+        self.check([(0, 1, ()), (0, 1, ("--memory", "3500K")), (2, 1, ("--memory", "3M"))])
+
+    def test_dense_model_and_sequences_of_different_lengths(self):
+        for model in ("llama", "mixtral"):
+            self.check([(0, 1, ()), (2, 1, ()), (3, 2, ())], model=FIXTURES / model,
+                       calibration=FIXTURES / model / "golden.h5", samples=0, length=0)
+
+    def test_starved_experts_asymmetric_and_named_router_and_head(self):
+        recipe = self.write_recipe(
+            default={"wq": "int3", "group_size": 48, "symmetric": False, "scale_dtype": "fp16"},
+            overrides=[{"pattern": "*.mlp.gate", "wq": "int8", "group_size": -1},
+                       {"pattern": "lm_head", "wq": "int8", "group_size": "tensor", "method": "rtn"},
+                       {"pattern": "*.o_proj", "skip": True}],
+            gptq={"min_tokens": 300})
+        self.check([(0, 1, ()), (3, 1, ())], recipe=recipe)
+
+
+class Content(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        self.save = self.directory / "run"
+
+    def quantize(self, *further, **keywords):
+        figures = self.directory / "quantize.json"
+        done = self.succeed(*quantize_arguments(self.save, **keywords), "--json", figures, *further,
+                            ranks=2)
+        return json.loads(figures.read_text()), done
+
+    def test_files_and_figures(self):
+        figures, done = self.quantize()
+        self.assertEqual(figures["matrices"], 4 * (4 + 16 * 3))
+        self.assertEqual(figures["by_method"], {"gptq": 208})
+        self.assertAlmostEqual(figures["mean_bits"], 4.5)
+        self.assertEqual(len(figures["peak_rss_bytes"]), 2)
+        self.assertLess(figures["error"], figures["error_rtn"])
+        for name in ("manifest.json", "quant_log.csv", "metrics.jsonl", "status.json", "model.h5"):
+            self.assertTrue((self.save / name).is_file(), name)
+        self.assertEqual(list((self.save / "shards").glob("*.partial")), [])
+        rows = list(csv.DictReader((self.save / "quant_log.csv").open()))
+        self.assertEqual(len(rows), 208)
+        self.assertTrue(all(float(row["error"]) < float(row["error_rtn"]) for row in rows
+                            if row["method"] == "gptq" and int(row["tokens"]) > 200))
+        lines = [json.loads(line) for line in (self.save / "metrics.jsonl").open()]
+        self.assertEqual([line["layer"] for line in lines], [0, 1, 2, 3])
+        self.assertEqual(sum(lines[0]["expert_tokens"]), 16 * 64 * 4)
+        self.assertIn("layer 4/4", done.stderr)
+
+    def test_stored_matrices_are_near_the_original(self):
+        self.quantize()
+        with h5py.File(self.save / "model.h5") as file:
+            names = list(file["matrices"])
+            self.assertEqual(names[0], "model.layers.0.self_attn.q_proj")
+            original = read_safetensors(EXAMPLE / "model.safetensors")
+            for name in names[::17]:
+                stored, source = dequantize(file["matrices"][name]), original[name + ".weight"]
+                self.assertEqual(stored.shape, source.shape)
+                relative = np.linalg.norm(stored - source) / np.linalg.norm(source)
+                self.assertTrue(0.01 < relative < 0.25, f"{name}: {relative}")
+
+    def test_merge_alone_gives_the_same_bytes(self):
+        self.quantize()
+        before = results(self.save)
+        (self.save / "model.h5").unlink()
+        (self.save / "quant_log.csv").unlink()
+        self.succeed("merge", self.save)
+        self.assertEqual(results(self.save), before)
+
+    def test_short_groups_are_quantized_and_shown(self):
+        self.quantize(model=FIXTURES / "mixtral", calibration=FIXTURES / "mixtral" / "golden.h5",
+                      samples=0, length=0)  # width 40 in groups of 32
+        with h5py.File(self.save / "model.h5") as file:
+            down = file["matrices"]["model.layers.0.block_sparse_moe.experts.0.w2"]
+            self.assertEqual(down["scales"].shape, (48, 2))
+
+    def test_starved_experts(self):
+        for policy, method in (("rtn", "rtn"), ("all_tokens", "gptq")):
+            figures, _ = self.quantize("--min-tokens", 200, "--starved", policy, "--resume", "never")
+            self.assertGreater(figures["starved"], 0)
+            self.assertEqual(figures["fallbacks"], {f"starved_{policy}": 3 * figures["starved"]})
+            for row in csv.DictReader((self.save / "quant_log.csv").open()):
+                if row["fallback"] != "none":
+                    self.assertEqual(row["method"], method)
+                    self.assertEqual(int(row["tokens"]), 0 if policy == "rtn" else 16 * 64)
+        done = run(*quantize_arguments(self.save), "--min-tokens", 200, "--resume", "never",
+                   "--max-fallbacks", 0)
+        self.assertEqual(done.returncode, 4, done.stderr)
+
+    def test_quantization_costs_less_with_gptq_than_with_rounding(self):
+        nll = {}
+        for method in ("gptq", "rtn"):
+            recipe = self.write_recipe(default={"wq": "int3", "group_size": 32, "method": method})
+            self.quantize("--resume", "never", recipe=recipe, samples=32, length=256)
+            figures = self.directory / "eval.json"
+            self.succeed("eval", "--model", EXAMPLE, "--quantized", self.save, "--tokens",
+                         EVALUATION, "--json", figures, ranks=2)
+            nll[method] = json.loads(figures.read_text())["mean_nll"]
+        self.assertLess(nll["gptq"] - 0.980370, 0.7 * (nll["rtn"] - 0.980370))
+
+
+def read_safetensors(path):
+    """Tensors of a bf16 file as float32."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    tensors = {}
+    for name, entry in json.loads(data[8:8 + size]).items():
+        if name == "__metadata__":
+            continue
+        begin, end = (8 + size + offset for offset in entry["data_offsets"])
+        bits = np.frombuffer(data[begin:end], np.uint16).astype(np.uint32) << 16
+        tensors[name] = bits.view(np.float32).reshape(entry["shape"])
+    return tensors
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,128 @@
+"""Killed and stopped runs: they end soon, say so, and go on to the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+from program import ProgramTest, quantize_arguments, results, run, start
+
+
+class Resume(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        self.save = self.directory / "run"
+        self.arguments = quantize_arguments(self.save, samples=64, length=256)
+        whole = self.directory / "whole"
+        self.succeed(*quantize_arguments(whole, samples=64, length=256), ranks=2)
+        self.expected = results(whole)
+
+    def wait_for_layer(self, process, layer=1):
+        """Until so many layers are complete."""
+        for _ in range(3000):
+            try:
+                if len(json.loads((self.save / "manifest.json").read_text())["complete"]) >= layer:
+                    return
+            except (OSError, ValueError):
+                pass
+            self.assertIsNone(process.poll(), "the run ended before it could be stopped")
+            time.sleep(0.01)
+        self.fail("no layer was completed")
+
+    def children(self, process):
+        text = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True,
+                              text=True, check=False).stdout
+        return [int(pid) for pid in text.split()]
+
+    def finish(self, ranks):
+        done = self.succeed(*self.arguments, "--resume", "require", ranks=ranks)
+        self.assertIn("from disk", done.stderr)
+        self.assertEqual(results(self.save), self.expected)
+        status = run("status", self.save, threads=0)
+        self.assertEqual((status.returncode, status.stdout[:4]), (0, "done"))
+
+    def test_kill_of_one_rank(self):
+        process = start(*self.arguments, ranks=2)
+        self.wait_for_layer(process)
+        os.kill(self.children(process)[-1], signal.SIGKILL)
+        output, _ = process.communicate(timeout=60)
+        self.assertNotEqual(process.returncode, 0, output)
+        self.assertNotEqual(run("status", self.save, threads=0).returncode, 0)
+        self.finish(ranks=3)
+
+    def test_kill_of_everything(self):
+        process = start(*self.arguments, ranks=3)
+        self.wait_for_layer(process, layer=2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        for _ in range(100):  # the ranks notice that mpirun is gone
+            if run("status", self.save, threads=0).returncode == 1:
+                break
+            time.sleep(0.1)
+        self.finish(ranks=0)
+
+    def test_orderly_stop(self):
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            process = start(*self.arguments, "--resume", "never", ranks=0)
+            self.wait_for_layer(process)
+            process.send_signal(number)
+            output, _ = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 75, output)
+            status = run("status", self.save, threads=0)
+            self.assertEqual((status.returncode, status.stdout.split()[0]), (75, "stopped"))
+        self.finish(ranks=2)
+
+    def test_stop_through_mpirun(self):
+        process = start(*self.arguments, ranks=2)
+        self.wait_for_layer(process)
+        process.send_signal(signal.SIGUSR1)
+        process.communicate(timeout=60)
+        self.assertEqual(run("status", self.save, threads=0).returncode, 75)
+        self.finish(ranks=2)
+
+
+class Identity(ProgramTest):
+    def test_another_run_is_refused_and_the_field_named(self):
+        save = self.directory / "run"
+        self.succeed(*quantize_arguments(save))
+        before = results(save)
+        other = self.write_recipe(default={"wq": "int3", "group_size": 32})
+        for further, field in ((["--nsamples", 8], "tokens"), (["--damping", 0.02], "settings"),
+                               (["--lanes", 4], "lanes")):
+            done = run(*quantize_arguments(save, samples=0 if "--nsamples" in further else 16), *further)
+            self.assertEqual(done.returncode, 3, done.stderr)
+            self.assertIn(field + ": '", done.stderr)
+        done = run(*quantize_arguments(save, recipe=other))
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("recipe: '", done.stderr)
+        self.assertEqual(results(save), before)
+
+    def test_finished_run_is_not_repeated(self):
+        save = self.directory / "run"
+        self.succeed(*quantize_arguments(save))
+        before = results(save)
+        time_of_shard = (save / "shards" / "layer-0000.rank-0000.h5").stat().st_mtime_ns
+        self.succeed(*quantize_arguments(save), ranks=2)
+        self.assertEqual(results(save), before)
+        self.assertEqual((save / "shards" / "layer-0000.rank-0000.h5").stat().st_mtime_ns, time_of_shard)
+
+    def test_a_missing_shard_is_made_again(self):
+        save = self.directory / "run"
+        self.succeed(*quantize_arguments(save), ranks=2)
+        before = results(save)
+        (save / "shards" / "layer-0002.rank-0001.h5").unlink()
+        (save / "model.h5").unlink()
+        done = self.succeed(*quantize_arguments(save))
+        self.assertIn("a shard of layer 2 is missing", done.stderr)
+        self.assertEqual(results(save), before)
+
+    def test_nothing_to_resume(self):
+        done = run(*quantize_arguments(self.directory / "none"), "--resume", "require")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("no run to resume", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
