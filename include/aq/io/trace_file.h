@@ -10,8 +10,11 @@
 namespace aq {
 
 struct TraceData {
-  Index windows = 0, window = 0, vocabulary = 0, top_k = 0;
-  std::vector<float> logits;               ///< [windows, window, vocabulary]
+  Index windows = 0;
+  Index window = 0;  ///< tokens of the longest window
+  Index tokens = 0;  ///< of all windows
+  Index vocabulary = 0, top_k = 0;
+  std::vector<float> logits;               ///< [windows, window, vocabulary], zero behind the end
   std::vector<std::int32_t> router_index;  ///< [moe layers, tokens, top_k], by falling weight
   std::vector<float> router_weight;        ///< the same shape
   std::vector<std::int32_t> moe_layers;    ///< layer numbers
