@@ -25,8 +25,8 @@ void gather_scaled_reversed(MatrixView<const float> x, std::span<const std::int3
                             std::span<const float> weights, MatrixView<float> out);
 
 /// sum += XᵀX for rows already scaled and reversed; adds tokens and `weight_sum`. Allocates
-/// sum.values on first use. One thread works on one panel; with parallel = true panels are spread
-/// over threads. Bits depend on the shapes of the calls alone.
+/// sum.values on first use. With parallel = true pieces are spread over threads, one thread a
+/// piece. Bits depend on the shapes of the calls alone.
 void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reversed,
                         double weight_sum, bool parallel);
 

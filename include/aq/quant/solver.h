@@ -46,6 +46,7 @@ struct Factor {
 
 /// Normalises, repairs dead channels, damps and factors. Climbs the ladder where it must; when all
 /// fails, or the sum is empty or not finite, the result is not usable() and the caller rounds.
+/// Uses all threads when it is not called from a parallel_for; the bits are the same.
 Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& settings);
 
 /// U as a matrix `[columns, columns]`, zeros below the diagonal. For tests and other solvers.
@@ -73,15 +74,19 @@ inline constexpr Index kErrorRowStride = 16;
 /// Grid of a per-tensor scheme for the whole matrix.
 Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight);
 
-/// Solves all tasks; row tiles of all tasks are spread over threads, BLAS at one thread. A row's
-/// result depends on the row, the factor and the scheme alone.
+/// Solves all tasks; row tiles of all tasks are spread over threads. A row's result depends on the
+/// row, the factor, the scheme and the kernel of the processor (BlasInfo::row_kernel) alone.
+/// Grids of groups are fitted on the current values when the group begins, per channel on the
+/// original row, per tensor they are given.
 void solve(std::span<SolveTask> tasks, const GptqSettings& settings);
 
 /// Round to nearest of a whole matrix.
 QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& scheme);
 
 /// What the BLAS library is and which kernel it chose: "OpenBLAS 0.3.21", "Cooperlake"; and the
-/// instruction set of the solver's own kernel: "x86-64-v4". Bits of results depend on all three.
+/// instruction set of the kernels of this module: "x86-64-v4", "x86-64-v3" or "baseline". Hessian
+/// sums, factors and solutions depend on the latter (BLAS only in the float64 rung of the ladder);
+/// "x86-64-v3" and "x86-64-v4" give the same codes.
 struct BlasInfo {
   std::string library, kernel, row_kernel;
   /// Empty, or a warning with the variable to export when the kernel does not fit this CPU.

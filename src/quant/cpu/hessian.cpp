@@ -1,29 +1,49 @@
 #include "aq/quant/hessian.h"
 
-#include <cblas.h>
-
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "aq/core/parallel.h"
+#include "quant/cpu/aligned_floats.h"
 #include "quant/cpu/hessian_panels.h"
+#include "quant/cpu/tile_kernel.h"
 
 namespace aq {
 namespace {
 
-/// One panel of sum += XᵀX, X `[tokens, columns]`: the diagonal block, then the rows below it.
-void accumulate_panel(const HessianPanel& panel, MatrixView<const float> x, float* values) {
-  const int width = static_cast<int>(panel.width);
-  const int below = static_cast<int>(x.columns - panel.first - panel.width);
-  const int tokens = static_cast<int>(x.rows);
-  const int stride = static_cast<int>(x.stride);
-  const float* columns = x.data + panel.first;
-  float* block = values + panel.offset;
-  cblas_ssyrk(CblasRowMajor, CblasLower, CblasTrans, width, tokens, 1.0F, columns, stride, 1.0F,
-              block, width);
-  if (below == 0) return;
-  cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, below, width, tokens, 1.0F, columns + width,
-              stride, columns, stride, 1.0F, block + panel.width * panel.width, width);
+constexpr Index kTokens = 1024;     ///< tokens worked on at once: their columns stay in the cache
+constexpr Index kRowsAtOnce = 256;  ///< rows of a panel that one thread works on
+
+/// Copies rows of x into sets of `lanes` columns, each `[tokens, lanes]`.
+void pack_columns(MatrixView<const float> x, Index lanes, Index set, float* packed) {
+  float* out = packed + set * lanes * x.rows;
+  const Index first = set * lanes;
+  const Index count = std::min(lanes, x.columns - first);
+  for (Index t = 0; t < x.rows; ++t) {
+    const float* from = x.data + t * x.stride + first;
+    std::copy_n(from, count, out + t * lanes);
+    std::fill(out + t * lanes + count, out + (t + 1) * lanes, 0.0F);
+  }
+}
+
+/// All pieces of the triangle, large ones first.
+std::vector<HessianJob> pieces(Index columns, float* values) {
+  std::vector<HessianJob> jobs;
+  for (Index j = 0; j < ceil_div(columns, kHessianPanel); ++j) {
+    const HessianPanel panel = hessian_panel(columns, j);
+    for (Index r = panel.first; r < columns; r += kRowsAtOnce) {
+      jobs.push_back({nullptr, 0, panel.first, panel.width, r, std::min(columns, r + kRowsAtOnce),
+                      values + panel.offset});
+    }
+  }
+  return jobs;
+}
+
+/// Calls body(i) for i in [0, count) on one thread or on all.
+void for_each(bool parallel, Index count, const std::function<void(Index)>& body) {
+  if (parallel) return parallel_for(count, body);
+  for (Index i = 0; i < count; ++i) body(i);
 }
 
 }  // namespace
@@ -56,14 +76,21 @@ void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reverse
   const auto size = static_cast<std::size_t>(hessian_size(columns));
   if (sum.values.empty()) sum.values.resize(size);
   AQ_CHECK(sum.values.size() == size, sum.values.size(), " floats for ", columns, " columns");
-  const auto body = [&](Index j) {
-    accumulate_panel(hessian_panel(columns, j), scaled_reversed, sum.values.data());
-  };
-  const Index panels = ceil_div(columns, kHessianPanel);
-  if (parallel) {
-    parallel_for(panels, body);
-  } else {
-    for (Index j = 0; j < panels; ++j) body(j);
+  static thread_local AlignedFloats memory;
+  const TileKernel& kernel = tile_kernel();
+  const Index lanes = kernel.lanes;
+  const Index sets = ceil_div(columns, lanes);
+  float* packed = memory.take(sets * lanes * std::min(kTokens, scaled_reversed.rows));
+  std::vector<HessianJob> jobs = pieces(columns, sum.values.data());
+  for (Index t = 0; t < scaled_reversed.rows; t += kTokens) {
+    const auto x = scaled_reversed.slice_rows(t, std::min(kTokens, scaled_reversed.rows - t));
+    for_each(parallel, sets, [&](Index set) { pack_columns(x, lanes, set, packed); });
+    for_each(parallel, std::ssize(jobs), [&](Index i) {
+      HessianJob& job = jobs[static_cast<std::size_t>(i)];
+      job.packed = packed;
+      job.tokens = x.rows;
+      kernel.add_products(job);
+    });
   }
   sum.weight_sum += weight_sum;
   sum.tokens += scaled_reversed.rows;

@@ -8,10 +8,12 @@
 #include "quant/cpu/tile_kernel.inl"
 // clang-format off
 #include "quant/cpu/cholesky.inl"
+#include "quant/cpu/hessian.inl"
 // clang-format on
 
 namespace aq::AQ_TILE_NAMESPACE {
 
-const TileKernel kernel = {AQ_TILE_NAME, kLanes, solve, norms, factor_diagonal, factor_below};
+const TileKernel kernel = {AQ_TILE_NAME,    kLanes,       solve,       norms,
+                           factor_diagonal, factor_below, add_products};
 
 }  // namespace aq::AQ_TILE_NAMESPACE

@@ -39,6 +39,19 @@ struct NormJob {
   double* error_rtn = nullptr;  ///< `[rows]`: ‖(w - round(w))U‖²
 };
 
+/// A part of a panel of a Hessian sum (hessian.h) and what is added to it.
+struct HessianJob {
+  /// Inputs: sets of `lanes` columns, each `[tokens, lanes]`; zeros beyond the last column.
+  const float* packed = nullptr;
+  Index tokens = 0;
+  Index first_column = 0;  ///< of the panel
+  Index width = 0;         ///< columns of the panel
+  Index first_row = 0;     ///< multiple of 8
+  Index last_row = 0;
+  float* values =
+      nullptr;  ///< the panel: element (r, c) at (r - first_column) * width + c - first_column
+};
+
 /// What is compiled for several instruction sets. Factor functions: see cholesky.h.
 struct TileKernel {
   const char* name;
@@ -47,6 +60,7 @@ struct TileKernel {
   void (*norms)(const NormJob&);
   bool (*factor_diagonal)(float* parts, Index n, Index block);
   void (*factor_below)(float* parts, Index n, Index block, Index row);
+  void (*add_products)(const HessianJob&);
 };
 
 /// The fastest kernel that this processor runs.

@@ -1,6 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "aq/quant/solver.h"
+#include "quant/cpu/aligned_floats.h"
+#include "quant/cpu/cholesky.h"
 #include "quant/cpu/tile_kernel.h"
 #include "unit/quant/reference.h"
 
@@ -10,8 +15,8 @@ namespace {
 std::vector<const TileKernel*> kernels() {
   std::vector<const TileKernel*> all = {&tile_baseline::kernel};
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("x86-64-v3")) all.push_back(&tile_v3::kernel);
-  if (__builtin_cpu_supports("x86-64-v4")) all.push_back(&tile_v4::kernel);
+  if (__builtin_cpu_supports("fma")) all.push_back(&tile_v3::kernel);
+  if (__builtin_cpu_supports("avx512bw")) all.push_back(&tile_v4::kernel);
 #endif
   return all;
 }
@@ -31,7 +36,6 @@ struct KernelRun {
     error.resize(rows);
     norm.resize(rows);
     error_rtn.resize(rows);
-    Matrix space(1, tile_workspace(w.columns, 128, scheme.group_size, kRowTile) + 16);
     TileJob job;
     job.weight = w.values.data();
     job.stride = job.columns = w.columns;
@@ -42,8 +46,8 @@ struct KernelRun {
     job.segment = scheme.group_size;
     job.words = words;
     job.groups = groups;
-    const auto address = reinterpret_cast<std::uintptr_t>(space.values.data());
-    job.workspace = space.values.data() + (64 - address % 64) % 64 / sizeof(float);
+    AlignedFloats memory;
+    job.workspace = memory.take(tile_workspace(w.columns, 128, scheme.group_size, kRowTile));
     NormJob norms{job, norm.data(), error_rtn.data()};
     kernel.norms(norms);
     job.codes = codes.data();
@@ -81,6 +85,71 @@ TEST(Kernel, InstructionSetsAgree) {
       const KernelRun v4(tile_v4::kernel, w, factor, scheme);
       EXPECT_EQ(v3.codes, v4.codes);
       EXPECT_EQ(v3.scales, v4.scales);
+    }
+  }
+}
+
+/// Lower triangle of L in parts, element by element.
+TEST(Kernel, CholeskyOfEveryInstructionSet) {
+  for (const Index n : {1, 31, 32, 130, 300}) {
+    const Doubles a = naive_damped(naive_hessian(make_inputs(2 * n, n, 3), {}), 1, 0.01);
+    const Doubles upper = naive_upper(a);  // of the reversed matrix L, seen from the other end
+    for (const TileKernel* kernel : kernels()) {
+      SCOPED_TRACE(str(kernel->name, " ", n));
+      const Index lanes = kernel->lanes;
+      AlignedFloats memory;
+      float* parts = memory.take(parts_size(n, lanes));
+      std::fill_n(parts, parts_size(n, lanes), 0.0F);
+      const auto at = [&](Index r, Index c) -> float& {
+        return parts[part_offset(r / lanes, lanes) + c * lanes + r % lanes];
+      };
+      for (Index r = 0; r < n; ++r) {
+        for (Index c = 0; c <= r; ++c) at(r, c) = static_cast<float>(a(n - 1 - r, n - 1 - c));
+      }
+      for (Index block = 0; block < n; block += kFactorBlock) {
+        ASSERT_TRUE(kernel->factor_diagonal(parts, n, block));
+        for (Index row = block + kFactorBlock; row < n; row += kFactorBlock) {
+          kernel->factor_below(parts, n, block, row);
+        }
+      }
+      for (Index r = 0; r < n; ++r) {
+        for (Index c = 0; c <= r; ++c) {
+          const double tolerance = 3e-6 * std::sqrt(a(n - 1 - r, n - 1 - r));
+          ASSERT_NEAR(at(r, c), upper(n - 1 - r, n - 1 - c), tolerance) << r << ", " << c;
+        }
+      }
+    }
+  }
+}
+
+/// One panel, rows and columns that fill no vector.
+TEST(Kernel, ProductsOfEveryInstructionSet) {
+  const Index n = 77;
+  const Index tokens = 19;
+  const Matrix x = make_inputs(tokens, n, 4);
+  const Doubles expected = naive_hessian(x, {});
+  for (const TileKernel* kernel : kernels()) {
+    SCOPED_TRACE(kernel->name);
+    const Index lanes = kernel->lanes;
+    const Index sets = (n + lanes - 1) / lanes;
+    AlignedFloats memory;
+    float* packed = memory.take(sets * lanes * tokens);
+    std::fill_n(packed, sets * lanes * tokens, 0.0F);
+    for (Index t = 0; t < tokens; ++t) {
+      for (Index c = 0; c < n; ++c) {
+        packed[c / lanes * lanes * tokens + t * lanes + c % lanes] = x(t, c);
+      }
+    }
+    Matrix sum(n, n);
+    sum(5, 3) = 1000;
+    kernel->add_products({packed, tokens, 0, n, 0, 40, sum.values.data()});
+    kernel->add_products({packed, tokens, 0, n, 40, n, sum.values.data()});
+    sum(5, 3) -= 1000;
+    for (Index r = 0; r < n; ++r) {
+      for (Index c = 0; c <= r; ++c) {
+        const double size = std::sqrt(expected(r, r) * expected(c, c));
+        ASSERT_NEAR(sum(r, c), expected(r, c), 1e-6 * size + 1e-4 * (r == 5 && c == 3));
+      }
     }
   }
 }

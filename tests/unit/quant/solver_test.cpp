@@ -60,6 +60,15 @@ double share_equal(const std::vector<std::uint8_t>& a, const std::vector<std::ui
   return static_cast<double>(equal) / static_cast<double>(a.size());
 }
 
+Index rows_that_differ(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b,
+                       Index columns) {
+  Index rows = 0;
+  for (auto x = a.begin(), y = b.begin(); x != a.end(); x += columns, y += columns) {
+    if (!std::equal(x, x + columns, y)) ++rows;
+  }
+  return rows;
+}
+
 struct Case {
   Index rows, columns, tokens;
   Scheme scheme;
@@ -104,6 +113,8 @@ std::vector<Case> cases() {
 TEST(Solver, CodesAndObjectiveOfThePaper) {
   double equal = 0;
   double total = 0;
+  double objectives = 0;
+  double naive_objectives = 0;
   for (const Case& c : cases()) {
     SCOPED_TRACE(testing::PrintToString(c));
     const Problem& p = problem(c.tokens, c.columns);
@@ -112,12 +123,12 @@ TEST(Solver, CodesAndObjectiveOfThePaper) {
     const NaiveResult expected = naive_gptq(w, p.inverse_factor, c.scheme);
     const SolveTask task = solved(w, c.scheme, &p.factor);
     const double share = share_equal(codes_of(task.result), expected.codes);
-    // One flipped code carries others of its row with it: small matrices are judged together. In
-    // groups of a few columns a grid that differs by one step of its scale changes all codes.
+    // Where a value lies almost between two codes, or two scales, the last bit decides, and one
+    // such code carries others of its row with it: one row of a case may go its own way.
+    const bool one_row = rows_that_differ(codes_of(task.result), expected.codes, c.columns) <= 1;
+    // In groups of a few columns a grid that differs by one step of its scale changes all codes.
     const double slack = c.scheme.group_size == 3 ? 5 : 1;
-    if (expected.codes.size() >= 8000) {
-      EXPECT_GE(share, 1 - 0.001 * slack);
-    }
+    EXPECT_TRUE(share >= 1 - 0.001 * slack || one_row) << share;
     equal += share * static_cast<double>(expected.codes.size());
     total += static_cast<double>(expected.codes.size());
     const Doubles values = values_of(task.result);
@@ -129,9 +140,12 @@ TEST(Solver, CodesAndObjectiveOfThePaper) {
       objective += row;
       naive += row_objective(w, expected.values, p.damped, r);
     }
-    EXPECT_NEAR(objective, naive, 1e-3 * slack * naive);
+    EXPECT_NEAR(objective, naive, (one_row ? 1e-2 : 1e-3 * slack) * naive);
+    objectives += objective;
+    naive_objectives += naive;
   }
   EXPECT_GE(equal / total, 0.9995);
+  EXPECT_NEAR(objectives, naive_objectives, 1e-3 * naive_objectives);
   RecordProperty("equal_codes", std::to_string(equal / total));
 }
 
