@@ -11,7 +11,7 @@ namespace aq {
 
 /// Floats before strip `strip`.
 constexpr Index strip_offset(Index strip) {
-  return kPanel * kPanel * strip * (strip + 1) / 2;
+  return Index{kPanel} * kPanel * strip * (strip + 1) / 2;
 }
 /// Floats of all strips of a matrix of `columns`.
 constexpr Index strips_size(Index columns) {

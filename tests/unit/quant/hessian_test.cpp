@@ -79,11 +79,11 @@ TEST(Hessian, LayoutIsReversedPanels) {
   EXPECT_EQ(scaled(0, 0), 300);
   WeightedSum sum;
   accumulate_hessian(sum, scaled.view(), 1, false);
-  EXPECT_EQ(sum.values[0], 300 * 300);         // (0, 0): channels 299, 299
-  EXPECT_EQ(sum.values[256 * 256], 300 * 44);  // row 256: channel 43
-  EXPECT_EQ(sum.values[256 * 256 + 1], 299 * 44);
-  EXPECT_EQ(sum.values[300 * 256], 44 * 44);  // second panel
-  EXPECT_EQ(sum.values[300 * 256 + 44], 43 * 44);
+  EXPECT_EQ(sum.values[0], 300 * 300);     // (0, 0): channels 299, 299
+  EXPECT_EQ(sum.values[65536], 300 * 44);  // row 256 (after 256 rows of 256): channel 43
+  EXPECT_EQ(sum.values[65537], 299 * 44);
+  EXPECT_EQ(sum.values[76800], 44 * 44);  // second panel, after 300 rows
+  EXPECT_EQ(sum.values[76844], 43 * 44);
 }
 
 TEST(Hessian, NoTokensChangeNothing) {
