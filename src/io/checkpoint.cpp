@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <cctype>
 #include <cmath>
 #include <functional>
 #include <numeric>
-#include <regex>
 
 #include "aq/io/file.h"
 #include "io/json_text.h"
@@ -43,14 +43,26 @@ constexpr const char* kOpen = "open the checkpoint";
   throw Error(ErrorKind::input, kOpen, object.string(), reason, hint);
 }
 
+/// "allenai/OLMoE-1B-7B-0924": owner and name.
+bool looks_like_hub_id(std::string_view text) {
+  const auto is_name = [](std::string_view part) {
+    const auto allowed = [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
+    };
+    return !part.empty() && part.front() != '.' && std::all_of(part.begin(), part.end(), allowed);
+  };
+  const auto slash = text.find('/');
+  return slash != std::string_view::npos && is_name(text.substr(0, slash)) &&
+         is_name(text.substr(slash + 1));
+}
+
 void check_directory(const fs::path& directory) {
   std::error_code error;
   if (fs::is_directory(directory, error)) return;
   if (fs::exists(directory, error))
     fail_open(directory, "it is not a directory", "name the directory that holds config.json");
   const std::string text = directory.string();
-  static const std::regex hub_id("[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*");
-  if (!std::regex_match(text, hub_id)) fail_open(directory, "there is no such directory");
+  if (!looks_like_hub_id(text)) fail_open(directory, "there is no such directory");
   fail_open(
       directory, "there is no such directory",
       str("if this is a Hugging Face model name, download it first: huggingface-cli download ",
