@@ -59,7 +59,8 @@ struct MemoryEstimate {
   Index attention = 0;    ///< buffers of sequences in work
   Index hessians = 0;     ///< partial sums with their tree levels, and factors
   Index weights = 0;      ///< originals in work and packed results
-  Index total() const { return activations + attention + hessians + weights; }
+  Index libraries = 0;    ///< buffers of BLAS, LibTorch, HDF5
+  Index total() const { return activations + attention + hessians + weights + libraries; }
 };
 
 struct Plan {
