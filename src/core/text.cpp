@@ -27,7 +27,8 @@ std::string bytes_text(Index bytes) {
   static constexpr std::array<const char*, 6> units{"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
   double value = static_cast<double>(bytes);
   std::size_t unit = 0;
-  while (value >= 1024 && unit + 1 < units.size()) {
+  // What one digit after the point would round to 1024.0 belongs to the next unit.
+  while (value >= (unit == 0 ? 1024 : 1023.95) && unit + 1 < units.size()) {
     value /= 1024;
     ++unit;
   }
@@ -36,8 +37,9 @@ std::string bytes_text(Index bytes) {
 
 std::string duration_text(double seconds) {
   const auto two_digits = [](long value) { return str(value < 10 ? "0" : "", value); };
-  if (seconds < 1) return str(fixed(seconds * 1000, 0), " ms");
-  if (seconds < 120) return str(fixed(seconds, 1), " s");
+  // Limits at which the digits printed would round to the next unit.
+  if (seconds < 0.9995) return str(fixed(seconds * 1000, 0), " ms");
+  if (seconds < 119.95) return str(fixed(seconds, 1), " s");
   const long whole = std::lround(seconds);
   if (whole < 7200) return str(whole / 60, " min ", two_digits(whole % 60), " s");
   return str(whole / 3600, " h ", two_digits(whole / 60 % 60), " min");
