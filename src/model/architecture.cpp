@@ -6,6 +6,13 @@
 namespace aq {
 namespace {
 
+// Far above every published model; what a damaged or hostile file asks for must not fill the
+// memory.
+constexpr Index kLargestWidth = Index{1} << 31;
+constexpr Index kMostLayers = 4096;
+constexpr Index kMostExperts = 65536;         // of a layer
+constexpr Index kMostExpertsInAll = 1 << 18;  // of all layers
+
 std::string first_class_name(const ConfigReader& config) {
   if (!config.has("architectures")) return {};
   const nlohmann::json& names = config.json().at("architectures");
@@ -68,6 +75,9 @@ AttentionSpec read_attention(const ConfigReader& config, const Architecture& row
   if (attention.head_dim % 2 != 0)
     config.fail("head_dim",
                 str("is ", attention.head_dim, "; the rotary embedding needs an even one"));
+  if (attention.head_dim > kLargestWidth / attention.heads)
+    config.fail("head_dim", str("is ", attention.head_dim, ", too much for ", attention.heads,
+                                " attention heads"));
   attention.norm_eps = norm_eps;
   attention.qk_norm = row.qk_norm;
   attention.clip_qkv = config.optional_number("clip_qkv");
@@ -117,8 +127,8 @@ MoeSpec read_moe(const ConfigReader& config, const Architecture& row, const Mode
   if (moe.routing.top_k > moe.routing.experts)
     config.fail(row.keys.experts_per_token,
                 str("is ", moe.routing.top_k, ", more than the ", moe.routing.experts, " experts"));
-  if (moe.routing.experts > 65536)
-    config.fail(row.keys.experts, str("is ", moe.routing.experts, ", more than 65536"));
+  if (moe.routing.experts > kMostExperts)
+    config.fail(row.keys.experts, str("is ", moe.routing.experts, ", more than ", kMostExperts));
   moe.routing.renormalize =
       row.renormalize == Renormalize::always ||
       (row.renormalize == Renormalize::by_config && config.flag_or("norm_topk_prob", false));
@@ -177,7 +187,11 @@ Model describe_model(std::string_view config_json, std::string_view file) {
   model.tied_head = config.flag_or("tie_word_embeddings", false);
   model.head = {"lm_head", model.vocabulary, model.hidden, Role::head};
   const Index layers = config.positive("num_hidden_layers");
-  if (layers > 4096) config.fail("num_hidden_layers", str("is ", layers, ", more than 4096"));
+  if (layers > kMostLayers)
+    config.fail("num_hidden_layers", str("is ", layers, ", more than ", kMostLayers));
+  if (!row.keys.experts.empty() && config.positive(row.keys.experts) > kMostExpertsInAll / layers)
+    config.fail(row.keys.experts, str("is ", config.positive(row.keys.experts), ", too many for ",
+                                      layers, " layers"));
   for (Index index = 0; index < layers; ++index)
     model.layers.push_back(read_layer(config, row, model, index));
   return model;

@@ -6,7 +6,7 @@ namespace aq {
 namespace {
 
 constexpr std::string_view kOperation = "read the model's configuration";
-constexpr double kLargestExtent = 0x1p40;
+constexpr Index kLargestExtent = Index{1} << 31;  // so that a product of two fits
 
 }  // namespace
 
@@ -37,8 +37,9 @@ const nlohmann::json& ConfigReader::at(std::string_view key) const {
 
 Index ConfigReader::positive(std::string_view key) const {
   const nlohmann::json& value = at(key);
-  if (!value.is_number_integer() || value.get<double>() < 1 || value.get<double>() > kLargestExtent)
-    fail(key, str("is ", value.dump(), ", not a whole number of at least 1"));
+  if (!value.is_number_integer() || value.get<double>() < 1 ||
+      value.get<double>() > static_cast<double>(kLargestExtent))
+    fail(key, str("is ", value.dump(), ", not a whole number in [1, ", kLargestExtent, "]"));
   return value.get<Index>();
 }
 

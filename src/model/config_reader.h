@@ -17,7 +17,7 @@ class ConfigReader {
 
   /// Present and not null.
   bool has(std::string_view key) const;
-  /// A whole number in [1, 2^40]; Error{input} when absent or something else.
+  /// A whole number in [1, 2^31]; Error{input} when absent or something else.
   Index positive(std::string_view key) const;
   Index positive_or(std::string_view key, Index otherwise) const;
   /// A finite number above zero.

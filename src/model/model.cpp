@@ -56,8 +56,9 @@ Index parameter_count(const Model& model) {
   Index count = 0;
   for (const ExpectedTensor& tensor : expected_tensors(model)) {
     Index elements = 1;
-    for (const Index extent : tensor.shape) elements *= extent;
-    count += elements;
+    for (const Index extent : tensor.shape)
+      elements = checked_multiply(elements, extent, tensor.name);
+    count = checked_add(count, elements, "the model's parameters");
   }
   return count;
 }
