@@ -1,0 +1,101 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <csignal>
+#include <thread>
+#include <vector>
+
+#include "aq/core/log.h"
+#include "aq/core/matrix_view.h"
+#include "aq/core/memory.h"
+#include "aq/core/stop.h"
+#include "aq/core/timer.h"
+
+namespace aq {
+namespace {
+
+TEST(Log, WritesOnlyWhatTheLevelAllows) {
+  set_log_prefix("rank 3: ");
+  set_log_level(LogLevel::warning);
+  testing::internal::CaptureStderr();
+  log_error("a");
+  log_warning("b");
+  log_info("c");
+  log_debug("d");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "rank 3: error: a\nrank 3: warning: b\n");
+  set_log_prefix("");
+  set_log_level(LogLevel::debug);
+  testing::internal::CaptureStderr();
+  log_info("c");
+  log_debug("d");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "c\nd\n");
+  set_log_level(LogLevel::info);
+}
+
+/// In a process of its own: handlers and the flag stay.
+TEST(StopDeathTest, TheFirstSignalSetsAFlagTheSecondEnds) {
+  for (const int signal : {SIGUSR1, SIGTERM})
+    EXPECT_EXIT(
+        {
+          install_stop_handlers();
+          if (stop_requested()) _Exit(1);
+          std::raise(signal);
+          if (!stop_requested()) _Exit(2);
+          std::raise(SIGTERM);
+          _Exit(3);
+        },
+        testing::ExitedWithCode(75), "");
+}
+
+TEST(Memory, ResidentBytesFollowWhatIsTouched) {
+  constexpr Index kBytes = Index{24} << 20;
+  const Index before = resident_bytes();
+  ASSERT_GT(before, 0);
+  std::vector<char> memory(static_cast<std::size_t>(kBytes), 1);
+  const Index grown = resident_bytes() - before;
+  EXPECT_GT(grown, kBytes * 9 / 10) << memory[77];
+  EXPECT_LT(grown, kBytes * 3 / 2);
+  EXPECT_GT(available_bytes(), 0);
+}
+
+TEST(MemoryWatch, SeesAPeakThatIsGone) {
+  constexpr Index kBytes = Index{24} << 20;
+  const MemoryWatch watch;
+  {
+    const std::vector<char> memory(static_cast<std::size_t>(kBytes), 1);
+    for (int i = 0; i < 100 && watch.peak_above_start() <= kBytes * 9 / 10; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_GT(watch.peak_above_start(), kBytes * 9 / 10);
+}
+
+TEST(PhaseTimer, AddsUpByPhase) {
+  PhaseTimes times;
+  for (int i = 0; i < 2; ++i) {
+    const PhaseTimer timer(times, "wait");
+    std::this_thread::sleep_for(std::chrono::milliseconds(3));
+  }
+  { const PhaseTimer timer(times, "nothing"); }
+  EXPECT_EQ(times.seconds.size(), 2u);
+  EXPECT_GE(times.seconds["wait"], 0.006);
+  EXPECT_GE(times.seconds["nothing"], 0.0);
+}
+
+TEST(MatrixView, SlicesShareTheMemory) {
+  Matrix matrix(3, 4);
+  for (Index r = 0; r < 3; ++r)
+    for (Index c = 0; c < 4; ++c) matrix(r, c) = static_cast<float>(10 * r + c);
+  const MatrixView<float> inner = matrix.view().slice_rows(1, 2).slice_columns(1, 2);
+  EXPECT_EQ(inner.rows, 2);
+  EXPECT_EQ(inner.columns, 2);
+  EXPECT_THAT(inner.row(1), testing::ElementsAre(21.0f, 22.0f));
+  inner(0, 1) = -1;
+  EXPECT_EQ(matrix(1, 2), -1.0f);
+  const MatrixView<const float> constants = inner;
+  EXPECT_EQ(constants(0, 1), -1.0f);
+  EXPECT_EQ(constants.stride, 4);
+}
+
+}  // namespace
+}  // namespace aq

@@ -1,0 +1,152 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "aq/core/error.h"
+#include "aq/model/architecture.h"
+#include "configs.h"
+
+namespace aq {
+namespace {
+
+constexpr const char* kFile = "some/model/config.json";
+
+void expect_refused(const std::string& text, const std::vector<std::string>& parts) {
+  SCOPED_TRACE(text.substr(0, 200));
+  try {
+    describe_model(text, kFile);
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::input);
+    EXPECT_THAT(error.what(), testing::HasSubstr(kFile));
+    for (const std::string& part : parts) EXPECT_THAT(error.what(), testing::HasSubstr(part));
+    EXPECT_LT(std::string(error.what()).size(), 600u);
+  }
+}
+
+TEST(BadConfig, IsNoJsonObject) {
+  for (const char* text : {"", " ", "{", "{]", "not JSON", "{\"vocab_size\": 1,}", "{'a': 1}",
+                           "{\"a\": NaN}", "{\"a\": 1e999}", "{\"a\": \"\xff\"}",
+                           "\x7f"
+                           "ELF"})
+    expect_refused(text, {"valid JSON"});
+  for (const char* text : {"[]", "[{\"model_type\": \"olmoe\"}]", "3", "\"olmoe\"", "null", "true"})
+    expect_refused(text, {"JSON object"});
+}
+
+TEST(BadConfig, DeepNestingIsNoCrash) {
+  expect_refused(std::string(200000, '['), {"valid JSON"});
+  expect_refused(std::string(100000, '[') + std::string(100000, ']'), {"JSON object"});
+}
+
+TEST(BadConfig, EveryNeededKeyIsNamedWhenItIsMissingOrNull) {
+  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                          "num_attention_heads", "num_experts", "num_experts_per_tok"}) {
+    nlohmann::json config = test::tiny_olmoe();
+    config.erase(key);
+    expect_refused(config.dump(), {"'" + std::string(key) + "'", "is missing"});
+    config[key] = nullptr;
+    expect_refused(config.dump(), {"'" + std::string(key) + "'", "is missing"});
+  }
+  nlohmann::json mixtral = test::tiny_mixtral();
+  mixtral.erase("num_local_experts");
+  expect_refused(mixtral.dump(), {"'num_local_experts'", "is missing"});
+}
+
+TEST(BadConfig, EverySizeMustBeAWholeNumberThatIsPossible) {
+  for (const char* key :
+       {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "num_experts", "num_experts_per_tok", "num_key_value_heads",
+        "head_dim", "max_position_embeddings", "sliding_window"})
+    for (const char* value :
+         {"0", "-1", "2.0", "2.5", "\"8\"", "[8]", "{}", "true", "1e300", "9223372036854775807",
+          "9223372036854775808", "18446744073709551615", "-9223372036854775808", "1099511627776"}) {
+      nlohmann::json config = test::tiny_olmoe();
+      config[key] = nlohmann::json::parse(value);
+      expect_refused(config.dump(), {"'" + std::string(key) + "'"});
+    }
+}
+
+struct Case {
+  const char* key;
+  const char* value;
+  std::vector<std::string> parts;
+};
+
+TEST(BadConfig, Table) {
+  const std::vector<Case> cases{
+      {"num_experts_per_tok", "4", {"'num_experts_per_tok'", "4", "3 experts"}},
+      {"num_key_value_heads", "3", {"'num_key_value_heads'", "3", "4 attention heads"}},
+      {"num_key_value_heads", "8", {"'num_key_value_heads'", "8", "4 attention heads"}},
+      {"num_attention_heads", "3", {"'num_key_value_heads'", "3 attention heads"}},
+      {"hidden_size", "10", {"'num_attention_heads'", "hidden_size 10"}},
+      {"hidden_size", "12", {"'head_dim'", "even"}},
+      {"head_dim", "5", {"'head_dim'", "even"}},
+      {"num_experts", "65537", {"'num_experts'", "65537", "65536"}},
+      {"num_hidden_layers", "4097", {"'num_hidden_layers'", "4096"}},
+      {"hidden_act", "\"gelu\"", {"'hidden_act'", "'gelu'", "'silu'"}},
+      {"hidden_act", "7", {"'hidden_act'", "not a text"}},
+      {"attention_bias", "true", {"'attention_bias'", "biases"}},
+      {"attention_bias", "1", {"'attention_bias'", "true or false"}},
+      {"mlp_bias", "true", {"'mlp_bias'", "biases"}},
+      {"qkv_bias", "true", {"'qkv_bias'", "biases"}},
+      {"quantization_config", "{\"quant_method\": \"gptq\"}", {"'quantization_config'", "bf16"}},
+      {"rope_scaling", "{\"type\": \"linear\", \"factor\": 2}", {"'rope_scaling'", "'linear'"}},
+      {"rope_scaling", "{\"rope_type\": \"yarn\"}", {"'rope_scaling'", "'yarn'"}},
+      {"rope_scaling", "\"yarn\"", {"'rope_scaling'", "not an object"}},
+      {"rope_scaling", "{\"rope_type\": 3}", {"'rope_type'", "not a text"}},
+      {"rope_parameters", "{\"rope_type\": \"dynamic\"}", {"'rope_parameters'", "'dynamic'"}},
+      {"rope_parameters", "[1]", {"'rope_parameters'", "not an object"}},
+      {"rope_parameters", "{\"rope_theta\": -5}", {"'rope_theta'", "above zero"}},
+      {"rope_theta", "0", {"'rope_theta'", "above zero"}},
+      {"rope_theta", "\"10000\"", {"'rope_theta'", "above zero"}},
+      {"rms_norm_eps", "-1e-5", {"'rms_norm_eps'", "above zero"}},
+      {"rms_norm_eps", "true", {"'rms_norm_eps'", "above zero"}},
+      {"clip_qkv", "0.0", {"'clip_qkv'", "above zero"}},
+      {"norm_topk_prob", "\"yes\"", {"'norm_topk_prob'", "true or false"}},
+      {"tie_word_embeddings", "0", {"'tie_word_embeddings'", "true or false"}},
+      {"use_sliding_window", "null_", {"'use_sliding_window'"}},
+      {"model_type", "3", {"'model_type'", "not a text"}},
+      {"architectures", "\"OlmoeForCausalLM\"", {"'architectures'"}},
+      {"architectures", "[]", {"'architectures'"}},
+      {"architectures", "[7]", {"'architectures'"}},
+  };
+  for (const Case& bad : cases) {
+    nlohmann::json config = test::tiny_olmoe();
+    const auto value = nlohmann::json::parse(bad.value, nullptr, false);
+    config[bad.key] = value.is_discarded() ? nlohmann::json(bad.value) : value;
+    expect_refused(config.dump(), bad.parts);
+  }
+}
+
+TEST(BadConfig, AnUnknownModelListsTheKnownOnes) {
+  nlohmann::json config = test::tiny_olmoe();
+  config["model_type"] = "gpt2";
+  config["architectures"] = {"GPT2LMHeadModel"};
+  std::vector<std::string> parts{"'model_type'", "'gpt2'", "GPT2LMHeadModel"};
+  for (const Architecture& row : architectures()) parts.emplace_back(row.model_type);
+  expect_refused(config.dump(), parts);
+  expect_refused("{}", parts = {"'model_type'", "olmoe", "mixtral", "llama"});
+}
+
+/// Each size is possible by itself, but not all of them together.
+TEST(BadConfig, SizesWhoseProductsDoNotFit) {
+  nlohmann::json wide = test::tiny_llama();
+  wide["num_attention_heads"] = 1 << 30;
+  wide["num_key_value_heads"] = 1 << 30;
+  wide["head_dim"] = 1 << 30;
+  expect_refused(wide.dump(), {"'head_dim'"});
+  nlohmann::json crowd = test::tiny_olmoe();
+  crowd["num_hidden_layers"] = 4096;
+  crowd["num_experts"] = 65536;
+  expect_refused(crowd.dump(), {"'num_experts'", "4096 layers"});
+}
+
+TEST(ParameterCount, IsAnErrorWhereItDoesNotFit) {
+  nlohmann::json config = test::tiny_llama();
+  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size"})
+    config[key] = Index{1} << 31;
+  EXPECT_THROW(parameter_count(describe_model(config.dump(), kFile)), Error);
+}
+
+}  // namespace
+}  // namespace aq

@@ -1,0 +1,262 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "aq/core/error.h"
+#include "aq/model/architecture.h"
+#include "configs.h"
+
+namespace aq {
+namespace {
+
+/// A small configuration of a family and every tensor that its published checkpoints would hold.
+struct Family {
+  nlohmann::json config;
+  const char* tensors;  ///< "name extents..." a line
+};
+
+const std::map<std::string, Family>& families() {
+  static const std::map<std::string, Family> all{
+      {"olmoe", {test::tiny_olmoe(), R"(model.embed_tokens.weight 11 8
+model.layers.0.input_layernorm.weight 8
+model.layers.0.self_attn.q_proj.weight 8 8
+model.layers.0.self_attn.k_proj.weight 8 8
+model.layers.0.self_attn.v_proj.weight 8 8
+model.layers.0.self_attn.q_norm.weight 8
+model.layers.0.self_attn.k_norm.weight 8
+model.layers.0.self_attn.o_proj.weight 8 8
+model.layers.0.post_attention_layernorm.weight 8
+model.layers.0.mlp.gate.weight 3 8
+model.layers.0.mlp.experts.0.gate_proj.weight 6 8
+model.layers.0.mlp.experts.0.up_proj.weight 6 8
+model.layers.0.mlp.experts.0.down_proj.weight 8 6
+model.layers.0.mlp.experts.1.gate_proj.weight 6 8
+model.layers.0.mlp.experts.1.up_proj.weight 6 8
+model.layers.0.mlp.experts.1.down_proj.weight 8 6
+model.layers.0.mlp.experts.2.gate_proj.weight 6 8
+model.layers.0.mlp.experts.2.up_proj.weight 6 8
+model.layers.0.mlp.experts.2.down_proj.weight 8 6
+model.norm.weight 8
+lm_head.weight 11 8
+)"}},
+      {"mixtral", {test::tiny_mixtral(), R"(model.embed_tokens.weight 11 8
+model.layers.0.input_layernorm.weight 8
+model.layers.0.self_attn.q_proj.weight 8 8
+model.layers.0.self_attn.k_proj.weight 4 8
+model.layers.0.self_attn.v_proj.weight 4 8
+model.layers.0.self_attn.o_proj.weight 8 8
+model.layers.0.post_attention_layernorm.weight 8
+model.layers.0.block_sparse_moe.gate.weight 3 8
+model.layers.0.block_sparse_moe.experts.0.w1.weight 6 8
+model.layers.0.block_sparse_moe.experts.0.w3.weight 6 8
+model.layers.0.block_sparse_moe.experts.0.w2.weight 8 6
+model.layers.0.block_sparse_moe.experts.1.w1.weight 6 8
+model.layers.0.block_sparse_moe.experts.1.w3.weight 6 8
+model.layers.0.block_sparse_moe.experts.1.w2.weight 8 6
+model.layers.0.block_sparse_moe.experts.2.w1.weight 6 8
+model.layers.0.block_sparse_moe.experts.2.w3.weight 6 8
+model.layers.0.block_sparse_moe.experts.2.w2.weight 8 6
+model.norm.weight 8
+lm_head.weight 11 8
+)"}},
+      {"llama", {test::tiny_llama(), R"(model.embed_tokens.weight 11 8
+model.layers.0.input_layernorm.weight 8
+model.layers.0.self_attn.q_proj.weight 24 8
+model.layers.0.self_attn.k_proj.weight 12 8
+model.layers.0.self_attn.v_proj.weight 12 8
+model.layers.0.self_attn.o_proj.weight 8 24
+model.layers.0.post_attention_layernorm.weight 8
+model.layers.0.mlp.gate_proj.weight 6 8
+model.layers.0.mlp.up_proj.weight 6 8
+model.layers.0.mlp.down_proj.weight 8 6
+model.layers.1.input_layernorm.weight 8
+model.layers.1.self_attn.q_proj.weight 24 8
+model.layers.1.self_attn.k_proj.weight 12 8
+model.layers.1.self_attn.v_proj.weight 12 8
+model.layers.1.self_attn.o_proj.weight 8 24
+model.layers.1.post_attention_layernorm.weight 8
+model.layers.1.mlp.gate_proj.weight 6 8
+model.layers.1.mlp.up_proj.weight 6 8
+model.layers.1.mlp.down_proj.weight 8 6
+model.norm.weight 8
+lm_head.weight 11 8
+)"}}};
+  return all;
+}
+
+const Family* family_of(const Architecture& row) {
+  const auto found = families().find(std::string(row.name));
+  if (found == families().end()) {
+    ADD_FAILURE() << "no expected tensors for architecture '" << row.name << "': add them above";
+    return nullptr;
+  }
+  return &found->second;
+}
+
+Model describe(const nlohmann::json& config) {
+  return describe_model(config.dump(), "config.json");
+}
+
+std::multiset<std::string> lines_of(const std::vector<ExpectedTensor>& tensors) {
+  std::multiset<std::string> lines;
+  for (const ExpectedTensor& tensor : tensors) {
+    std::string line = tensor.name;
+    for (const Index extent : tensor.shape) line += str(" ", extent);
+    lines.insert(line);
+  }
+  return lines;
+}
+
+std::multiset<std::string> lines_of(const char* text) {
+  std::multiset<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.insert(line);
+  return lines;
+}
+
+TEST(Architectures, EveryRowNeedsTheTensorsThatArePublished) {
+  for (const Architecture& row : architectures()) {
+    const Family* family = family_of(row);
+    if (family == nullptr) continue;
+    const Model model = describe(family->config);
+    EXPECT_EQ(model.architecture, row.name);
+    EXPECT_EQ(lines_of(expected_tensors(model)), lines_of(family->tensors)) << row.name;
+    EXPECT_EQ(model.head_tensor(), "lm_head.weight");
+    nlohmann::json tied = family->config;
+    tied["tie_word_embeddings"] = true;
+    auto lines = lines_of(family->tensors);
+    lines.erase("lm_head.weight 11 8");
+    EXPECT_EQ(lines_of(expected_tensors(describe(tied))), lines) << row.name;
+    EXPECT_EQ(describe(tied).head_tensor(), "model.embed_tokens.weight");
+  }
+}
+
+TEST(Architectures, NamesOfRowsAreUnique) {
+  std::set<std::string_view> names, types, classes;
+  for (const Architecture& row : architectures()) {
+    EXPECT_TRUE(names.insert(row.name).second) << row.name;
+    EXPECT_TRUE(types.insert(row.model_type).second) << row.model_type;
+    EXPECT_TRUE(classes.insert(row.class_name).second) << row.class_name;
+  }
+}
+
+TEST(Architectures, AreFoundByTypeOrByClass) {
+  for (const Architecture& row : architectures()) {
+    const Family* family = family_of(row);
+    if (family == nullptr) continue;
+    nlohmann::json config = family->config;
+    EXPECT_EQ(detect_architecture(config.dump(), "c").name, row.name);
+    config.erase("architectures");
+    EXPECT_EQ(detect_architecture(config.dump(), "c").name, row.name);
+    config["architectures"] = {std::string(row.class_name)};
+    config.erase("model_type");
+    EXPECT_EQ(detect_architecture(config.dump(), "c").name, row.name);
+    config["model_type"] = nullptr;
+    EXPECT_EQ(detect_architecture(config.dump(), "c").name, row.name);
+  }
+}
+
+/// Weights of linears in order of use, and each with a role, layer and expert that fit its name.
+TEST(AllLinears, ListsEveryMatrixOnceInOrderOfUse) {
+  for (const Architecture& row : architectures()) {
+    const Family* family = family_of(row);
+    if (family == nullptr) continue;
+    const Model model = describe(family->config);
+    std::multiset<std::string> weights;
+    std::vector<Index> order;
+    for (const LinearSpec* linear : all_linears(model)) {
+      weights.insert(str(linear->weight_name(), " ", linear->rows, " ", linear->columns));
+      if (linear->role == Role::head) {
+        EXPECT_EQ(linear->layer, -1);
+        continue;
+      }
+      EXPECT_TRUE(linear->name.starts_with(str("model.layers.", linear->layer, ".")));
+      EXPECT_EQ(linear->expert >= 0,
+                linear->name.find(str("experts.", linear->expert, ".")) != std::string::npos);
+      order.push_back(linear->layer * 1000 + linear->expert);
+    }
+    auto expected = lines_of(family->tensors);
+    std::erase_if(expected, [](const std::string& line) {
+      return std::count(line.begin(), line.end(), ' ') != 2 || line.starts_with("model.embed");
+    });
+    EXPECT_EQ(weights, expected) << row.name;
+    EXPECT_TRUE(std::is_sorted(order.begin(), order.end())) << row.name;
+    EXPECT_EQ(all_linears(model).back()->role, Role::head);
+  }
+}
+
+TEST(ExpectedTensors, AreInOrderOfUse) {
+  const auto tensors = expected_tensors(describe(test::tiny_llama()));
+  EXPECT_EQ(tensors.front().name, "model.embed_tokens.weight");
+  EXPECT_EQ(tensors.back().name, "lm_head.weight");
+  EXPECT_EQ(tensors[tensors.size() - 2].name, "model.norm.weight");
+}
+
+TEST(DescribeModel, FactsOfTheFamilies) {
+  const Model olmoe = describe(test::tiny_olmoe());
+  EXPECT_EQ(olmoe.attention.qk_norm, QkNorm::projection);
+  EXPECT_FALSE(olmoe.layers[0].moe->routing.renormalize);
+  EXPECT_EQ(olmoe.norm_eps, 1e-5);
+  EXPECT_EQ(olmoe.attention.rope.theta, 10000);
+  const Model mixtral = describe(test::tiny_mixtral());
+  EXPECT_EQ(mixtral.attention.qk_norm, QkNorm::none);
+  EXPECT_TRUE(mixtral.layers[0].moe->routing.renormalize);
+  EXPECT_EQ(mixtral.attention.rope.theta, 1e6);
+  EXPECT_EQ(mixtral.layers[0].moe->routing.experts, 3);
+  EXPECT_EQ(mixtral.layers[0].moe->routing.top_k, 2);
+  const Model llama = describe(test::tiny_llama());
+  EXPECT_EQ(llama.norm_eps, 1e-6);
+  EXPECT_EQ(llama.attention.rope.theta, 10000);
+  EXPECT_FALSE(llama.layers[0].moe);
+  ASSERT_TRUE(llama.layers[0].dense);
+}
+
+TEST(DescribeModel, RenormalizesWhereTheConfigDecides) {
+  nlohmann::json olmoe = test::tiny_olmoe();
+  olmoe["norm_topk_prob"] = true;
+  EXPECT_TRUE(describe(olmoe).layers[0].moe->routing.renormalize);
+  nlohmann::json mixtral = test::tiny_mixtral();
+  mixtral["norm_topk_prob"] = false;  // not a key of this family
+  EXPECT_TRUE(describe(mixtral).layers[0].moe->routing.renormalize);
+}
+
+TEST(DescribeModel, BothGenerationsOfKeys) {
+  nlohmann::json old_style = test::tiny_mixtral();
+  old_style["rope_theta"] = 12345.5;
+  old_style["rope_scaling"] = nullptr;
+  EXPECT_EQ(describe(old_style).attention.rope.theta, 12345.5);
+  nlohmann::json new_style = test::tiny_mixtral();
+  new_style["rope_parameters"] = {{"rope_theta", 777.0}, {"rope_type", "default"}};
+  new_style["head_dim"] = nullptr;
+  new_style["dtype"] = "bfloat16";
+  EXPECT_EQ(describe(new_style).attention.rope.theta, 777);
+  EXPECT_EQ(describe(new_style).attention.head_dim, 2);
+  new_style["rope_theta"] = 5.0;
+  EXPECT_EQ(describe(new_style).attention.rope.theta, 777) << "the newer key wins";
+  new_style["rope_parameters"].erase("rope_theta");
+  EXPECT_EQ(describe(new_style).attention.rope.theta, 5);
+}
+
+TEST(DescribeModel, OptionalKeys) {
+  nlohmann::json config = test::tiny_olmoe();
+  config.erase("num_key_value_heads");
+  EXPECT_EQ(describe(config).attention.kv_heads, 4);
+  config["num_key_value_heads"] = nullptr;
+  EXPECT_EQ(describe(config).attention.kv_heads, 4);
+  EXPECT_FALSE(describe(config).attention.clip_qkv);
+  config["clip_qkv"] = 7.5;
+  EXPECT_EQ(describe(config).attention.clip_qkv, 7.5);
+  EXPECT_EQ(describe(config).attention.sliding_window, 0);
+  config["sliding_window"] = 64;
+  EXPECT_EQ(describe(config).attention.sliding_window, 64);
+  config["use_sliding_window"] = false;
+  EXPECT_EQ(describe(config).attention.sliding_window, 0);
+  config["max_position_embeddings"] = 512;
+  EXPECT_EQ(describe(config).max_positions, 512);
+}
+
+}  // namespace
+}  // namespace aq
