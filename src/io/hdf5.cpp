@@ -30,12 +30,18 @@ Id access_properties() {
   return {properties, "prepare HDF5 properties", "HDF5"};
 }
 
+/// Whether the content of an object is written, if it is a file. If not (a full disk), it must stay
+/// open: the library frees such a file half when it is closed and crashes later.
+bool flushed(hid_t id) {
+  return H5Iget_type(id) != H5I_FILE || H5Fflush(id, H5F_SCOPE_LOCAL) >= 0;
+}
+
 }  // namespace
 
 Object::~Object() {
   if (id_ < 0) return;
   const Lock lock;
-  H5Idec_ref(id_);
+  if (flushed(id_)) H5Idec_ref(id_);
 }
 
 Object::Object(Object&& other) noexcept
@@ -63,8 +69,9 @@ std::string Object::text(const std::string& child) const {
 void Object::close() {
   const Lock lock;
   if (id_ < 0) return;
-  if (H5Iget_type(id_) == H5I_FILE) check(H5Fflush(id_, H5F_SCOPE_LOCAL), "write", text());
-  check(H5Idec_ref(std::exchange(id_, -1)), "close", text());
+  const hid_t id = std::exchange(id_, -1);
+  if (!flushed(id)) fail("write", text(), library_reason());
+  check(H5Idec_ref(id), "close", text());
 }
 
 std::string version() {

@@ -51,6 +51,9 @@ hid_t copy_type(Type type) {
 
 Lock::Lock() {
   library_mutex().lock();
+  // Nothing is left to the library's work at exit: every object closes itself.
+  static const herr_t no_exit_handler = H5dont_atexit();
+  (void)no_exit_handler;
   thread_local const herr_t quiet = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
   (void)quiet;
 }
