@@ -46,7 +46,8 @@ Index wave_size(const Model& model, const LayerSizes& sizes, const Workload& wor
     throw Error(ErrorKind::policy, "plan the run", model.architecture,
                 str("a wave of one expert needs ", bytes_text(total(1)), " a rank, the limit is ",
                     bytes_text(limits.memory)),
-                "raise --memory, use more ranks, or fewer or shorter sequences");
+                str("raise --memory to ", ceil_div(total(1), Index{1} << 20),
+                    "MiB, use more ranks, or fewer or shorter sequences"));
   Index least = 1, most = sizes.experts;
   while (least < most) {  // total() grows with the number of experts
     const Index middle = (least + most + 1) / 2;

@@ -29,8 +29,9 @@ struct Place {
   std::string file, where;  ///< "recipe.json", "overrides[2]"
 
   [[noreturn]] void fail(std::string_view key, std::string_view reason) const {
+    const std::string named = key.empty() ? "" : str("key '", key, "' ");
     throw Error(ErrorKind::usage, "read the recipe", file,
-                str(where, where.empty() ? "" : ": ", "key '", key, "' ", reason));
+                str(where, where.empty() ? "" : ": ", named, reason));
   }
 };
 
