@@ -18,24 +18,56 @@ std::string stats_to_json(const MatrixStats& stats) {
       .dump();
 }
 
+namespace {
+
+constexpr const char* kOperation = "read the statistics";
+
+/// Checks what json.get() would not: it cuts 1.5 and takes true for 1.
+struct StatsReader {
+  const nlohmann::json& json;
+  const std::string& object;
+
+  [[noreturn]] void fail(const char* key) const {
+    throw Error(ErrorKind::input, kOperation, object, str("'", key, "' is ", json.at(key).dump()));
+  }
+  Index whole(const char* key, Index least) const {
+    const nlohmann::json& value = json.at(key);
+    if (!value.is_number_integer() || value.get<double>() < static_cast<double>(least) ||
+        value.get<double>() >= 0x1p63)
+      fail(key);
+    return value.get<Index>();
+  }
+  double number(const char* key) const {
+    if (!json.at(key).is_number()) fail(key);
+    return json.at(key).get<double>();
+  }
+  Method method() const {
+    const auto name = json.at("method").get<std::string>();
+    for (const Method method : {Method::gptq, Method::rtn, Method::copy})
+      if (name == method_name(method)) return method;
+    fail("method");
+  }
+};
+
+}  // namespace
+
 MatrixStats stats_from_json(const std::string& text, const std::string& object) {
   try {
     const auto json = nlohmann::json::parse(text);
+    const StatsReader reader{json, object};
     MatrixStats stats;
-    const auto method = json.at("method").get<std::string>();
-    for (const Method candidate : {Method::gptq, Method::rtn, Method::copy})
-      if (method == method_name(candidate)) stats.method = candidate;
-    stats.layer = json.at("layer").get<Index>();
-    stats.expert = json.at("expert").get<Index>();
-    stats.tokens = json.at("tokens").get<std::int64_t>();
-    stats.weight_sum = json.at("weight_sum").get<double>();
-    stats.damping = json.at("damping").get<double>();
-    stats.error = json.at("error").get<double>();
-    stats.error_rtn = json.at("error_rtn").get<double>();
+    stats.method = reader.method();
+    stats.layer = reader.whole("layer", -1);
+    stats.expert = reader.whole("expert", -1);
+    stats.tokens = reader.whole("tokens", 0);
+    stats.weight_sum = reader.number("weight_sum");
+    stats.damping = reader.number("damping");
+    stats.error = reader.number("error");
+    stats.error_rtn = reader.number("error_rtn");
     stats.fallback = json.at("fallback").get<std::string>();
     return stats;
   } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::input, "read the statistics", object, error.what());
+    throw Error(ErrorKind::input, kOperation, object, error.what());
   }
 }
 
