@@ -156,6 +156,7 @@ class Probe:
     """Collects, over the sequences of one run, the inputs of chosen modules and the routers' outputs."""
 
     def __init__(self, model):
+        self.hooks = []
         self.inputs = {}      # module name as in the checkpoint -> list of [tokens, columns]
         self.routers = {}     # layer -> list of (scores [tokens, k], index [tokens, k])
         for i, layer in enumerate(model.model.layers):
@@ -163,14 +164,19 @@ class Probe:
                 self._watch_input(f"model.layers.{i}.self_attn.{linear}", getattr(layer.self_attn, linear))
             self._watch_input(f"model.layers.{i}.mlp", layer.mlp)
             if hasattr(layer.mlp, "experts"):
-                layer.mlp.gate.register_forward_hook(
-                    lambda _, __, out, i=i: self.routers.setdefault(i, []).append((out[1].clone(), out[2].clone())))
+                self.hooks.append(layer.mlp.gate.register_forward_hook(
+                    lambda _, __, out, i=i: self.routers.setdefault(i, []).append((out[1].clone(), out[2].clone()))))
 
     def _watch_input(self, name, module):
         def hook(_, arguments):
             x = arguments[0].detach()
             self.inputs.setdefault(name, []).append(x.reshape(-1, x.shape[-1]).double().numpy().copy())
-        module.register_forward_pre_hook(hook)
+        self.hooks.append(module.register_forward_pre_hook(hook))
+
+    def detach(self):
+        """Ends the collection: a later run of the same model does not count."""
+        for hook in self.hooks:
+            hook.remove()
 
     def input(self, name):
         """All inputs of a module, float64 [tokens, columns]."""
@@ -210,6 +216,7 @@ def run(model, tokens, lengths):
             out = model(input_ids=ids, use_cache=False).logits[0]
         logits[s, :length] = out.float().numpy()
         nll.append(torch.nn.functional.cross_entropy(out[:-1].double(), ids[0, 1:], reduction="none"))
+    probe.detach()
     return logits, torch.cat(nll).mean().item(), probe
 
 

@@ -17,8 +17,8 @@ void write_trace_file(const std::filesystem::path& path, const TraceData& trace)
       hdf5::write_dataset(file, "router_index", hdf5::Type::i32, shape, trace.router_index.data());
       hdf5::write_dataset(file, "router_weight", hdf5::Type::f32, shape,
                           trace.router_weight.data());
+      hdf5::write_numbers(file, "moe_layers", hdf5::Type::i32, layers, trace.moe_layers.data());
     }
-    hdf5::write_numbers(file, "moe_layers", hdf5::Type::i32, layers, trace.moe_layers.data());
     file.close();
     publish_partial(path);
   } catch (...) {

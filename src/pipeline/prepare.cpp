@@ -102,7 +102,8 @@ void check_patterns(const QuantizeOptions& options, const Model& model, bool war
 
 std::string numerics() {
   const BlasInfo blas = blas_info();
-  return str(blas.library, " ", blas.kernel, ", LibTorch ", runtime::torch_version());
+  return str(blas.library, " ", blas.kernel, ", row kernel ", blas.row_kernel, ", LibTorch ",
+             runtime::torch_version());
 }
 
 void check_numerics(Communicator& comm) {

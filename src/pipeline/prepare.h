@@ -23,7 +23,7 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm);
 
 /// Warns on the first rank when ranks run different BLAS kernels, or one that does not fit the CPU.
 void check_numerics(Communicator& comm);
-/// "OpenBLAS 0.3.21 Cooperlake, LibTorch 1.13.1": what decides the last bits.
+/// "OpenBLAS 0.3.21 Cooperlake, row kernel v4, LibTorch 1.13.1": what decides the last bits.
 std::string numerics();
 
 /// The table of resolved parameters that is printed before anything starts.

@@ -36,7 +36,7 @@ class Error : public std::exception {
 template <class... Values>
 std::string str(const Values&... values) {
   std::ostringstream out;
-  (out << ... << values);
+  static_cast<void>((out << ... << values));
   return out.str();
 }
 
