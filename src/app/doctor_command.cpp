@@ -30,6 +30,7 @@ void add_doctor(CLI::App& app, Action& action) {
           {"memory", bytes_text(available_bytes()) + " free"},
           {"BLAS", blas.library},
           {"BLAS kernel", blas.kernel},
+          {"row kernel", blas.row_kernel},
           {"MPI", mpi_library()},
           {"launcher", started_by_launcher() ? "started as a rank" : "none: one rank"},
           {"HDF5", hdf5_version()},
