@@ -28,9 +28,6 @@ function(aq_add_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
-  if(ARG_LABEL STREQUAL unit)
-    add_dependencies(aq_unit_tests ${name})
-  endif()
   add_test(NAME ${ARG_LABEL}.${name} COMMAND ${name})
   set_tests_properties(${ARG_LABEL}.${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
 endfunction()
@@ -65,9 +62,12 @@ function(aq_add_test_program name)
   target_compile_definitions(${name} PRIVATE AQ_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/golden"
                                              AQ_EXAMPLES="${PROJECT_SOURCE_DIR}/examples")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  if(CMAKE_CURRENT_SOURCE_DIR MATCHES "/tests/unit/")
+    add_dependencies(aq_unit_tests ${name})
+  endif()
 endfunction()
 
-# Builds the programs of all tests labelled unit.
+# Builds every program under tests/unit.
 add_custom_target(aq_unit_tests)
 
 # How tests start ranks: more ranks than cores are normal there, and waiting ranks give way.
