@@ -39,7 +39,7 @@ class SameBytes(ProgramTest):
         """Each configuration is (ranks, threads, further arguments)."""
         found = {}
         for ranks, threads, further in configurations:
-            save = self.directory / f"run-{len(found)}"
+            save = self.directory / f"run-{len(list(self.directory.iterdir()))}"
             self.succeed(*quantize_arguments(save, **keywords), *further, ranks=ranks,
                          threads=threads, env=getattr(self, "env", None))
             found[ranks, threads, *further] = results(save)
@@ -95,6 +95,9 @@ class Content(ProgramTest):
                             ranks=2)
         return json.loads(figures.read_text()), done
 
+    def log_rows(self):
+        return list(csv.DictReader((self.save / "quant_log.csv").read_text().splitlines()))
+
     def test_files_and_figures(self):
         figures, done = self.quantize()
         self.assertEqual(figures["matrices"], 4 * (4 + 16 * 3))
@@ -105,11 +108,11 @@ class Content(ProgramTest):
         for name in ("manifest.json", "quant_log.csv", "metrics.jsonl", "status.json", "model.h5"):
             self.assertTrue((self.save / name).is_file(), name)
         self.assertEqual(list((self.save / "shards").glob("*.partial")), [])
-        rows = list(csv.DictReader((self.save / "quant_log.csv").open()))
+        rows = self.log_rows()
         self.assertEqual(len(rows), 208)
         self.assertTrue(all(float(row["error"]) < float(row["error_rtn"]) for row in rows
                             if row["method"] == "gptq" and int(row["tokens"]) > 200))
-        lines = [json.loads(line) for line in (self.save / "metrics.jsonl").open()]
+        lines = [json.loads(line) for line in (self.save / "metrics.jsonl").read_text().splitlines()]
         self.assertEqual([line["layer"] for line in lines], [0, 1, 2, 3])
         self.assertEqual(sum(lines[0]["expert_tokens"]), 16 * 64 * 4)
         self.assertIn("layer 4/4", done.stderr)
@@ -146,7 +149,7 @@ class Content(ProgramTest):
             figures, _ = self.quantize("--min-tokens", 200, "--starved", policy, "--resume", "never")
             self.assertGreater(figures["starved"], 0)
             self.assertEqual(figures["fallbacks"], {f"starved_{policy}": 3 * figures["starved"]})
-            for row in csv.DictReader((self.save / "quant_log.csv").open()):
+            for row in self.log_rows():
                 if row["fallback"] != "none":
                     self.assertEqual(row["method"], method)
                     self.assertEqual(int(row["tokens"]), 0 if policy == "rtn" else 16 * 64)
