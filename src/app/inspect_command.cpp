@@ -25,6 +25,8 @@ struct Arguments {
   std::string path, recipe, tokens;
 };
 
+constexpr int kQuiet = -1;  // a rank other than the first
+
 /// Width of an expert, or of the dense MLP.
 Index mlp_width(const LayerSpec& layer) {
   return layer.dense ? layer.dense->gate.rows : layer.moe->experts.front().gate.rows;
@@ -126,17 +128,26 @@ void print_utilization(const Utilization& utilization, const Model& model, Json&
   }
 }
 
+/// A checkpoint, what a recipe does with it, and how its experts are used.
+void inspect_model(const Arguments& arguments, Json& json) {
+  const ModelFiles files = open_model(arguments.path);
+  print_model(files, json);
+  if (!arguments.recipe.empty()) print_recipe(read_recipe(arguments.recipe), files.model, json);
+}
+
 /// Needs the forward pass, so it runs on the ranks of the job.
-int inspect_tokens(const Arguments& arguments, const Model& model, Json& json) {
-  if (!model.layers.back().moe)
-    throw Error(ErrorKind::usage, "inspect", "--tokens", "the model has no experts");
+int inspect_utilization(const Arguments& arguments, Json& json) {
   return run_on_ranks([&](Communicator& comm) {
+    const Model model = open_model(arguments.path).model;
+    if (!model.layers.back().moe)
+      throw Error(ErrorKind::usage, "inspect", "--tokens", "the model has no experts");
+    if (comm.is_first()) inspect_model(arguments, json);
     EvaluateOptions options;
     options.model = arguments.path;
     options.tokens = arguments.tokens;
     const Utilization utilization = pipeline().expert_utilization(options, comm);
     if (comm.is_first()) print_utilization(utilization, model, json);
-    return 0;
+    return comm.is_first() ? 0 : kQuiet;
   });
 }
 
@@ -179,24 +190,19 @@ void print_run(const RunDirectory& run, Json& json) {
   if (fs::exists(run.model())) print_matrices(run.model(), json["model"]);
 }
 
+/// The exit code, or kQuiet on ranks that have nothing to write.
 int inspect(const Arguments& arguments, Json& json) {
   const fs::path path = arguments.path;
-  if (fs::is_directory(path) && fs::exists(RunDirectory{path}.manifest())) {
+  if (!arguments.tokens.empty()) return inspect_utilization(arguments, json);
+  if (fs::is_directory(path) && fs::exists(RunDirectory{path}.manifest()))
     print_run({path}, json);
-    return 0;
-  }
-  if (fs::is_regular_file(path)) {
-    if (TokenFile::is_one(path))
-      print_tokens(TokenFile::open(path), json);
-    else
-      print_matrices(path, json);
-    return 0;
-  }
-  const ModelFiles files = open_model(path);
-  const bool speaks = !started_by_launcher() || arguments.tokens.empty();
-  if (speaks) print_model(files, json);
-  if (!arguments.recipe.empty()) print_recipe(read_recipe(arguments.recipe), files.model, json);
-  return arguments.tokens.empty() ? 0 : inspect_tokens(arguments, files.model, json);
+  else if (!fs::is_regular_file(path))
+    inspect_model(arguments, json);
+  else if (TokenFile::is_one(path))
+    print_tokens(TokenFile::open(path), json);
+  else
+    print_matrices(path, json);
+  return 0;
 }
 
 }  // namespace
@@ -216,7 +222,7 @@ void add_inspect(CLI::App& app, Action& action) {
       Json json = Json::object();
       const int code = inspect(*arguments, json);
       if (code == 0 && !common->json.empty()) write_text_file(common->json, json.dump(1) + "\n");
-      return code;
+      return code == kQuiet ? 0 : code;
     };
   });
 }

@@ -130,7 +130,10 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   comm.all_reduce_max(threads);
   Plan plan = make_plan(model, options.recipe, comm.size(), workload,
                         {.memory = memory, .threads = static_cast<int>(threads[0])});
-  Prepared prepared{std::move(files), tokens, workload, memory, std::move(plan), {}};
+  Batch batch = make_batch(workload.lanes, comm.rank(), comm.size(), [&](Index first, Index count) {
+    return tokens.read(first, count, workload.sequence_length, model.vocabulary);
+  });
+  Prepared prepared{std::move(files), workload, std::move(batch), memory, std::move(plan), {}};
   prepared.manifest.layers = static_cast<Index>(prepared.files.model.layers.size());
   prepared.manifest.fingerprint = {
       {"model", prepared.files.checkpoint.fingerprint()},

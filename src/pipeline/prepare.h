@@ -3,16 +3,16 @@
 
 #include "aq/io/model_files.h"
 #include "aq/io/run_directory.h"
-#include "aq/io/tokens.h"
 #include "aq/pipeline/quantize.h"
 #include "aq/plan/plan.h"
+#include "pipeline/batch.h"
 
 namespace aq {
 
 struct Prepared {
   ModelFiles files;
-  TokenFile tokens;
   Workload workload;
+  Batch batch;             ///< this rank's calibration tokens
   Index memory_limit = 0;  ///< bytes a rank
   Plan plan;
   Manifest manifest;  ///< of a fresh run

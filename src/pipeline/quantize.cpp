@@ -82,7 +82,6 @@ struct Run {
   RunState state;
   Reporter reporter;
   PhaseTimes times;
-  Batch batch;
   Weights weights;
   StageContext context;
   std::vector<LogRow> log;
@@ -107,14 +106,6 @@ struct Run {
     };
   }
 
-  void read_tokens() {
-    batch = make_batch(prepared.workload.lanes, comm.rank(), comm.size(),
-                       [&](Index first, Index count) {
-                         return prepared.tokens.read(
-                             first, count, prepared.workload.sequence_length, model().vocabulary);
-                       });
-  }
-
   void keep(const std::vector<LogRow>& rows) { log.insert(log.end(), rows.begin(), rows.end()); }
 
   /// The layer from disk, or quantized and written; x becomes the next layer's input.
@@ -131,11 +122,11 @@ struct Run {
     if (metrics.resumed) {
       const PhaseTimer timer(times, "resume");
       rows = state.load(index, weights);
-      forward_layer(model(), layer, weights, batch, x);
+      forward_layer(model(), layer, weights, prepared.batch, x);
     } else {
       LayerResult result = quantize_layer(
-          context, model(), layer, prepared.plan.layers[static_cast<std::size_t>(index)], batch, x,
-          [&](Range experts) {
+          context, model(), layer, prepared.plan.layers[static_cast<std::size_t>(index)],
+          prepared.batch, x, [&](Range experts) {
             stop_if_asked(comm);
             if (layer.moe)
               reporter.at(index, str(": experts ", experts.begin, "..", experts.end - 1));
@@ -152,9 +143,9 @@ struct Run {
 
   void do_head(const Matrix& x) {
     const Index part = layer_count();
-    keep(state.complete(part)
-             ? state.load(part, weights)
-             : state.save(part, quantize_head(context, model(), prepared.plan.head, batch, x)));
+    keep(state.complete(part) ? state.load(part, weights)
+                              : state.save(part, quantize_head(context, model(), prepared.plan.head,
+                                                               prepared.batch, x)));
     weights.clear();
   }
 
@@ -199,8 +190,7 @@ struct Run {
 };
 
 void run_layers(Run& run) {
-  run.read_tokens();
-  Matrix x = embed_tokens(run.weights, run.batch);
+  Matrix x = embed_tokens(run.weights, run.prepared.batch);
   for (Index layer = 0; layer < run.layer_count(); ++layer) run.do_layer(layer, x);
   run.do_head(x);
 }

@@ -54,6 +54,7 @@ Manifest start_manifest(const QuantizeOptions& options, const RunDirectory& dire
 
 RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicator& comm)
     : directory_{options.save}, comm_(comm) {
+  comm.barrier();  // every rank has checked its input: only now is anything written
   if (comm.is_first()) {
     make_directory(directory_.root);
     make_directory(directory_.shards());

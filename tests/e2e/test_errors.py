@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import unittest
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -96,6 +97,7 @@ class Errors(ProgramTest):
         self.refuse(3, ["--nsamples 1000"], *quantize_arguments(self.directory / "run", samples=1000))
         (self.directory / "text.h5").write_text("no HDF5")
         self.refuse(3, ["text.h5"], *arguments(self.directory / "text.h5"))
+        self.assertFalse((self.directory / "run").exists())
 
     def test_run_directories(self):
         self.refuse(3, ["status.json"], "status", self.directory)
@@ -139,7 +141,7 @@ class Inspect(ProgramTest):
         fitting = self.succeed("doctor")
         self.assertIn("BLAS kernel", fitting.stdout)
         slow = self.succeed("doctor", env={"OPENBLAS_CORETYPE": "PRESCOTT"})
-        if "Prescott" in slow.stdout and " avx2 " in open("/proc/cpuinfo", encoding="ascii").read():
+        if "Prescott" in slow.stdout and " avx2 " in Path("/proc/cpuinfo").read_text(encoding="ascii"):
             self.assertIn("OPENBLAS_CORETYPE", slow.stdout)
 
 

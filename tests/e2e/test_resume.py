@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -65,7 +66,8 @@ class Resume(ProgramTest):
 
     def test_orderly_stop(self):
         for number in (signal.SIGUSR1, signal.SIGTERM):
-            process = start(*self.arguments, "--resume", "never", ranks=0)
+            shutil.rmtree(self.save, ignore_errors=True)
+            process = start(*self.arguments, ranks=0)
             self.wait_for_layer(process)
             process.send_signal(number)
             output, _ = process.communicate(timeout=60)
