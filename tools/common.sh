@@ -12,6 +12,9 @@ AQ_PACKAGES=(
 # shellcheck disable=SC2034
 AQ_TEST_PACKAGES=(clang-format clang-tidy)
 
+# Objects of one clone serve another one.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+
 # step TEXT: a heading with the time since the start of the script.
 step() {
   printf '\n== %s  [%d:%02d]\n' "$*" $((SECONDS / 60)) $((SECONDS % 60))
