@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs clang-tidy over the project's .cpp files, several at once, and only over those that changed since they passed.
+"""Runs clang-tidy over the .cpp files under src, several at once, and only over those that changed since they passed.
 
     tools/run_clang_tidy.py --build build/dev [--jobs N] [FILE ...]
 
@@ -38,8 +38,8 @@ EXTRA_ARGUMENTS = [
 
 
 def is_checked(file):
-    """True for the project's own files that clang can compile."""
-    own = file.is_file() and any(directory in file.parents for directory in (ROOT / "src", ROOT / "tests"))
+    """True for the sources that clang can compile; tests are compiled with all warnings, and that is enough."""
+    own = file.is_file() and ROOT / "src" in file.parents
     return own and not LIBTORCH.search(file.read_text(encoding="utf-8"))
 
 

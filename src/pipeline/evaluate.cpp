@@ -58,7 +58,6 @@ class Evaluation {
  public:
   Evaluation(const EvaluateOptions& options, Communicator& comm)
       : options_(options),
-        comm_(comm),
         files_(open_model(options.model)),
         weights_(files_.checkpoint, files_.model) {
     if (options.window < 2)
@@ -157,7 +156,6 @@ class Evaluation {
   }
 
   const EvaluateOptions& options_;
-  Communicator& comm_;
   ModelFiles files_;
   Weights weights_;
   Windows windows_;

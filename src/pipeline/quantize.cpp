@@ -28,7 +28,7 @@ class Reporter {
   void at(Index layer, const std::string& what) {
     progress_.at(layer, str("layer ", layer + 1, "/", layers_, what));
   }
-  void layer_done(LayerMetrics metrics, const std::vector<LogRow>& rows) {
+  void layer_done(const LayerMetrics& metrics, const std::vector<LogRow>& rows) {
     if (!comm_.is_first()) return;
     progress_.line(layer_text(metrics, rows));
     if (metrics.resumed) {
@@ -219,7 +219,7 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm) {
     throw;
   }
   run.reporter.finish();
-  const RunSummary summary = run.summary(watch.seconds(), memory);
+  RunSummary summary = run.summary(watch.seconds(), memory);
   run.reporter.status("done", "", run.layer_count());
   if (comm.is_first()) log_info("done\n" + summary_text(summary));
   run.check_fallbacks(summary);

@@ -53,7 +53,7 @@ bool read_flag(const Json& value, std::string_view key, const Place& place) {
 std::string read_word(const Json& value, std::string_view key,
                       std::span<const std::string_view> words, const Place& place) {
   if (!value.is_string()) place.fail(key, str("is ", value.dump(), ", not a text"));
-  const auto word = value.get<std::string>();
+  auto word = value.get<std::string>();
   if (!contains(words, word))
     place.fail(key, str("is '", word, "', which is not known", did_you_mean(word, words)));
   return word;

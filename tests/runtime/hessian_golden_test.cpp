@@ -18,13 +18,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path fixture(const std::string& name) { return fs::path(AQ_TEST_DATA) / "models" / name; }
+fs::path fixture(const std::string& name) {
+  return fs::path(AQ_TEST_DATA) / "models" / name;
+}
 
 /// A recipe that quantizes one linear and leaves all others, so that its inputs are the original's.
 Recipe only(const std::string& linear, double exponent) {
-  Recipe recipe = parse_recipe(R"({"default": {"wq": "int8", "skip": true}, "overrides": [{"pattern": ")" +
-                                   linear + R"(", "skip": false}]})",
-                               "test recipe");
+  Recipe recipe =
+      parse_recipe(R"({"default": {"wq": "int8", "skip": true}, "overrides": [{"pattern": ")" +
+                       linear + R"(", "skip": false}]})",
+                   "test recipe");
   recipe.settings.routing_exponent = exponent;
   recipe.settings.min_tokens = 0;
   return recipe;
@@ -87,8 +90,8 @@ TEST_P(HessianGolden, EqualsNumpyOnTransformersInputs) {
   const hdf5::Object golden = hdf5::open_group(root, group_name);
   const std::vector<std::string> names = hdf5::members(golden);
   ASSERT_FALSE(names.empty());
-  const fs::path save = fs::path(testing::TempDir()) / str("aq-hessian-", model, "-", group_name, "-",
-                                                           test::world().size());
+  const fs::path save = fs::path(testing::TempDir()) /
+                        str("aq-hessian-", model, "-", group_name, "-", test::world().size());
   for (const std::string& name : names) {
     // q, k and v share one Hessian, which is named by q; gate and up by gate.
     const std::vector<Observed> seen = run(model, name, exponent, save);
@@ -97,7 +100,8 @@ TEST_P(HessianGolden, EqualsNumpyOnTransformersInputs) {
     EXPECT_EQ(count[0], 1) << name << " is summed once, on its owner";
     for (const Observed& observed : seen) {
       EXPECT_EQ(observed.name, name);
-      EXPECT_LT(relative_difference(observed.hessian, read_upper(hdf5::open_group(golden, name))), 1e-5)
+      EXPECT_LT(relative_difference(observed.hessian, read_upper(hdf5::open_group(golden, name))),
+                1e-5)
           << name;
     }
   }
@@ -106,12 +110,12 @@ TEST_P(HessianGolden, EqualsNumpyOnTransformersInputs) {
   test::world().barrier();
 }
 
-INSTANTIATE_TEST_SUITE_P(Fixtures, HessianGolden,
-                         testing::Values(Case{"olmoe", "hessians", 1}, Case{"olmoe", "hessians_p0", 0},
-                                         Case{"olmoe", "hessians_p2", 2}, Case{"mixtral", "hessians", 1},
-                                         Case{"mixtral", "hessians_p0", 0},
-                                         Case{"mixtral", "hessians_p2", 2}),
-                         [](const auto& test) { return test.param.model + "_" + test.param.group; });
+INSTANTIATE_TEST_SUITE_P(
+    Fixtures, HessianGolden,
+    testing::Values(Case{"olmoe", "hessians", 1}, Case{"olmoe", "hessians_p0", 0},
+                    Case{"olmoe", "hessians_p2", 2}, Case{"mixtral", "hessians", 1},
+                    Case{"mixtral", "hessians_p0", 0}, Case{"mixtral", "hessians_p2", 2}),
+    [](const auto& test) { return test.param.model + "_" + test.param.group; });
 
 }  // namespace
 }  // namespace aq

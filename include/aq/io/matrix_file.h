@@ -32,7 +32,7 @@ class MatrixWriter {
 
   /// String attribute of the root group (format version, model, recipe, ...).
   void set_attribute(const std::string& name, const std::string& value);
-  void write(const NamedMatrix& matrix);
+  void write(const NamedMatrix& named);
   /// `/hessians/<name>/upper`: the upper triangle row by row in natural order, with attributes
   /// weight_sum, tokens, used_by.
   void write_hessian(const std::string& name, const std::vector<float>& upper, double weight_sum,
@@ -71,7 +71,7 @@ class MatrixReader {
 /// Scheme as the JSON that the attribute `scheme` holds, both ways:
 /// {"format":"int4","symmetric":true,"group_size":128,"scale_dtype":"bf16"}.
 std::string scheme_to_json(const Scheme& scheme);
-Scheme scheme_from_json(const std::string& json, const std::string& object);
+Scheme scheme_from_json(const std::string& text, const std::string& object);
 
 /// HDF5 library version, e.g. "1.10.8".
 std::string hdf5_version();

@@ -20,8 +20,8 @@ struct TraceData {
   std::vector<std::int32_t> moe_layers;    ///< layer numbers
 };
 
-/// Dataset `logits` and, unless the model is dense, `router_index`, `router_weight` and the attribute
-/// `moe_layers`. Whole or not at all.
+/// Dataset `logits` and, unless the model is dense, `router_index`, `router_weight` and the
+/// attribute `moe_layers`. Whole or not at all.
 void write_trace_file(const std::filesystem::path& path, const TraceData& trace);
 
 }  // namespace aq

@@ -23,6 +23,6 @@ struct MatrixStats {
 
 std::string stats_to_json(const MatrixStats& stats);
 /// Throws Error{input} naming `object`.
-MatrixStats stats_from_json(const std::string& json, const std::string& object);
+MatrixStats stats_from_json(const std::string& text, const std::string& object);
 
 }  // namespace aq

@@ -8,7 +8,8 @@
 int main() {
   const aq::Index rows = 64, columns = 96, tokens = 300;
   aq::Matrix weight(rows, columns), inputs(tokens, columns), reversed(tokens, columns);
-  for (aq::Index i = 0; i < rows * columns; ++i) weight.values[i] = std::sin(0.37f * static_cast<float>(i));
+  for (aq::Index i = 0; i < rows * columns; ++i)
+    weight.values[i] = std::sin(0.37f * static_cast<float>(i));
   for (aq::Index i = 0; i < tokens * columns; ++i)
     inputs.values[i] = std::sin(0.11f * static_cast<float>(i * i % 997));
 
