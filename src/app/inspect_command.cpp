@@ -99,6 +99,8 @@ void print_recipe(const Recipe& recipe, const Model& model, Json& json) {
   for (const auto& [module, kinds] : by_module)
     for (const auto& [what, count] : kinds) rows.push_back({module, str(count), what});
   std::cout << table_text(rows);
+  for (const std::string& remark : group_remarks(recipe, model))
+    std::cout << "  " << remark << "\n";
   for (const std::string& pattern : unmatched_patterns(recipe, model))
     std::cout << "  pattern '" << pattern << "' matches nothing\n";
 }

@@ -164,6 +164,7 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
   line("recipe", str(options.recipe.file, ", ", settings_to_json(options.recipe.settings)));
   line("matrices", str(plan.quantized_count, " to quantize at ", fixed(plan.mean_bits, 3),
                        " bits a weight, ", plan.matrix_count - plan.quantized_count, " untouched"));
+  for (const std::string& remark : group_remarks(options.recipe, model)) line("groups", remark);
   line("calibration", str(options.calibration.string(), ", ", work.lanes.sequences, " x ",
                           work.sequence_length, " tokens in ", work.lanes.lanes, " lanes"));
   line("ranks",

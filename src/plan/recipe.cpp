@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -222,6 +223,25 @@ std::string settings_to_json(const QuantizeSettings& settings) {
               {"starved", settings.starved == Starved::rtn ? "rtn" : "all_tokens"},
               {"min_tokens", settings.min_tokens}}
       .dump();
+}
+
+std::vector<std::string> group_remarks(const Recipe& recipe, const Model& model) {
+  std::map<std::pair<Index, Index>, Index> counts;  // (columns, group size) -> matrices
+  for (const LinearSpec* linear : all_linears(model)) {
+    const Assignment assignment = resolve(recipe, *linear);
+    const Index size = assignment.scheme.group_size;
+    if (assignment.method != Method::copy && size > 0 && linear->columns % size != 0)
+      ++counts[{linear->columns, size}];
+  }
+  std::vector<std::string> remarks;
+  for (const auto& [shape, matrices] : counts) {
+    const auto [columns, size] = shape;
+    const std::string rows = str(matrices, " matrices with rows of ", columns, ": ");
+    remarks.push_back(columns < size
+                          ? str(rows, "one group, not ", size, " columns")
+                          : str(rows, "groups of ", size, ", the last of ", columns % size));
+  }
+  return remarks;
 }
 
 std::vector<std::string> unmatched_patterns(const Recipe& recipe, const Model& model) {

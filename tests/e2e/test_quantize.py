@@ -138,8 +138,10 @@ class Content(ProgramTest):
         self.assertEqual(results(self.save), before)
 
     def test_short_groups_are_quantized_and_shown(self):
-        self.quantize(model=FIXTURES / "mixtral", calibration=FIXTURES / "mixtral" / "golden.h5",
-                      samples=0, length=0)  # width 40 in groups of 32
+        _, done = self.quantize(model=FIXTURES / "mixtral", samples=0, length=0,
+                                calibration=FIXTURES / "mixtral" / "golden.h5")
+        self.assertIn("24 matrices with rows of 40: groups of 32, the last of 8", done.stderr)
+        self.assertIn("60 matrices with rows of 48: groups of 32, the last of 16", done.stderr)
         with h5py.File(self.save / "model.h5") as file:
             down = file["matrices"]["model.layers.0.block_sparse_moe.experts.0.w2"]
             self.assertEqual(down["scales"].shape, (48, 2))

@@ -67,6 +67,9 @@ Assignment resolve(const Recipe& recipe, const LinearSpec& linear);
 /// The settings as JSON, and all of the recipe that decides the result (not comments or order of
 /// keys).
 std::string settings_to_json(const QuantizeSettings& settings);
+/// What is worth saying of groups that do not divide a row, e.g. "40 matrices with rows of 172:
+/// groups of 32, the last of 12" or "4 matrices with rows of 64: one group, not 128 columns".
+std::vector<std::string> group_remarks(const Recipe& recipe, const Model& model);
 /// Patterns that match no linear of the model.
 std::vector<std::string> unmatched_patterns(const Recipe& recipe, const Model& model);
 
