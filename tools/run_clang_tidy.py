@@ -28,10 +28,11 @@ def output_of(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-# What g++ understands and clang 14 does not: its own headers such as omp.h (searched last, so that clang's headers win),
-# names of CPU levels, and pragmas.
+# What g++ understands and clang 14 does not: its own headers such as omp.h (searched last, so that clang's headers win)
+# with malloc attributes that name the matching free, names of CPU levels, and pragmas.
 EXTRA_ARGUMENTS = [
     "-idirafter" + output_of("g++", "-print-file-name=include"),
+    "-D__malloc__(...)=__malloc__",
     "-D__builtin_cpu_supports(name)=true",
     "-Wno-unknown-pragmas",
 ]
