@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace aq {
 
@@ -54,6 +55,15 @@ std::uint16_t float_to_f16(float value) {
     return static_cast<std::uint16_t>(sign | static_cast<int>(std::nearbyint(magnitude * 0x1p24f)));
   const std::uint32_t rounded = (bits & 0x7fffffff) + 0xfff + ((bits >> 13) & 1);
   return static_cast<std::uint16_t>(sign | ((rounded - (112u << 23)) >> 13));
+}
+
+float e8m0_to_float(std::uint8_t bits) {
+  if (bits == 255) return std::numeric_limits<float>::quiet_NaN();
+  return std::bit_cast<float>(bits == 0 ? 0x00400000U : static_cast<std::uint32_t>(bits) << 23);
+}
+
+std::uint8_t float_to_e8m0(float value) {
+  return static_cast<std::uint8_t>(std::bit_cast<std::uint32_t>(value) >> 23);
 }
 
 void to_float(DType dtype, const void* source, Index count, float* out) {

@@ -1,6 +1,7 @@
 #include "aq/formats/quantized_matrix.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace aq {
@@ -12,7 +13,7 @@ struct ArraySizes {
 };
 
 ArraySizes array_sizes(const Scheme& scheme, Index rows, Index columns) {
-  AQ_CHECK(scheme.bits >= 2 && scheme.bits <= 8, "bits ", scheme.bits);
+  AQ_CHECK(scheme_problem(scheme).empty(), scheme_problem(scheme));
   AQ_CHECK(rows >= 0 && columns >= 0, rows, " x ", columns);
   const auto scales = static_cast<std::size_t>(scale_count(scheme, rows, columns));
   return {static_cast<std::size_t>(rows * words_per_row(scheme.bits, columns)), scales,
@@ -23,6 +24,7 @@ ArraySizes array_sizes(const Scheme& scheme, Index rows, Index columns) {
 struct TravelHeader {
   Scheme scheme;
   Index rows = 0, columns = 0;
+  float global_scale = 1;
 };
 static_assert(std::is_trivially_copyable_v<TravelHeader>);
 
@@ -40,6 +42,16 @@ void take(std::span<const std::byte>& bytes, T* values, std::size_t count) {
   AQ_CHECK(bytes.size() >= count * sizeof(T), bytes.size(), " bytes left");
   if (count > 0) std::memcpy(values, bytes.data(), count * sizeof(T));
   bytes = bytes.subspan(count * sizeof(T));
+}
+
+/// What each code stands for: the code itself, or the value of the float element.
+std::array<float, 256> code_values(const Scheme& scheme) {
+  std::array<float, 256> values{};
+  for (int code = 0; code < 1 << scheme.bits; ++code)
+    values[static_cast<std::size_t>(code)] =
+        scheme.is_float() ? element_value(scheme.element, static_cast<std::uint8_t>(code))
+                          : static_cast<float>(code);
+  return values;
 }
 
 template <class T>
@@ -66,19 +78,21 @@ Grid grid_at(const QuantizedMatrix& matrix, Index row, Index group) {
                        ? 0
                        : row * group_count(matrix.scheme, matrix.columns) + group;
   const auto i = static_cast<std::size_t>(at);
-  const float middle = static_cast<float>(1 << (matrix.scheme.bits - 1));
-  return {matrix.scales.at(i),
-          matrix.scheme.symmetric ? middle : static_cast<float>(matrix.zeros.at(i))};
+  if (!matrix.scheme.symmetric) return {matrix.scales.at(i), static_cast<float>(matrix.zeros.at(i))};
+  const int middle = matrix.scheme.is_float() ? 0 : 1 << (matrix.scheme.bits - 1);
+  return {matrix.scales.at(i), static_cast<float>(middle)};
 }
 
 void dequantize(const QuantizedMatrix& matrix, MatrixView<float> out) {
   AQ_CHECK(out.rows == matrix.rows && out.columns == matrix.columns, out.rows, " x ", out.columns);
-  const Index words = words_per_row(matrix.scheme.bits, matrix.columns);
-  const Index width = group_width(matrix.scheme, matrix.columns);
-  const Index groups = group_count(matrix.scheme, matrix.columns);
+  const Scheme& scheme = matrix.scheme;
+  const Index words = words_per_row(scheme.bits, matrix.columns);
+  const Index width = group_width(scheme, matrix.columns);
+  const Index groups = group_count(scheme, matrix.columns);
+  const std::array<float, 256> values = code_values(scheme);
   std::vector<std::uint8_t> codes(static_cast<std::size_t>(matrix.columns));
   for (Index r = 0; r < matrix.rows; ++r) {
-    unpack_row(matrix.scheme.bits,
+    unpack_row(scheme.bits,
                std::span(matrix.codes)
                    .subspan(static_cast<std::size_t>(r * words), static_cast<std::size_t>(words)),
                codes);
@@ -86,9 +100,8 @@ void dequantize(const QuantizedMatrix& matrix, MatrixView<float> out) {
     for (Index g = 0; g < groups; ++g) {
       const Grid grid = grid_at(matrix, r, g);
       const Index end = std::min(matrix.columns, (g + 1) * width);
-      for (Index c = g * width; c < end; ++c) {
-        row[c] = decode(grid, codes[static_cast<std::size_t>(c)]);
-      }
+      for (Index c = g * width; c < end; ++c)
+        row[c] = (values[codes[static_cast<std::size_t>(c)]] - grid.zero) * grid.scale;
     }
   }
 }
@@ -100,6 +113,7 @@ QuantizedMatrix slice_rows(const QuantizedMatrix& matrix, Index begin, Index cou
   const auto copy = [&](const auto& from, auto& to, Index per_row) {
     std::copy_n(from.begin() + begin * per_row, to.size(), to.begin());
   };
+  slice.global_scale = matrix.global_scale;
   copy(matrix.codes, slice.codes, words_per_row(matrix.scheme.bits, matrix.columns));
   const bool per_tensor = matrix.scheme.group_size == kPerTensor;
   const Index groups = per_tensor ? 0 : group_count(matrix.scheme, matrix.columns);
@@ -113,7 +127,8 @@ QuantizedMatrix stack_rows(std::span<const QuantizedMatrix> slices) {
   QuantizedMatrix whole = slices.front();
   const bool per_tensor = whole.scheme.group_size == kPerTensor;
   for (const QuantizedMatrix& slice : slices.subspan(1)) {
-    AQ_CHECK(slice.scheme == whole.scheme && slice.columns == whole.columns,
+    AQ_CHECK(slice.scheme == whole.scheme && slice.columns == whole.columns &&
+                 slice.global_scale == whole.global_scale,
              to_string(slice.scheme), " and ", to_string(whole.scheme));
     whole.rows += slice.rows;
     append(whole.codes, slice.codes);
@@ -130,12 +145,14 @@ QuantizedMatrix stack_rows(std::span<const QuantizedMatrix> slices) {
 std::vector<std::byte> to_bytes(const QuantizedMatrix& matrix) {
   TravelHeader header;
   std::memset(static_cast<void*>(&header), 0, sizeof header);  // padding too: equal bytes
+  header.scheme.element = matrix.scheme.element;
   header.scheme.bits = matrix.scheme.bits;
   header.scheme.symmetric = matrix.scheme.symmetric;
   header.scheme.group_size = matrix.scheme.group_size;
   header.scheme.scale_type = matrix.scheme.scale_type;
   header.rows = matrix.rows;
   header.columns = matrix.columns;
+  header.global_scale = matrix.global_scale;
   std::vector<std::byte> bytes(sizeof header + matrix.codes.size() * sizeof(std::uint32_t) +
                                matrix.scales.size() * sizeof(float) + matrix.zeros.size());
   std::span<std::byte> rest = bytes;
@@ -150,6 +167,7 @@ QuantizedMatrix from_bytes(std::span<const std::byte> bytes) {
   TravelHeader header;
   take(bytes, &header, 1);
   QuantizedMatrix matrix = make_quantized(header.scheme, header.rows, header.columns);
+  matrix.global_scale = header.global_scale;
   take(bytes, matrix.codes.data(), matrix.codes.size());
   take(bytes, matrix.scales.data(), matrix.scales.size());
   take(bytes, matrix.zeros.data(), matrix.zeros.size());

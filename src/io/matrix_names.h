@@ -15,16 +15,32 @@ inline constexpr const char* kHessians = "hessians";
 inline constexpr const char* kCodes = "codes";
 inline constexpr const char* kScales = "scales";
 inline constexpr const char* kZeros = "zeros";
+inline constexpr const char* kGlobalScale = "global_scale";
 inline constexpr const char* kUpper = "upper";
 inline constexpr const char* kScheme = "scheme";
 inline constexpr const char* kShape = "shape";
 inline constexpr const char* kStats = "stats";
+inline constexpr const char* kActivation = "activation";
 inline constexpr const char* kEncoding = "encoding";
 
-/// HDF5 type in which scales are stored; bf16 as its bits, with attribute `encoding`.
+/// HDF5 type in which scales are stored; bf16, e8m0 and e4m3 as their bits, with attribute
+/// `encoding`.
 inline hdf5::Type stored_scale_type(ScaleType type) {
-  if (type == ScaleType::f32) return hdf5::Type::f32;
-  return type == ScaleType::f16 ? hdf5::Type::f16 : hdf5::Type::u16;
+  switch (type) {
+    case ScaleType::f32:
+      return hdf5::Type::f32;
+    case ScaleType::f16:
+      return hdf5::Type::f16;
+    case ScaleType::bf16:
+      return hdf5::Type::u16;
+    default:
+      return hdf5::Type::u8;
+  }
+}
+/// The attribute `encoding` of scales that HDF5 has no type for; empty for the others.
+inline std::string scale_encoding(ScaleType type) {
+  const bool plain = type == ScaleType::f32 || type == ScaleType::f16;
+  return plain ? "" : std::string(scale_type_name(type));
 }
 
 /// `[rows, groups]`; per tensor `[1, 1]`.

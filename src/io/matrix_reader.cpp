@@ -83,35 +83,78 @@ void check_padding(const QuantizedMatrix& m, const std::string& object) {
       fail(object, str("the padding of row ", row, " is not zero"));
 }
 
+/// Some codes of e4m3 and e5m2 stand for no finite number: they are never written.
+void check_finite_codes(const QuantizedMatrix& m, const std::string& object) {
+  if (m.scheme.element != Element::e4m3 && m.scheme.element != Element::e5m2) return;
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(m.columns));
+  const auto words = static_cast<std::size_t>(words_per_row(m.scheme.bits, m.columns));
+  for (Index row = 0; row < m.rows; ++row) {
+    unpack_row(m.scheme.bits,
+               std::span(m.codes).subspan(static_cast<std::size_t>(row) * words, words), codes);
+    for (const std::uint8_t code : codes)
+      if (!std::isfinite(element_value(m.scheme.element, code)))
+        fail(object, str("row ", row, " holds the code ", static_cast<int>(code),
+                         ", which is no finite ", element_name(m.scheme.element)));
+  }
+}
+
 std::vector<std::uint32_t> read_codes(const hdf5::Object& group, const Description& d) {
   const std::vector<Index> shape = {d.rows, words_per_row(d.scheme.bits, d.columns)};
   const hdf5::Object dataset = open_exact(group, kCodes, hdf5::Type::u32, "uint32", shape);
   return read_all<std::uint32_t>(dataset, hdf5::Type::u32, shape);
 }
 
-const char* scale_type_text(ScaleType type) {
+std::string scale_type_text(ScaleType type) {
   if (type == ScaleType::f32) return "float32";
-  return type == ScaleType::f16 ? "float16" : "uint16 (the bits of bf16)";
+  if (type == ScaleType::f16) return "float16";
+  return str(type == ScaleType::bf16 ? "uint16" : "uint8", " (the bits of ", scale_type_name(type),
+             ")");
 }
 
-std::vector<float> read_scales(const hdf5::Object& group, const Description& d) {
+/// 1 when the scheme has none. A power of two: codes times scales are then exact.
+float read_global_scale(const hdf5::Object& group, const Scheme& scheme) {
+  if (!scheme.is_nvfp4()) return 1;
+  const hdf5::Object dataset =
+      open_exact(group, kGlobalScale, hdf5::Type::f32, "float32", std::vector<Index>{});
+  float scale = 0;
+  hdf5::read_dataset(dataset, hdf5::Type::f32, &scale);
+  if (!(scale >= 0x1p-100F && scale <= 0x1p126F) || power_part(scale) != scale)
+    fail(dataset.text(), str("the global scale ", scale, " is no power of two"));
+  return scale;
+}
+
+/// Values of the stored bits, or of the floats themselves.
+std::vector<float> read_scale_values(const hdf5::Object& dataset, ScaleType type,
+                                     const std::vector<Index>& shape) {
+  const hdf5::Type stored = stored_scale_type(type);
+  if (type == ScaleType::f32) return read_all<float>(dataset, stored, shape);
+  std::vector<float> scales;
+  if (stored == hdf5::Type::u8) {
+    for (const std::uint8_t bits : read_all<std::uint8_t>(dataset, stored, shape))
+      scales.push_back(type == ScaleType::e8m0 ? e8m0_to_float(bits)
+                                               : element_value(Element::e4m3, bits));
+    return scales;
+  }
+  for (const std::uint16_t bits : read_all<std::uint16_t>(dataset, stored, shape))
+    scales.push_back(type == ScaleType::f16 ? f16_to_float(bits) : bf16_to_float(bits));
+  return scales;
+}
+
+std::vector<float> read_scales(const hdf5::Object& group, const Description& d,
+                               float global_scale) {
   const std::vector<Index> shape = scale_shape(d.scheme, d.rows, d.columns);
   const ScaleType type = d.scheme.scale_type;
-  const hdf5::Type stored = stored_scale_type(type);
-  const hdf5::Object dataset = open_exact(group, kScales, stored, scale_type_text(type), shape);
-  if (type == ScaleType::bf16 && hdf5::read_text(dataset, kEncoding) != "bf16")
-    fail(dataset.text(), "the attribute 'encoding' is not 'bf16'");
-  std::vector<float> scales;
-  if (type == ScaleType::f32) {
-    scales = read_all<float>(dataset, stored, shape);
-  } else {
-    for (const std::uint16_t bits : read_all<std::uint16_t>(dataset, stored, shape))
-      scales.push_back(type == ScaleType::f16 ? f16_to_float(bits) : bf16_to_float(bits));
-  }
+  const hdf5::Object dataset = open_exact(group, kScales, stored_scale_type(type),
+                                          scale_type_text(type).c_str(), shape);
+  const std::string encoding = scale_encoding(type);
+  if (!encoding.empty() && hdf5::read_text(dataset, kEncoding) != encoding)
+    fail(dataset.text(), str("the attribute 'encoding' is not '", encoding, "'"));
+  std::vector<float> scales = read_scale_values(dataset, type, shape);
   for (std::size_t i = 0; i < scales.size(); ++i)
     if (!std::isfinite(scales[i]) || scales[i] <= 0)
       fail(dataset.text(), str("the scale at [", static_cast<Index>(i) / shape[1], ", ",
                                static_cast<Index>(i) % shape[1], "] is ", scales[i]));
+  for (float& scale : scales) scale /= global_scale;
   return scales;
 }
 
@@ -173,12 +216,17 @@ NamedMatrix MatrixReader::read(const std::string& name) const {
   named.stats_json = required_text(group, kStats);
   parse_json_object(named.stats_json, kOperation, str(group.text(), ", attribute ", kStats));
   QuantizedMatrix& m = named.matrix;
+  if (const auto activation = hdf5::read_text(group, kActivation))
+    named.activation =
+        scheme_from_json(*activation, str(group.text(), ", attribute ", kActivation));
   m.scheme = d.scheme;
   m.rows = d.rows;
   m.columns = d.columns;
   m.codes = read_codes(group, d);
   check_padding(m, group.text(kCodes));
-  m.scales = read_scales(group, d);
+  check_finite_codes(m, group.text(kCodes));
+  m.global_scale = read_global_scale(group, d.scheme);
+  m.scales = read_scales(group, d, m.global_scale);
   m.zeros = read_zeros(group, d);
   return named;
 }

@@ -37,31 +37,53 @@ void check_matrix(const NamedMatrix& named) {
            " has ", m.zeros.size(), " zeros");
 }
 
-/// Scales as 16-bit patterns; empty for fp32.  @pre each is a value of the scale type
-std::vector<std::uint16_t> scale_bits(const NamedMatrix& named) {
-  const ScaleType type = named.matrix.scheme.scale_type;
-  std::vector<std::uint16_t> bits;
-  if (type == ScaleType::f32) return bits;
+/// The bits of the scales as they are stored, of `Bits` each.  @pre each is a value of the type
+template <class Bits, class Encode, class Decode>
+std::vector<Bits> scale_bits(const NamedMatrix& named, Encode&& encode, Decode&& decode) {
+  std::vector<Bits> bits;
   bits.reserve(named.matrix.scales.size());
   for (const float scale : named.matrix.scales) {
-    const bool half = type == ScaleType::f16;
-    bits.push_back(half ? float_to_f16(scale) : float_to_bf16(scale));
-    const float stored = half ? f16_to_float(bits.back()) : bf16_to_float(bits.back());
-    AQ_CHECK(stored == scale, named.name, ": the scale ", scale, " is no ", scale_type_name(type));
+    const float stored = scale * named.matrix.global_scale;
+    bits.push_back(static_cast<Bits>(encode(stored)));
+    AQ_CHECK(decode(bits.back()) == stored && stored > 0, named.name, ": the scale ", stored,
+             " is no ", scale_type_name(named.matrix.scheme.scale_type));
   }
   return bits;
 }
 
-/// Writes the dataset `scales` from scale_bits or, for fp32, from the matrix.
+/// What goes into the dataset `scales`.
+std::vector<std::byte> stored_scales(const NamedMatrix& named) {
+  const auto bytes = [](const auto& values) {
+    const auto view = std::as_bytes(std::span(values));
+    return std::vector<std::byte>(view.begin(), view.end());
+  };
+  switch (named.matrix.scheme.scale_type) {
+    case ScaleType::f32:
+      return bytes(named.matrix.scales);
+    case ScaleType::f16:
+      return bytes(scale_bits<std::uint16_t>(named, float_to_f16, f16_to_float));
+    case ScaleType::bf16:
+      return bytes(scale_bits<std::uint16_t>(named, float_to_bf16, bf16_to_float));
+    case ScaleType::e8m0:
+      return bytes(scale_bits<std::uint8_t>(named, float_to_e8m0, e8m0_to_float));
+    case ScaleType::e4m3:
+      return bytes(scale_bits<std::uint8_t>(
+          named, [](float x) { return element_code(Element::e4m3, x); },
+          [](std::uint8_t code) { return element_value(Element::e4m3, code); }));
+  }
+  return {};
+}
+
 void write_scales(const hdf5::Object& group, const QuantizedMatrix& m,
-                  const std::vector<std::uint16_t>& bits) {
+                  const std::vector<std::byte>& values) {
   const ScaleType type = m.scheme.scale_type;
-  const std::vector<Index> shape = scale_shape(m.scheme, m.rows, m.columns);
-  const void* values = m.scales.data();
-  if (type != ScaleType::f32) values = bits.data();
   const hdf5::Object dataset =
-      hdf5::write_dataset(group, kScales, stored_scale_type(type), shape, values);
-  if (type == ScaleType::bf16) hdf5::write_text(dataset, kEncoding, "bf16");
+      hdf5::write_dataset(group, kScales, stored_scale_type(type),
+                          scale_shape(m.scheme, m.rows, m.columns), values.data());
+  if (const std::string encoding = scale_encoding(type); !encoding.empty())
+    hdf5::write_text(dataset, kEncoding, encoding);
+  if (m.scheme.is_nvfp4())
+    hdf5::write_dataset(group, kGlobalScale, hdf5::Type::f32, {}, &m.global_scale);
 }
 
 }  // namespace
@@ -93,15 +115,17 @@ void MatrixWriter::write(const NamedMatrix& named) {
   const QuantizedMatrix& m = named.matrix;
   AQ_CHECK(Json::parse(named.stats_json, nullptr, false).is_object(), named.name,
            ": the stats are no JSON object: ", named.stats_json);
-  const std::vector<std::uint16_t> bits = scale_bits(named);  // all checks before the first write
+  const std::vector<std::byte> scales = stored_scales(named);  // all checks before the first write
   const hdf5::Object group = hdf5::create_group(state_->matrices, named.name);
   hdf5::write_text(group, kScheme, scheme_to_json(m.scheme));
   const std::int64_t shape[2] = {m.rows, m.columns};
   hdf5::write_numbers(group, kShape, hdf5::Type::i64, 2, shape);
   hdf5::write_text(group, kStats, named.stats_json);
+  if (named.activation)
+    hdf5::write_text(group, kActivation, scheme_to_json(*named.activation));
   hdf5::write_dataset(group, kCodes, hdf5::Type::u32,
                       {m.rows, words_per_row(m.scheme.bits, m.columns)}, m.codes.data());
-  write_scales(group, m, bits);
+  write_scales(group, m, scales);
   if (!m.scheme.symmetric)
     hdf5::write_dataset(group, kZeros, hdf5::Type::u8, scale_shape(m.scheme, m.rows, m.columns),
                         m.zeros.data());

@@ -10,7 +10,8 @@ namespace aq {
 namespace {
 
 constexpr const char* kOperation = "read the scheme";
-constexpr std::array<std::string_view, 4> kKeys{"format", "symmetric", "group_size", "scale_dtype"};
+constexpr std::array<std::string_view, 5> kKeys{"format", "element", "symmetric", "group_size",
+                                                "scale_dtype"};
 
 [[noreturn]] void fail(const std::string& object, const std::string& reason) {
   throw Error(ErrorKind::input, kOperation, object, reason);
@@ -42,6 +43,7 @@ bool is_index(const Json& value) {
 std::string scheme_to_json(const Scheme& scheme) {
   nlohmann::ordered_json json;
   json["format"] = format_name(scheme);
+  if (scheme.is_float()) json["element"] = element_name(scheme.element);
   json["symmetric"] = scheme.symmetric;
   json["group_size"] = scheme.group_size;
   json["scale_dtype"] = scale_type_name(scheme.scale_type);
@@ -57,12 +59,16 @@ Scheme scheme_from_json(const std::string& text, const std::string& object) {
   std::optional<Scheme> scheme = scheme_from_format(format);
   if (!scheme)
     fail(object, str("unknown format '", format, "'", did_you_mean(format, format_names())));
+  if (scheme->is_float() &&
+      value_of<std::string>(json, "element", object, is_text) != element_name(scheme->element))
+    fail(object, str("'element' is not that of ", format));
   scheme->symmetric = value_of<bool>(json, "symmetric", object, is_truth);
   scheme->group_size = value_of<Index>(json, "group_size", object, is_index);
   const auto scale = value_of<std::string>(json, "scale_dtype", object, is_text);
   const std::optional<ScaleType> type = scale_type_from_name(scale);
   if (!type) fail(object, str("unknown scale_dtype '", scale, "'"));
   scheme->scale_type = *type;
+  if (const std::string problem = scheme_problem(*scheme); !problem.empty()) fail(object, problem);
   return *scheme;
 }
 

@@ -1,6 +1,8 @@
 #include "pipeline/stage.h"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <tuple>
 
 #include "aq/core/parallel.h"
@@ -56,9 +58,10 @@ void factor_own(StageContext& context, const StagePlan& stage, std::span<const s
   });
 }
 
-/// What a factor says besides its matrix, as it travels.
+/// What a factor says besides its arrays, as it travels.
 struct FactorHeader {
-  std::int64_t columns, dead_channels, tokens, elements;
+  std::int64_t columns, dead_channels, tokens;
+  std::array<std::int64_t, 4> sizes;  ///< elements of u, h, diagonal, order
   double damping, mean_diagonal, weight_sum;
   Fallback fallback;
 };
@@ -66,6 +69,41 @@ struct FactorHeader {
 template <class T>
 std::span<std::byte> bytes_of(std::span<T> values) {
   return std::as_writable_bytes(values);
+}
+
+FactorHeader header_of(const TaskFactor& task) {
+  const Factor& f = task.factor;
+  return {f.columns,
+          f.dead_channels,
+          task.tokens,
+          {std::ssize(f.u), std::ssize(f.h), std::ssize(f.diagonal), std::ssize(f.order)},
+          f.damping,
+          f.mean_diagonal,
+          task.weight_sum,
+          f.fallback};
+}
+
+/// A factor with the sizes that a header tells.
+TaskFactor sized_like(const FactorHeader& header) {
+  TaskFactor task;
+  Factor& f = task.factor;
+  f.columns = header.columns;
+  f.dead_channels = header.dead_channels;
+  f.damping = header.damping;
+  f.mean_diagonal = header.mean_diagonal;
+  f.fallback = header.fallback;
+  f.u.resize(static_cast<std::size_t>(header.sizes[0]));
+  f.h.resize(static_cast<std::size_t>(header.sizes[1]));
+  f.diagonal.resize(static_cast<std::size_t>(header.sizes[2]));
+  f.order.resize(static_cast<std::size_t>(header.sizes[3]));
+  task.weight_sum = header.weight_sum;
+  task.tokens = header.tokens;
+  return task;
+}
+
+std::array<std::span<std::byte>, 4> arrays_of(Factor& f) {
+  return {bytes_of(std::span(f.u)), bytes_of(std::span(f.h)), bytes_of(std::span(f.diagonal)),
+          bytes_of(std::span(f.order))};
 }
 
 /// Sends the factors of split tasks from their owners to the other ranks that solve rows of them.
@@ -82,12 +120,7 @@ void share_factors(StageContext& context, const StagePlan& stage,
         if (rank != task.owner && has_rows(task, rank)) transfer(i, task.owner, rank);
     }
   };
-  for (std::size_t i = 0; i < factors.size(); ++i) {
-    const Factor& f = factors[i].factor;
-    headers[i] = {
-        f.columns, f.dead_channels, factors[i].tokens,     static_cast<std::int64_t>(f.u.size()),
-        f.damping, f.mean_diagonal, factors[i].weight_sum, f.fallback};
-  }
+  for (std::size_t i = 0; i < factors.size(); ++i) headers[i] = header_of(factors[i]);
   for_each_transfer([&](std::size_t task, int from, int to) {
     const std::span header(&headers[task], 1);
     if (comm.rank() == from) comm.start_send(bytes_of(header), to, static_cast<int>(task));
@@ -95,21 +128,19 @@ void share_factors(StageContext& context, const StagePlan& stage,
   });
   comm.wait_all();
   for_each_transfer([&](std::size_t task, int from, int to) {
-    TaskFactor& shared = factors[task];
-    if (comm.rank() == to) {
-      const FactorHeader& h = headers[task];
-      shared = {{h.columns, std::vector<float>(static_cast<std::size_t>(h.elements)), h.damping,
-                 h.mean_diagonal, h.dead_channels, h.fallback},
-                h.weight_sum,
-                h.tokens};
+    if (comm.rank() == to) factors[task] = sized_like(headers[task]);
+    for (const std::span<std::byte> array : arrays_of(factors[task].factor)) {
+      if (array.empty()) continue;
+      if (comm.rank() == from) comm.start_send(array, to, static_cast<int>(task));
+      if (comm.rank() == to) comm.start_receive(array, from, static_cast<int>(task));
     }
-    const std::span<std::byte> u = bytes_of(std::span(shared.factor.u));
-    if (u.empty()) return;
-    if (comm.rank() == from) comm.start_send(u, to, static_cast<int>(task));
-    if (comm.rank() == to) comm.start_receive(u, from, static_cast<int>(task));
   });
   comm.wait_all();
 }
+
+/// With fewer calibration tokens than this for each input channel, refinement fits their noise:
+/// docs/fidelity.md.
+constexpr double kRefineTokensPerColumn = 0.25;
 
 /// A slice that this rank is to solve, with its original rows.
 struct Work {
@@ -133,9 +164,13 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
         item.slice.first_row = slice.rows.begin;
         item.solve.first_row = slice.rows.begin;
         item.solve.scheme = matrix.assignment.scheme;
+        item.solve.scale_rule = matrix.assignment.scale_rule;
+        const TaskFactor& factor = factors[t];
+        item.solve.refine = static_cast<double>(factor.tokens) >=
+                            kRefineTokensPerColumn * static_cast<double>(task.columns);
         item.weight.rows = slice.rows.size();
         const bool gptq = matrix.assignment.method == Method::gptq;
-        item.solve.factor = gptq ? &factors[t].factor : nullptr;
+        item.solve.factor = gptq ? &factor.factor : nullptr;
         work.push_back(std::move(item));
       }
     }
@@ -143,17 +178,30 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
   return work;
 }
 
-void read_weights(const Weights& weights, const StagePlan& stage, std::span<Work> work) {
+/// What must be fitted on whole matrices: the grid of a per-tensor scheme, and the global scale that
+/// the nvfp4 matrices of a task share (servers fuse q, k, v and gate, up).
+void fit_whole(const Weights& weights, const TaskPlan& task, const LinearSpec& linear,
+               ScaleSearch search, SolveTask& solve) {
+  if (solve.scheme.group_size == kPerTensor)
+    solve.tensor_grid = fit_tensor_grid(
+        solve.scheme, weights.original_rows(linear, 0, linear.rows).view(), search);
+  if (!solve.scheme.is_nvfp4()) return;
+  float absmax = 0;
+  for (const MatrixPlan& other : task.matrices) {
+    if (!(other.assignment.scheme == solve.scheme)) continue;
+    const Matrix whole = weights.original_rows(other.linear, 0, other.linear.rows);
+    for (const float value : whole.values) absmax = std::max(absmax, std::abs(value));
+  }
+  solve.global_scale = fit_global_scale(solve.scheme, absmax);
+}
+
+void read_weights(const StageContext& context, const StagePlan& stage, std::span<Work> work) {
   parallel_for(static_cast<Index>(work.size()), [&](Index i) {
     Work& item = work[static_cast<std::size_t>(i)];
-    const LinearSpec& linear = stage.tasks[static_cast<std::size_t>(item.slice.task)]
-                                   .matrices[static_cast<std::size_t>(item.slice.matrix)]
-                                   .linear;
-    const Index rows = item.weight.rows;
-    if (item.solve.scheme.group_size == kPerTensor)
-      item.solve.tensor_grid =
-          fit_tensor_grid(item.solve.scheme, weights.original_rows(linear, 0, linear.rows).view());
-    item.weight = weights.original_rows(linear, item.slice.first_row, rows);
+    const TaskPlan& task = stage.tasks[static_cast<std::size_t>(item.slice.task)];
+    const LinearSpec& linear = task.matrices[static_cast<std::size_t>(item.slice.matrix)].linear;
+    fit_whole(context.weights, task, linear, context.settings.gptq.scale_search, item.solve);
+    item.weight = context.weights.original_rows(linear, item.slice.first_row, item.weight.rows);
     item.solve.weight = item.weight.view();
   });
 }
@@ -164,7 +212,7 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
   std::vector<Work> work = list_work(stage, chunk, context.comm.rank(), factors);
   {
     const PhaseTimer timer(context.times, "read");
-    read_weights(context.weights, stage, work);
+    read_weights(context, stage, work);
   }
   const PhaseTimer timer(context.times, "solve");
   std::vector<SolveTask> tasks;
@@ -212,7 +260,7 @@ std::vector<SolvedSlice> solve_own(StageContext& context, const StagePlan& stage
     const std::span chunk = std::span(mine).subspan(first, std::min(step, mine.size() - first));
     factor_own(context, stage, chunk, sums, factors);
     solve_chunk(context, stage, chunk, factors, solved);
-    for (const std::size_t task : chunk) factors[task].factor.u = {};
+    for (const std::size_t task : chunk) factors[task].factor = {};
   }
   return solved;
 }

@@ -191,28 +191,45 @@ Recipe read_recipe(const std::filesystem::path& path) {
 }
 
 Assignment resolve(const Recipe& recipe, const LinearSpec& linear) {
-  const bool kept_by_default = linear.role == Role::router || linear.role == Role::head;
-  Assignment result{Method::gptq, {}};
-  bool skip = false, named = !kept_by_default, has_format = false;
+  Rule merged;
+  bool named = linear.role != Role::router && linear.role != Role::head;
   for (std::size_t i = 0; i < recipe.rules.size(); ++i) {
     const Rule& rule = recipe.rules[i];
     if (!matches_pattern(rule.pattern, linear.name)) continue;
-    if (rule.skip) skip = *rule.skip;
-    if (rule.format) {
-      const auto scheme = scheme_from_format(*rule.format);
-      if (scheme && !(has_format && scheme->bits == result.scheme.bits)) {
-        result.scheme.bits = scheme->bits;
-        result.scheme.group_size = scheme->group_size;
-      }
-      has_format = scheme.has_value();  // "bf16" has none
-      if (i > 0) named = true;
+    if (rule.format && merged.format != rule.format) {  // what belonged to the other format
+      merged.group_size.reset();
+      merged.element.reset();
     }
-    if (rule.group_size) result.scheme.group_size = *rule.group_size;
-    if (rule.symmetric) result.scheme.symmetric = *rule.symmetric;
-    if (rule.scale_type) result.scheme.scale_type = *rule.scale_type;
-    if (rule.method) result.method = *rule.method;
+    const auto take = [](const auto& from, auto& to) {
+      if (from) to = from;
+    };
+    take(rule.format, merged.format);
+    take(rule.group_size, merged.group_size);
+    take(rule.symmetric, merged.symmetric);
+    take(rule.skip, merged.skip);
+    take(rule.method, merged.method);
+    take(rule.scale_type, merged.scale_type);
+    take(rule.scale_rule, merged.scale_rule);
+    take(rule.element, merged.element);
+    take(rule.activation, merged.activation);
+    take(rule.activation_group, merged.activation_group);
+    named = named || (i > 0 && rule.format);
   }
-  if (skip || !named || !has_format) result.method = Method::copy;
+  Assignment result;
+  const auto format = scheme_from_format(merged.format.value_or(""));  // "bf16" has no scheme
+  if (merged.skip.value_or(false) || !named || !format) return result;
+  result.method = merged.method.value_or(Method::gptq);
+  result.scheme = merged.element ? with_element(*format, *merged.element).value_or(*format) : *format;
+  result.scheme.group_size = merged.group_size.value_or(format->group_size);
+  if (!format->is_float()) result.scheme.symmetric = merged.symmetric.value_or(true);
+  if (merged.scale_type && !format->is_mx() && !format->is_nvfp4())
+    result.scheme.scale_type = *merged.scale_type;
+  result.scale_rule = merged.scale_rule.value_or(ScaleRule::best);
+  result.activation = scheme_from_format(merged.activation.value_or(""));
+  if (result.activation && !result.activation->is_mx() && !result.activation->is_nvfp4())
+    result.activation->scale_type = ScaleType::f32;
+  if (result.activation && merged.activation_group)
+    result.activation->group_size = *merged.activation_group;
   return result;
 }
 

@@ -21,13 +21,6 @@ struct RowGrid {
   Real scale, inverse, zero;  ///< inverse = 1 / scale
 };
 
-AQ_HOST_DEVICE float smaller(float a, float b) {
-  return a < b ? a : b;
-}
-AQ_HOST_DEVICE float larger(float a, float b) {
-  return a > b ? a : b;
-}
-
 /// Steps from the grid's zero, code - zero, nearest to `value`: see encode().
 template <class Real>
 AQ_HOST_DEVICE Real nearest_level(const RowGrid<Real>& grid, float top, Real value) {

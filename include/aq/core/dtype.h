@@ -29,6 +29,11 @@ float f16_to_float(std::uint16_t bits);
 /// Round to nearest even; beyond 65504 becomes infinity; a NaN stays a NaN.
 std::uint16_t float_to_f16(float value);
 
+/// 2^(bits - 127), the scales of OCP MX; bits 255 is NaN.
+float e8m0_to_float(std::uint8_t bits);
+/// @pre value is a power of two from 2^-127 to 2^127
+std::uint8_t float_to_e8m0(float value);
+
 /// Converts `count` elements of `dtype` at `source` (any alignment) to floats.
 void to_float(DType dtype, const void* source, Index count, float* out);
 

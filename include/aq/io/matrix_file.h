@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,8 @@ struct NamedMatrix {
   std::string name;
   QuantizedMatrix matrix;
   std::string stats_json;  ///< one JSON object: method, tokens, weight_sum, damping, error, ...
+  /// How inputs are rounded when the matrix is served (attribute `activation`); see simulate_dynamic.
+  std::optional<Scheme> activation = std::nullopt;
 };
 
 /// Writes a matrix file: everything goes to `path` + ".partial", close() syncs and renames it, so a
@@ -69,7 +72,8 @@ class MatrixReader {
 };
 
 /// Scheme as the JSON that the attribute `scheme` holds, both ways:
-/// {"format":"int4","symmetric":true,"group_size":128,"scale_dtype":"bf16"}.
+/// {"format":"int4","symmetric":true,"group_size":128,"scale_dtype":"bf16"}; floats have "element"
+/// ("e2m1") after "format".
 std::string scheme_to_json(const Scheme& scheme);
 Scheme scheme_from_json(const std::string& text, const std::string& object);
 

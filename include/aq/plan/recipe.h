@@ -19,12 +19,28 @@ enum class Starved {
   rtn,         ///< round it to nearest
 };
 
+/// Which tokens calibrate a routed expert.
+enum class ExpertTokens {
+  routed,  ///< its own, each with the weight that the model gives it
+  all,     ///< every token of the layer with weight 1
+};
+
+/// What the inputs of a linear have gone through when its Hessian is summed.
+enum class Sequential {
+  stage,  ///< everything before it quantized: o sees quantized q, k, v; down quantized gate and up
+  layer,  ///< the layers before it quantized, its own layer original
+  none,   ///< the original model; such Hessians can be kept and used for other recipes
+};
+
 /// The object "gptq" of a recipe; every key is also a flag of `quantize`, which wins.
 struct QuantizeSettings {
-  GptqSettings gptq;            ///< keys "damping", "block"
+  /// Keys "damping", "block", "refine", "act_order" ("none", "static"), "scale_search".
+  GptqSettings gptq;
   double routing_exponent = 1;  ///< p of H = Σ s^p x xᵀ; 0: plain GPTQ
   Starved starved = Starved::all_tokens;
   Index min_tokens = 32;
+  ExpertTokens expert_tokens = ExpertTokens::routed;
+  Sequential sequential = Sequential::stage;
   bool operator==(const QuantizeSettings&) const = default;
 };
 
@@ -37,6 +53,10 @@ struct Rule {
   std::optional<bool> skip;
   std::optional<Method> method;  ///< gptq or rtn
   std::optional<ScaleType> scale_type;
+  std::optional<ScaleRule> scale_rule;
+  std::optional<Element> element;         ///< "extra": {"format": "e2m3"}: of a float `wq`
+  std::optional<std::string> activation;  ///< "aq": a format, or "bf16" (as they are)
+  std::optional<Index> activation_group;  ///< "aq_group_size"; -1: one scale a token
 };
 
 struct Recipe {
@@ -54,7 +74,11 @@ Recipe read_recipe(const std::filesystem::path& path);
 /// What is done with one linear.
 struct Assignment {
   Method method = Method::copy;
-  Scheme scheme;  ///< meaningless for Method::copy
+  Scheme scheme = {};  ///< meaningless for Method::copy
+  ScaleRule scale_rule = ScaleRule::best;
+  /// How the inputs of the linear are rounded when it is served: simulated by `eval`. Scales are
+  /// found on the fly, so those of integers and floats are fp32.
+  std::optional<Scheme> activation = std::nullopt;
   bool operator==(const Assignment&) const = default;
 };
 

@@ -25,8 +25,28 @@ std::string_view method_name(Method method);
 enum class Fallback { none, more_damping, float64, rtn };
 std::string_view fallback_name(Fallback fallback);
 
+/// How the scale of a group is found.
+enum class ScaleSearch {
+  absmax,   ///< the group's largest magnitude is kept (MX: by the scale rule)
+  mse,      ///< least squared error over the group, among scales from absmax down
+  hessian,  ///< the same with errors weighted by the diagonal of H
+};
+
+/// The order in which columns are rounded.
+enum class ActOrder {
+  none,    ///< as they are stored
+  fixed,   ///< "static": by falling diagonal of H; grids are fitted first, on the original weights,
+           ///< and the result is stored as without it
+};
+
 struct GptqSettings {
   double damping = 0.01;  ///< λ as a share of mean(diag H)
+  ScaleSearch scale_search = ScaleSearch::mse;
+  ActOrder act_order = ActOrder::none;
+  /// Sweeps of coordinate descent over the codes after GPTQ, under the same damped H; a group's
+  /// scale is refitted by least squares before its codes, where the row's error falls (not MX, not
+  /// per tensor).
+  int refine = 4;
   /// Columns whose sums over all columns before them are formed at once; rounded to a multiple of
   /// the group. It changes the speed, not one bit of the result.
   Index block = 128;
@@ -37,6 +57,9 @@ struct GptqSettings {
 struct Factor {
   Index columns = 0;
   std::vector<float> u;      ///< strips of kPanel columns, half of the square: see factor_upper
+  std::vector<float> h;      ///< the damped H in strips of whole columns; only for refinement
+  std::vector<float> diagonal;      ///< of the damped H, `[columns]`
+  std::vector<std::int32_t> order;  ///< static act-order: the column that is rounded i-th; or empty
   double damping = 0;        ///< share of the mean diagonal that was used in the end
   double mean_diagonal = 0;  ///< of the normalised H, dead channels included
   Index dead_channels = 0;   ///< always-zero inputs: their diagonal is the mean, weights are kept
@@ -61,7 +84,10 @@ struct SolveTask {
       weight;           ///< `[rows, columns]`: rows [first_row, first_row + rows) of the matrix
   Index first_row = 0;  ///< multiple of kRowTile
   Scheme scheme = {};
-  Grid tensor_grid = {};  ///< used when the scheme is per tensor; fitted on the whole matrix
+  ScaleRule scale_rule = ScaleRule::best;
+  Grid tensor_grid = {};   ///< used when the scheme is per tensor; fitted on the whole matrix
+  float global_scale = 1;  ///< nvfp4: fitted on all matrices that share it (fit_global_scale)
+  bool refine = true;      ///< false: without the sweeps of the settings (too few tokens)
   const Factor* factor = nullptr;  ///< null, or not usable: round to nearest
   QuantizedMatrix result = {};     ///< filled
   /// Filled when there is a usable factor: per row ‖(w−q)U‖², of GPTQ and of round to nearest, and
@@ -71,17 +97,20 @@ struct SolveTask {
 /// Round-to-nearest errors and norms cost as much as the solution: taken on every 16th row.
 inline constexpr Index kErrorRowStride = 16;
 
-/// Grid of a per-tensor scheme for the whole matrix.
-Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight);
+/// Grid of a per-tensor scheme for the whole matrix: absmax, or the least squared error.
+Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight, ScaleSearch search);
 
 /// Solves all tasks; row tiles of all tasks are spread over threads. A row's result depends on the
 /// row, the factor, the scheme and the kernel of the processor (BlasInfo::row_kernel) alone.
-/// Grids of groups are fitted on the current values when the group begins, per channel on the
-/// original row, per tensor they are given.
+/// Grids of groups are fitted on the current values when the group begins (with static act-order on
+/// the original ones), per channel on the original row, per tensor they are given.
 void solve(std::span<SolveTask> tasks, const GptqSettings& settings);
 
-/// Round to nearest of a whole matrix.
+/// Round to nearest of a whole matrix; absmax scales.
 QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& scheme);
+
+std::string_view scale_search_name(ScaleSearch search);  ///< "absmax", "mse", "hessian"
+std::string_view act_order_name(ActOrder order);         ///< "none", "static"
 
 /// What the BLAS library is and which kernel it chose: "OpenBLAS 0.3.21", "Cooperlake"; and the
 /// instruction set of the kernels of this module: "x86-64-v4", "x86-64-v3" or "baseline". Hessian

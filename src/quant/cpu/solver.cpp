@@ -127,7 +127,7 @@ void solve(std::span<SolveTask> tasks, const GptqSettings& settings) {
   });
 }
 
-Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight) {
+Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight, ScaleSearch) {
   float minimum = 0;
   float maximum = 0;
   for (Index r = 0; r < weight.rows; ++r) {
@@ -141,7 +141,7 @@ Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight) {
 
 QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& scheme) {
   SolveTask task{.weight = weight, .scheme = scheme};
-  if (scheme.group_size == kPerTensor) task.tensor_grid = fit_tensor_grid(scheme, weight);
+  if (scheme.group_size == kPerTensor) task.tensor_grid = fit_tensor_grid(scheme, weight, ScaleSearch::absmax);
   solve({&task, 1}, GptqSettings{});
   return std::move(task.result);
 }

@@ -70,7 +70,7 @@ TEST(FitGrid, ExtremeGroupsStayFinite) {
         EXPECT_TRUE(std::isfinite(grid.scale) && std::isfinite(1 / grid.scale));
         EXPECT_TRUE(grid.zero >= 0 && grid.zero <= 15);
         EXPECT_LE(encode(scheme, grid, x), 15);
-        EXPECT_TRUE(std::isfinite(decode(grid, encode(scheme, grid, -x))) || x > 1e38F);
+        EXPECT_TRUE(std::isfinite(decode(scheme, grid, encode(scheme, grid, -x))) || x > 1e38F);
       }
     }
   }
@@ -95,7 +95,7 @@ TEST(Encode, EveryCodeOfEveryWidthComesBack) {
       const Scheme scheme{.bits = bits, .symmetric = false};
       const Grid grid{.scale = 0x1.12p-3F, .zero = static_cast<float>(zero)};
       for (int code = 0; code < 1 << bits; ++code) {
-        const float value = decode(grid, static_cast<std::uint8_t>(code));
+        const float value = decode(scheme, grid, static_cast<std::uint8_t>(code));
         ASSERT_EQ(value, static_cast<float>(code - zero) * 0x1.12p-3F);
         ASSERT_EQ(encode(scheme, grid, value), code) << bits << " bits, zero " << zero;
       }

@@ -1,4 +1,5 @@
 #pragma once
+#include <cmath>
 #include <random>
 #include <vector>
 
@@ -13,12 +14,17 @@ inline QuantizedMatrix random_matrix(const Scheme& scheme, Index rows, Index col
   const std::uint64_t levels = std::uint64_t{1} << scheme.bits;
   const Index words = words_per_row(scheme.bits, columns);
   codes.resize(static_cast<std::size_t>(rows * columns));
-  for (std::uint8_t& code : codes) code = static_cast<std::uint8_t>(random() % levels);
+  for (std::uint8_t& code : codes) {
+    code = static_cast<std::uint8_t>(random() % levels);
+    if (scheme.is_float() && !std::isfinite(element_value(scheme.element, code))) code = 0;
+  }
+  if (scheme.is_nvfp4()) matrix.global_scale = 64;
   for (Index row = 0; row < rows; ++row)
     pack_row(scheme.bits, std::span(codes).subspan(row * columns, columns),
              std::span(matrix.codes).subspan(row * words, words));
   for (float& scale : matrix.scales)
-    scale = round_scale(scheme.scale_type, 0.001f + static_cast<float>(random() % 1000) / 5000);
+    scale = round_scale(scheme.scale_type, 0.001f + static_cast<float>(random() % 1000) / 5000) /
+            matrix.global_scale;
   for (std::uint8_t& zero : matrix.zeros) zero = static_cast<std::uint8_t>(random() % levels);
   return matrix;
 }
@@ -26,11 +32,15 @@ inline QuantizedMatrix random_matrix(const Scheme& scheme, Index rows, Index col
 /// Every width, symmetry, group kind (a shorter last group too) and scale type.
 inline std::vector<Scheme> all_schemes() {
   std::vector<Scheme> schemes;
+  for (const std::string_view name : format_names()) {
+    const Scheme format = *scheme_from_format(name);
+    if (format.is_float()) schemes.push_back(format);
+  }
   for (int bits = 2; bits <= 8; ++bits)
     for (const bool symmetric : {true, false})
       for (const Index group : {Index{16}, Index{32}, kPerChannel, kPerTensor})
         for (const ScaleType type : {ScaleType::f32, ScaleType::f16, ScaleType::bf16})
-          schemes.push_back({bits, symmetric, group, type});
+          schemes.push_back({Element::integer, bits, symmetric, group, type});
   return schemes;
 }
 

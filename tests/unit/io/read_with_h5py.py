@@ -18,36 +18,65 @@ except ImportError as error:
     sys.exit(77)
 
 
+FLOATS = {"e2m1": (2, 1, 1), "e3m2": (3, 2, 3), "e2m3": (2, 3, 1), "e4m3": (4, 3, 7), "e5m2": (5, 2, 15)}
+
+
+def float_values(codes, element):
+    """What the codes of a small float stand for: (exponent bits, mantissa bits, bias) of OCP MX."""
+    exponent_bits, mantissa_bits, bias = FLOATS[element]
+    mantissa = codes & ((1 << mantissa_bits) - 1)
+    exponent = (codes >> mantissa_bits) & ((1 << exponent_bits) - 1)
+    normal = exponent > 0
+    significand = mantissa / 2.0**mantissa_bits + normal
+    sign = np.where(codes >> (exponent_bits + mantissa_bits) & 1, -1.0, 1.0)
+    return (sign * significand * 2.0 ** (np.maximum(exponent, 1) - bias)).astype(np.float32)
+
+
+def read_scales(group):
+    """Scales as float32, whatever their encoding; those of nvfp4 divided by the global scale."""
+    scales = group["scales"][:]
+    encoding = group["scales"].attrs.get("encoding")
+    if encoding == b"bf16":
+        return (scales.astype(np.uint32) << 16).view(np.float32)
+    if encoding == b"e8m0":
+        return 2.0 ** (scales.astype(np.float32) - 127)
+    if encoding == b"e4m3":
+        return float_values(scales.astype(np.int64), "e4m3") / group["global_scale"][()]
+    return scales.astype(np.float32)
+
+
 def dequantize(group):
-    """The values [rows, columns] of a matrix: (code - zero) * scale."""
+    """The values [rows, columns] of a matrix: (code - zero) * scale, or element * scale."""
     scheme = json.loads(group.attrs["scheme"])
     rows, columns = group.attrs["shape"]
-    bits = int(scheme["format"].removeprefix("int"))
+    element = scheme.get("element")
+    bits = sum(FLOATS[element][:2]) + 1 if element else int(scheme["format"].removeprefix("int"))
     stream = np.unpackbits(group["codes"][:].view(np.uint8), axis=1, bitorder="little")
     assert not stream[:, bits * columns:].any(), "padding"
     codes = stream[:, : bits * columns].reshape(rows, columns, bits) @ (1 << np.arange(bits))
-    scales = group["scales"][:]
-    if group["scales"].attrs.get("encoding") == b"bf16":
-        scales = (scales.astype(np.uint32) << 16).view(np.float32)
-    scales = scales.astype(np.float32)
+    scales = read_scales(group)
     zeros = np.full(scales.shape, 1 << (bits - 1)) if scheme["symmetric"] else group["zeros"][:]
     size = scheme["group_size"]
     if size > 0:
         scales, zeros = (np.repeat(x, size, axis=1)[:, :columns] for x in (scales, zeros))
+    if element:
+        return float_values(codes, element) * scales
     return (codes - zeros.astype(np.int64)).astype(np.float32) * scales
 
 
 def check_layout(group):
     """Types, contiguous data, no times."""
     scheme = json.loads(group.attrs["scheme"])
-    assert list(scheme) == ["format", "symmetric", "group_size", "scale_dtype"], scheme
-    expected = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16}[scheme["scale_dtype"]]
+    keys = ["format", "element", "symmetric", "group_size", "scale_dtype"]
+    assert [key for key in keys if key in scheme] == list(scheme), scheme
+    expected = {"fp32": np.float32, "fp16": np.float16, "bf16": np.uint16, "e8m0": np.uint8,
+                "e4m3": np.uint8}[scheme["scale_dtype"]]
     assert group["scales"].dtype == expected and group["codes"].dtype == np.uint32
     assert ("zeros" in group) == (not scheme["symmetric"])
     assert group.attrs["shape"].dtype == np.int64
     assert json.loads(group.attrs["stats"])["method"] == "gptq"
     for dataset in group.values():
-        assert dataset.chunks is None and dataset.ndim == 2
+        assert dataset.chunks is None and dataset.ndim == (0 if dataset.name.endswith("global_scale") else 2)
         assert not dataset.id.get_create_plist().get_obj_track_times()
 
 

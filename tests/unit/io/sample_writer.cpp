@@ -12,7 +12,7 @@
 namespace aq {
 namespace {
 
-/// (code - zero) * scale of every element.
+/// (code - zero) * scale of every element; floats: element * scale.
 std::string expected_values(const QuantizedMatrix& m, const std::vector<std::uint8_t>& codes) {
   std::string bytes;
   const Index groups = group_count(m.scheme, m.columns);
@@ -23,7 +23,10 @@ std::string expected_values(const QuantizedMatrix& m, const std::vector<std::uin
           static_cast<std::size_t>(m.scheme.group_size == kPerTensor ? 0 : row * groups + group);
       const int zero = m.scheme.symmetric ? 1 << (m.scheme.bits - 1) : m.zeros[at];
       const int code = codes[static_cast<std::size_t>(row * m.columns + column)];
-      const float value = static_cast<float>(code - zero) * m.scales[at];
+      const float level = m.scheme.is_float()
+                              ? element_value(m.scheme.element, static_cast<std::uint8_t>(code))
+                              : static_cast<float>(code - zero);
+      const float value = level * m.scales[at];
       bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
     }
   return bytes;

@@ -144,7 +144,7 @@ NaiveResult naive_gptq(const Matrix& weights, const Doubles& inverse_factor, con
                      Doubles(weights.rows, columns)};
   Doubles w(weights.rows, columns);
   std::copy(weights.values.begin(), weights.values.end(), w.values.begin());
-  const Grid tensor_grid = fit_tensor_grid(scheme, weights.view());
+  const Grid tensor_grid = fit_tensor_grid(scheme, weights.view(), ScaleSearch::absmax);
   for (Index r = 0; r < weights.rows; ++r) {
     Grid grid = tensor_grid;
     for (Index j = 0; j < columns; ++j) {

@@ -49,7 +49,7 @@ const Problem& problem(Index tokens, Index columns) {
 SolveTask solved(const Matrix& w, const Scheme& scheme, const Factor* factor,
                  const GptqSettings& settings = {}) {
   SolveTask task{.weight = w.view(), .scheme = scheme, .factor = factor};
-  if (scheme.group_size == kPerTensor) task.tensor_grid = fit_tensor_grid(scheme, w.view());
+  if (scheme.group_size == kPerTensor) task.tensor_grid = fit_tensor_grid(scheme, w.view(), ScaleSearch::absmax);
   solve({&task, 1}, settings);
   return task;
 }
@@ -206,7 +206,7 @@ TEST(Solver, SlicesAndThreadsGiveTheSameBits) {
       tasks.push_back({.weight = w.view().slice_rows(first, count),
                        .first_row = first,
                        .scheme = scheme,
-                       .tensor_grid = fit_tensor_grid(scheme, w.view()),
+                       .tensor_grid = fit_tensor_grid(scheme, w.view(), ScaleSearch::absmax),
                        .factor = &p.factor});
     }
     solve(tasks, GptqSettings{});
@@ -275,7 +275,7 @@ TEST(Solver, DeadChannelsKeepTheirRoundedWeights) {
   dequantize(task.result, values.view());
   for (Index r = 0; r < 40; ++r) {
     const Grid grid = grid_at(task.result, r, 0);
-    EXPECT_EQ(values(r, 20), decode(grid, encode(scheme, grid, w(r, 20))));
+    EXPECT_EQ(values(r, 20), decode(scheme, grid, encode(scheme, grid, w(r, 20))));
   }
 }
 
@@ -297,7 +297,7 @@ TEST(Solver, WithoutAUsableFactorItRounds) {
               w.view().row(r).subspan(static_cast<std::size_t>(begin),
                                       static_cast<std::size_t>(std::min(width, 172 - begin)));
           const auto [low, high] = std::minmax_element(values.begin(), values.end());
-          const Grid grid = group == kPerTensor ? fit_tensor_grid(scheme, w.view())
+          const Grid grid = group == kPerTensor ? fit_tensor_grid(scheme, w.view(), ScaleSearch::absmax)
                                                 : fit_grid(scheme, *low, *high);
           ASSERT_EQ(grid_at(task.result, r, c / width).scale, grid.scale);
           ASSERT_EQ(grid_at(task.result, r, c / width).zero, grid.zero);
