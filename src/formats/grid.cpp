@@ -64,9 +64,8 @@ void simulate_dynamic(const Scheme& scheme, MatrixView<float> values) {
   };
   for (Index r = 0; r < values.rows; ++r) {
     const std::span<float> row = values.row(r);
-    const GridRule rule =
-        grid_rule(scheme, ScaleRule::ocp,
-                  scheme.is_nvfp4() ? fit_global_scale(scheme, absmax(row)) : 1.0F);
+    const GridRule rule = grid_rule(
+        scheme, ScaleRule::ocp, scheme.is_nvfp4() ? fit_global_scale(scheme, absmax(row)) : 1.0F);
     for (Index c = 0; c < values.columns; c += width) {
       const std::span<float> group =
           row.subspan(static_cast<std::size_t>(c),

@@ -78,7 +78,8 @@ Grid grid_at(const QuantizedMatrix& matrix, Index row, Index group) {
                        ? 0
                        : row * group_count(matrix.scheme, matrix.columns) + group;
   const auto i = static_cast<std::size_t>(at);
-  if (!matrix.scheme.symmetric) return {matrix.scales.at(i), static_cast<float>(matrix.zeros.at(i))};
+  if (!matrix.scheme.symmetric)
+    return {matrix.scales.at(i), static_cast<float>(matrix.zeros.at(i))};
   const int middle = matrix.scheme.is_float() ? 0 : 1 << (matrix.scheme.bits - 1);
   return {matrix.scales.at(i), static_cast<float>(middle)};
 }

@@ -13,7 +13,7 @@ namespace {
 constexpr std::array<std::string_view, 5> kScaleTypeNames = {"fp32", "fp16", "bf16", "e8m0",
                                                              "e4m3"};
 constexpr std::array<std::string_view, 3> kScaleRuleNames = {"ocp", "ceil", "best"};
-constexpr Index kMxGroup = 32;     // OCP MX 1.0: the block size k of every concrete format
+constexpr Index kMxGroup = 32;  // OCP MX 1.0: the block size k of every concrete format
 constexpr Index kNvfp4Group = 16;
 
 /// A format: its name and the scheme that it stands for.

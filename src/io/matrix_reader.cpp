@@ -144,8 +144,8 @@ std::vector<float> read_scales(const hdf5::Object& group, const Description& d,
                                float global_scale) {
   const std::vector<Index> shape = scale_shape(d.scheme, d.rows, d.columns);
   const ScaleType type = d.scheme.scale_type;
-  const hdf5::Object dataset = open_exact(group, kScales, stored_scale_type(type),
-                                          scale_type_text(type).c_str(), shape);
+  const hdf5::Object dataset =
+      open_exact(group, kScales, stored_scale_type(type), scale_type_text(type).c_str(), shape);
   const std::string encoding = scale_encoding(type);
   if (!encoding.empty() && hdf5::read_text(dataset, kEncoding) != encoding)
     fail(dataset.text(), str("the attribute 'encoding' is not '", encoding, "'"));

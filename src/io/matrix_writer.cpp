@@ -121,8 +121,7 @@ void MatrixWriter::write(const NamedMatrix& named) {
   const std::int64_t shape[2] = {m.rows, m.columns};
   hdf5::write_numbers(group, kShape, hdf5::Type::i64, 2, shape);
   hdf5::write_text(group, kStats, named.stats_json);
-  if (named.activation)
-    hdf5::write_text(group, kActivation, scheme_to_json(*named.activation));
+  if (named.activation) hdf5::write_text(group, kActivation, scheme_to_json(*named.activation));
   hdf5::write_dataset(group, kCodes, hdf5::Type::u32,
                       {m.rows, words_per_row(m.scheme.bits, m.columns)}, m.codes.data());
   write_scales(group, m, scales);

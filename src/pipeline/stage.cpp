@@ -178,13 +178,13 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
   return work;
 }
 
-/// What must be fitted on whole matrices: the grid of a per-tensor scheme, and the global scale that
-/// the nvfp4 matrices of a task share (servers fuse q, k, v and gate, up).
+/// What must be fitted on whole matrices: the grid of a per-tensor scheme, and the global scale
+/// that the nvfp4 matrices of a task share (servers fuse q, k, v and gate, up).
 void fit_whole(const Weights& weights, const TaskPlan& task, const LinearSpec& linear,
                ScaleSearch search, SolveTask& solve) {
   if (solve.scheme.group_size == kPerTensor)
-    solve.tensor_grid = fit_tensor_grid(
-        solve.scheme, weights.original_rows(linear, 0, linear.rows).view(), search);
+    solve.tensor_grid =
+        fit_tensor_grid(solve.scheme, weights.original_rows(linear, 0, linear.rows).view(), search);
   if (!solve.scheme.is_nvfp4()) return;
   float absmax = 0;
   for (const MatrixPlan& other : task.matrices) {

@@ -219,7 +219,8 @@ Assignment resolve(const Recipe& recipe, const LinearSpec& linear) {
   const auto format = scheme_from_format(merged.format.value_or(""));  // "bf16" has no scheme
   if (merged.skip.value_or(false) || !named || !format) return result;
   result.method = merged.method.value_or(Method::gptq);
-  result.scheme = merged.element ? with_element(*format, *merged.element).value_or(*format) : *format;
+  result.scheme =
+      merged.element ? with_element(*format, *merged.element).value_or(*format) : *format;
   result.scheme.group_size = merged.group_size.value_or(format->group_size);
   if (!format->is_float()) result.scheme.symmetric = merged.symmetric.value_or(true);
   if (merged.scale_type && !format->is_mx() && !format->is_nvfp4())

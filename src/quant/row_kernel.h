@@ -1,6 +1,7 @@
 #pragma once
 /// The heart of GPTQ for one row and a panel of columns, written once for every processor: `Real`
-/// is a float (one row a thread) or a set of vectors (many rows at once).
+/// is a float (one row a thread) or a set of vectors (many rows at once); `Levels` says what codes
+/// can stand for: integers or the values of a small float.
 ///
 /// With H + λI = U Uᵀ and E = W - Q, the best value of column j once columns before it are fixed is
 ///   ŵ_j = w_j + s_j / U_jj,   s_j = Σ_{i<j} E_i U_ij
@@ -8,6 +9,7 @@
 /// inverse: e_j R_jk there is the part of s_k / U_kk that column j brings. The row's squared error
 /// in the norm of H + λI is Σ_j ((ŵ_j - q_j) U_jj)².
 
+#include "aq/core/index.h"
 #include "aq/formats/grid_math.h"
 
 namespace aq {
@@ -21,25 +23,49 @@ struct RowGrid {
   Real scale, inverse, zero;  ///< inverse = 1 / scale
 };
 
-/// Steps from the grid's zero, code - zero, nearest to `value`: see encode().
+/// Integers from -zero to top - zero.
+struct IntegerLevels {
+  float top = 15;
+};
+
+/// The level (an integer: code - zero, or a value of the float element) nearest to value / scale:
+/// see encode().
 template <class Real>
-AQ_HOST_DEVICE Real nearest_level(const RowGrid<Real>& grid, float top, Real value) {
+AQ_HOST_DEVICE Real nearest_level(const IntegerLevels& levels, const RowGrid<Real>& grid,
+                                  Real value) {
   const float magic = 0x1.8p23F;  // adding and subtracting it rounds to an integer, ties to even
   const Real low = -grid.zero;
-  const Real high = low + top;
+  const Real high = low + levels.top;
   const Real position = smaller(larger(value * grid.inverse, low), high);
   return (position + magic) - magic;
+}
+template <class Real>
+AQ_HOST_DEVICE Real nearest_level(const FloatLevels& levels, const RowGrid<Real>& grid,
+                                  Real value) {
+  return round_to_element(levels, value * grid.inverse);
+}
+
+/// Σ weight_i (value_i - round(value_i))² over a group; weights 1 where there are none.
+template <class Levels, class Real>
+AQ_HOST_DEVICE Real rounding_error(const Levels& levels, const RowGrid<Real>& grid,
+                                   const Real* values, Index count, const float* weights) {
+  Real total{};
+  for (Index i = 0; i < count; ++i) {
+    const Real miss = values[i] - nearest_level(levels, grid, values[i]) * grid.scale;
+    total = total + miss * miss * (weights == nullptr ? 1.0F : weights[i]);
+  }
+  return total;
 }
 
 /// Rounds columns [first, last) of a panel one after the other.
 /// @param sum   s of the panel's columns, complete for columns before `first`; updated
 /// @param u     rows and columns of U of this panel, `[kPanel, kPanel]`
 /// @param weight  the original weights; becomes E = w - q
-/// @param level   code - zero of each column
+/// @param level   receives the level of each column
 /// @return the squared error of these columns
-template <class Real>
-AQ_HOST_DEVICE Real solve_panel(Real (&sum)[kPanel], const float* u, int first, int last,
-                                const RowGrid<Real>& grid, float top, Real* weight,
+template <class Levels, class Real>
+AQ_HOST_DEVICE Real solve_panel(const Levels& levels, Real (&sum)[kPanel], const float* u,
+                                int first, int last, const RowGrid<Real>& grid, Real* weight,
                                 Real (&level)[kPanel]) {
   Real squared{};
 #pragma GCC unroll 8
@@ -47,7 +73,7 @@ AQ_HOST_DEVICE Real solve_panel(Real (&sum)[kPanel], const float* u, int first, 
     if (j < first || j >= last) continue;
     const float diagonal = u[j * kPanel + j];
     const Real target = weight[j] + sum[j] * (1 / diagonal);
-    level[j] = nearest_level(grid, top, target);
+    level[j] = nearest_level(levels, grid, target);
     const Real value = level[j] * grid.scale;
     const Real miss = (target - value) * diagonal;
     squared = squared + miss * miss;
@@ -59,18 +85,17 @@ AQ_HOST_DEVICE Real solve_panel(Real (&sum)[kPanel], const float* u, int first, 
   return squared;
 }
 
-/// The same for a panel that is not rounded yet: the range of ŵ, from which a grid is fitted.
+/// The same for a panel that is not rounded yet: ŵ, to which a grid is fitted.
 /// @param shift  receives w - ŵ, which takes the place of E
+/// @param values  receives ŵ
 template <class Real>
 AQ_HOST_DEVICE void explore_panel(Real (&sum)[kPanel], const float* u, int first, int last,
-                                  const Real* weight, Real* shift, Real& minimum, Real& maximum) {
+                                  const Real* weight, Real* shift, Real* values) {
 #pragma GCC unroll 8
   for (int j = 0; j < kPanel; ++j) {
     if (j < first || j >= last) continue;
     const Real step = sum[j] * (1 / u[j * kPanel + j]);
-    const Real target = weight[j] + step;
-    minimum = smaller(target, minimum);
-    maximum = larger(target, maximum);
+    values[j] = weight[j] + step;
     shift[j] = -step;
 #pragma GCC unroll 8
     for (int k = j + 1; k < kPanel; ++k) sum[k] = sum[k] - step * u[j * kPanel + k];
@@ -78,15 +103,46 @@ AQ_HOST_DEVICE void explore_panel(Real (&sum)[kPanel], const float* u, int first
 }
 
 /// Round to nearest: as solve_panel with s = 0 throughout.
-template <class Real>
-AQ_HOST_DEVICE void round_panel(int first, int last, const RowGrid<Real>& grid, float top,
-                                Real* weight, Real (&level)[kPanel]) {
+template <class Levels, class Real>
+AQ_HOST_DEVICE void round_panel(const Levels& levels, int first, int last,
+                                const RowGrid<Real>& grid, Real* weight, Real (&level)[kPanel]) {
 #pragma GCC unroll 8
   for (int j = 0; j < kPanel; ++j) {
     if (j < first || j >= last) continue;
-    level[j] = nearest_level(grid, top, weight[j]);
+    level[j] = nearest_level(levels, grid, weight[j]);
     weight[j] = weight[j] - level[j] * grid.scale;
   }
+}
+
+/// Coordinate descent: gives columns [first, last) of a panel, one after the other, the level that
+/// is best while all others stay. With g = E H + λE the error of the row changes by
+/// d (d H_jj - 2 g_j) when q_j grows by d, so the best q_j is the level nearest to q_j + g_j /
+/// H_jj.
+/// @param gradient  g of the panel's columns; updated
+/// @param h       rows and columns of the damped H of this panel, `[kPanel, kPanel]`
+/// @param error   E; updated
+/// @param change  receives what was added to E
+/// @return by how much the squared error falls
+template <class Levels, class Real>
+AQ_HOST_DEVICE Real refine_panel(const Levels& levels, Real (&gradient)[kPanel], const float* h,
+                                 int first, int last, const RowGrid<Real>& grid, Real* error,
+                                 Real (&level)[kPanel], Real* change) {
+  Real gain{};
+#pragma GCC unroll 8
+  for (int j = 0; j < kPanel; ++j) {
+    if (j < first || j >= last) continue;
+    const float diagonal = h[j * kPanel + j];
+    const Real target = level[j] * grid.scale + gradient[j] * (1 / diagonal);
+    const Real next = nearest_level(levels, grid, target);
+    const Real step = (next - level[j]) * grid.scale;
+    gain = gain + step * (gradient[j] * 2.0F - step * diagonal);
+    level[j] = next;
+    error[j] = error[j] - step;
+    change[j] = -step;
+#pragma GCC unroll 8
+    for (int k = j + 1; k < kPanel; ++k) gradient[k] = gradient[k] - step * h[j * kPanel + k];
+  }
+  return gain;
 }
 
 }  // namespace aq

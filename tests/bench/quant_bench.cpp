@@ -29,6 +29,7 @@ struct Options {
   int threads = 2;
   int experts = 8;
   int repeat = 3;
+  GptqSettings settings = plain_gptq();
 };
 
 struct Time {
@@ -111,6 +112,28 @@ bool verify_rows(const Matrix& w, const WeightedSum& sum, const SolveTask& task)
   return share > 0.998;
 }
 
+/// The defaults, scale search and refinement, against plain GPTQ: time, and the error that is left.
+void bench_refinement(const Matrix& w, const WeightedSum& sum, const Scheme& scheme,
+                      const SolveTask& plain, const Options& options, double sgemm) {
+  const auto total = [](const SolveTask& task) {
+    double error = 0;
+    for (const double row : task.error) error += row;
+    return error;
+  };
+  const auto n = static_cast<double>(w.columns);
+  const auto rows = static_cast<double>(w.rows);
+  for (const int sweeps : {0, 1, 2, 4}) {
+    GptqSettings settings;
+    settings.refine = sweeps;
+    const Factor factor = factorize(sum, w.columns, settings);
+    SolveTask task{.weight = w.view(), .scheme = scheme, .factor = &factor};
+    const Time time = best_of(options.repeat, [&] { solve({&task, 1}, settings); });
+    report(str("search, ", sweeps, " sweeps [", w.rows, ", ", w.columns, "]").c_str(), time,
+           rows * n * n * (1 + 2 * sweeps), 1, options, sgemm, total(task) < total(plain));
+    std::printf("error %.4f of plain GPTQ's\n", total(task) / total(plain));
+  }
+}
+
 /// Factor and solution of `experts` matrices of one shape, one expert a thread where that fits.
 void bench_solver(Index rows, Index columns, const Scheme& scheme, const Options& options,
                   double sgemm) {
@@ -121,14 +144,14 @@ void bench_solver(Index rows, Index columns, const Scheme& scheme, const Options
   std::vector<SolveTask> tasks(count);
   const auto factor_all = [&] {
     parallel_for(options.experts, [&](Index e) {
-      factors[static_cast<std::size_t>(e)] = factorize(sum, columns, GptqSettings{});
+      factors[static_cast<std::size_t>(e)] = factorize(sum, columns, options.settings);
     });
   };
   const auto solve_all = [&] {
     for (std::size_t e = 0; e < count; ++e) {
       tasks[e] = SolveTask{.weight = w.view(), .scheme = scheme, .factor = &factors[e]};
     }
-    solve(tasks, GptqSettings{});
+    solve(tasks, options.settings);
   };
   factor_all();
   solve_all();
@@ -149,6 +172,7 @@ void bench_solver(Index rows, Index columns, const Scheme& scheme, const Options
   });
   report(str("factor + solve ", shape).c_str(), both, factor_flops + solve_flops, options.experts,
          options, sgemm, verified);
+  bench_refinement(w, sum, scheme, tasks.front(), options, sgemm);
   const Time rtn = best_of(options.repeat, [&] { round_to_nearest(w.view(), scheme); });
   report(str("round to nearest ", shape).c_str(), rtn, static_cast<double>(rows) * n, 1, options,
          sgemm, true);

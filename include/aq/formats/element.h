@@ -77,8 +77,9 @@ AQ_HOST_DEVICE float with_sign(float magnitude, float x) {
 /// What rounding to a float element needs.
 struct FloatLevels {
   float largest = 6;
-  float least_normal = 1;  ///< 2^(1 - bias)
+  float least_normal = 1;   ///< 2^(1 - bias)
   float magic = 0x1.8p22F;  ///< 1.5 * 2^(23 - m): adding it to a number in [1, 2) rounds at bit m
+  int mantissa_bits = 1, bias = 1, bits = 4;
 };
 
 AQ_HOST_DEVICE float power_of_two(int exponent) {  ///< @pre in the range of normal floats
@@ -87,7 +88,12 @@ AQ_HOST_DEVICE float power_of_two(int exponent) {  ///< @pre in the range of nor
 
 AQ_HOST_DEVICE FloatLevels float_levels(Element element) {
   const FloatElement e = float_element(element);
-  return {e.largest, power_of_two(1 - e.bias), 1.5F * power_of_two(23 - e.mantissa_bits)};
+  return {e.largest,
+          power_of_two(1 - e.bias),
+          1.5F * power_of_two(23 - e.mantissa_bits),
+          e.mantissa_bits,
+          e.bias,
+          e.bits};
 }
 
 /// The nearest value of the element, ties to even, saturating, subnormals and -0 kept.

@@ -30,7 +30,8 @@ float decode(const Scheme& scheme, const Grid& grid, std::uint8_t code);
 
 /// The global scale G of an nvfp4 matrix of which no value is larger than `absmax`: a power of two,
 /// so that element * scale / G is exact, and two to four times less than 448 * 6 / absmax (NVIDIA,
-/// "Introducing NVFP4"), which leaves room for values that quantizing moves up. 1 for other schemes.
+/// "Introducing NVFP4"), which leaves room for values that quantizing moves up. 1 for other
+/// schemes.
 float fit_global_scale(const Scheme& scheme, float absmax);
 
 /// Rounds every row to the scheme and back, each group with its own absmax scale: what a server

@@ -13,9 +13,9 @@ namespace aq {
 
 /// What fitting a grid needs to know of a scheme.
 struct GridRule {
-  float top = 15;        ///< integers: largest code, 2^bits - 1
-  float divisor = 7.5F;  ///< symmetric: scale = absmax / divisor
-  float middle = 8;      ///< integers: the zero of a symmetric scheme, 2^(bits-1); floats: 0
+  float top = 15;            ///< integers: largest code, 2^bits - 1
+  float divisor = 7.5F;      ///< symmetric: scale = absmax / divisor
+  float middle = 8;          ///< integers: the zero of a symmetric scheme, 2^(bits-1); floats: 0
   int largest_exponent = 2;  ///< floats: floor(log2(largest value)), "emax" of OCP MX
   bool symmetric = true;
   bool ceil = false;  ///< E8M0: see ScaleRule; `best` is found by trying both
@@ -55,9 +55,9 @@ AQ_HOST_DEVICE float e8m0_scale(int exponent) {
 AQ_HOST_DEVICE float round_scale_inline(ScaleType type, float scale) {
   float least = 0x1p-126F;
   float largest = 0x1.fffffep127F;
-  int dropped = 0;             // mantissa bits that the type does not have
-  float least_normal = 0;      // below it the step is constant
-  float subnormal_magic = 0;   // a float of this size has that step
+  int dropped = 0;            // mantissa bits that the type does not have
+  float least_normal = 0;     // below it the step is constant
+  float subnormal_magic = 0;  // a float of this size has that step
   if (type == ScaleType::bf16) {
     largest = 0x1.fep127F;
     dropped = 16;

@@ -34,9 +34,9 @@ enum class ScaleSearch {
 
 /// The order in which columns are rounded.
 enum class ActOrder {
-  none,    ///< as they are stored
-  fixed,   ///< "static": by falling diagonal of H; grids are fitted first, on the original weights,
-           ///< and the result is stored as without it
+  none,   ///< as they are stored
+  fixed,  ///< "static": by falling diagonal of H; grids are fitted first, on the original weights,
+          ///< and the result is stored as without it
 };
 
 struct GptqSettings {
@@ -56,13 +56,13 @@ struct GptqSettings {
 /// U of H/weight_sum + λ·mean(diag)·I, natural column order.
 struct Factor {
   Index columns = 0;
-  std::vector<float> u;      ///< strips of kPanel columns, half of the square: see factor_upper
-  std::vector<float> h;      ///< the damped H in strips of whole columns; only for refinement
-  std::vector<float> diagonal;      ///< of the damped H, `[columns]`
+  std::vector<float> u;         ///< strips of kPanel columns, half of the square: see factor_upper
+  std::vector<float> h;         ///< the damped H in strips of whole columns; only for refinement
+  std::vector<float> diagonal;  ///< of the damped H, `[columns]`
   std::vector<std::int32_t> order;  ///< static act-order: the column that is rounded i-th; or empty
-  double damping = 0;        ///< share of the mean diagonal that was used in the end
-  double mean_diagonal = 0;  ///< of the normalised H, dead channels included
-  Index dead_channels = 0;   ///< always-zero inputs: their diagonal is the mean, weights are kept
+  double damping = 0;               ///< share of the mean diagonal that was used in the end
+  double mean_diagonal = 0;         ///< of the normalised H, dead channels included
+  Index dead_channels = 0;  ///< always-zero inputs: their diagonal is the mean, weights are kept
   Fallback fallback = Fallback::none;
   bool usable() const { return fallback != Fallback::rtn; }
 };

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "aq/core/parallel.h"
@@ -50,6 +51,88 @@ template <class Real>
 Real damped(Real diagonal, const Factor& factor, double damping) {
   if (diagonal == 0) diagonal = static_cast<Real>(factor.mean_diagonal);
   return diagonal + static_cast<Real>(damping * factor.mean_diagonal);
+}
+
+/// Element (i, j) of the raw sum in natural order.
+class NaturalSum {
+ public:
+  NaturalSum(const WeightedSum& hessian, Index columns) : hessian_(hessian), columns_(columns) {}
+  float operator()(Index i, Index j) const {
+    const Index r = columns_ - 1 - std::min(i, j);
+    const Index c = columns_ - 1 - std::max(i, j);
+    const HessianPanel panel = hessian_panel(columns_, c / kHessianPanel);
+    return hessian_.values[static_cast<std::size_t>(panel.row_offset(r) + c - panel.first)];
+  }
+
+ private:
+  const WeightedSum& hessian_;
+  Index columns_;
+};
+
+/// The diagonal of the damped matrix in natural order.
+std::vector<float> damped_diagonal(const WeightedSum& hessian, const Factor& factor,
+                                   double damping) {
+  const NaturalSum sum(hessian, factor.columns);
+  const float scale = static_cast<float>(1 / hessian.weight_sum);
+  std::vector<float> diagonal;
+  for (Index i = 0; i < factor.columns; ++i)
+    diagonal.push_back(damped(sum(i, i) * scale, factor, damping));
+  return diagonal;
+}
+
+/// Columns by falling diagonal; ties in their own order.
+std::vector<std::int32_t> falling_order(const std::vector<float>& diagonal) {
+  std::vector<std::int32_t> order(diagonal.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+    return diagonal[static_cast<std::size_t>(a)] > diagonal[static_cast<std::size_t>(b)];
+  });
+  return order;
+}
+
+/// The sum with its columns in another order, in the same layout.
+WeightedSum reordered(const WeightedSum& hessian, std::span<const std::int32_t> order) {
+  const auto n = static_cast<Index>(order.size());
+  const NaturalSum sum(hessian, n);
+  WeightedSum out;
+  out.weight_sum = hessian.weight_sum;
+  out.tokens = hessian.tokens;
+  out.values.resize(hessian.values.size());
+  parallel_for(ceil_div(n, kHessianPanel), [&](Index p) {
+    const HessianPanel panel = hessian_panel(n, p);
+    for (Index r = panel.first; r < n; ++r)
+      for (Index c = panel.first; c < std::min(panel.first + panel.width, r + 1); ++c)
+        out.values[static_cast<std::size_t>(panel.row_offset(r) + c - panel.first)] = sum(
+            order[static_cast<std::size_t>(n - 1 - r)], order[static_cast<std::size_t>(n - 1 - c)]);
+  });
+  return out;
+}
+
+/// The damped matrix in strips of kPanel whole columns, natural order, rows padded with zeros.
+std::vector<float> whole_strips(const WeightedSum& hessian, const Factor& factor, double damping) {
+  const Index n = factor.columns;
+  const Index strips = ceil_div(n, kPanel);
+  const float scale = static_cast<float>(1 / hessian.weight_sum);
+  std::vector<float> h(static_cast<std::size_t>(strips * strips * kPanel * kPanel));
+  const auto at = [&](Index row, Index column) -> float& {
+    return h[static_cast<std::size_t>((column / kPanel * strips * kPanel + row) * kPanel +
+                                      column % kPanel)];
+  };
+  parallel_for(ceil_div(n, kHessianPanel), [&](Index p) {
+    const HessianPanel panel = hessian_panel(n, p);
+    for (Index r = panel.first; r < n; ++r) {
+      const float* row = hessian.values.data() + panel.row_offset(r);
+      const Index count = std::min(panel.width, r + 1 - panel.first);
+      for (Index c = 0; c < count; ++c) {
+        const Index i = n - 1 - r;
+        const Index j = n - 1 - panel.first - c;
+        at(i, j) = row[c] * scale;
+        at(j, i) = row[c] * scale;
+      }
+    }
+  });
+  for (Index i = 0; i < n; ++i) at(i, i) = damped(at(i, i), factor, damping);
+  return h;
 }
 
 /// The damped, normalised matrix in reversed order, in parts of `lanes` rows (cholesky.h).
@@ -155,6 +238,7 @@ bool try_double(const WeightedSum& hessian, double damping, Factor& factor) {
 
 Factor not_usable(Factor factor) {
   factor.u.clear();
+  factor.order.clear();
   factor.damping = 0;
   factor.fallback = Fallback::rtn;
   return factor;
@@ -184,8 +268,16 @@ Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& 
       !inspect_diagonal(hessian, factor)) {
     return not_usable(std::move(factor));
   }
-  climb_ladder(hessian, settings.damping, factor);
-  return factor.usable() ? factor : not_usable(std::move(factor));
+  if (settings.act_order == ActOrder::fixed) {
+    factor.order = falling_order(damped_diagonal(hessian, factor, settings.damping));
+    climb_ladder(reordered(hessian, factor.order), settings.damping, factor);
+  } else {
+    climb_ladder(hessian, settings.damping, factor);
+  }
+  if (!factor.usable()) return not_usable(std::move(factor));
+  factor.diagonal = damped_diagonal(hessian, factor, factor.damping);
+  if (settings.refine > 0) factor.h = whole_strips(hessian, factor, factor.damping);
+  return factor;
 }
 
 Matrix factor_upper(const Factor& factor) {

@@ -14,23 +14,45 @@ bool has_factor(const SolveTask& task) {
   return task.factor != nullptr && task.factor->usable();
 }
 
+/// The grids of a job: which columns share one and how it is found.
+void set_grids(const SolveTask& task, const GptqSettings& settings, TileJob& job) {
+  const bool per_tensor = task.scheme.group_size == kPerTensor;
+  job.rule = grid_rule(task.scheme, task.scale_rule, task.global_scale);
+  job.element = task.scheme.element;
+  job.bits = task.scheme.bits;
+  job.group = std::max<Index>(group_width(task.scheme, job.columns), 1);
+  job.groups = group_count(task.scheme, job.columns);
+  job.search = settings.scale_search != ScaleSearch::absmax;
+  job.best_power = task.scale_rule == ScaleRule::best;
+  if (per_tensor) {
+    job.fixed_scale = task.tensor_grid.scale;
+    job.fixed_zero = task.tensor_grid.zero;
+  }
+  job.fit_first = !per_tensor && (job.groups == 1 || job.order != nullptr);
+}
+
 /// What the tiles of a task have in common.
 TileJob common_job(const SolveTask& task, const GptqSettings& settings) {
-  const Index columns = task.weight.columns;
-  const Index width = group_width(task.scheme, columns);
   TileJob job;
   job.stride = task.weight.stride;
-  job.columns = columns;
-  job.strips = has_factor(task) ? task.factor->u.data() : nullptr;
-  job.rule = grid_rule(task.scheme);
-  job.bits = task.scheme.bits;
-  job.words = words_per_row(task.scheme.bits, columns);
-  job.groups = group_count(task.scheme, columns);
+  job.columns = task.weight.columns;
+  job.words = words_per_row(task.scheme.bits, job.columns);
+  if (has_factor(task)) {
+    const Factor& factor = *task.factor;
+    job.strips = factor.u.data();
+    job.order = factor.order.empty() ? nullptr : factor.order.data();
+    if (settings.scale_search == ScaleSearch::hessian) job.column_weight = factor.diagonal.data();
+    if (task.refine && !factor.h.empty()) {
+      job.h = factor.h.data();
+      job.sweeps = settings.refine;
+      job.refit = !task.scheme.is_mx() && task.scheme.group_size != kPerTensor;
+    }
+  }
+  set_grids(task, settings, job);
   const Index block = round_up(std::max(settings.block, Index{1}), kPanel);
-  const bool fit_on_the_way = task.scheme.group_size > 0 && width < columns;
-  job.segment = fit_on_the_way ? width : std::min(block, columns);
+  const bool fit_on_the_way = !job.fit_first && job.fixed_scale == 0;
+  job.segment = fit_on_the_way ? job.group : std::min(block, job.columns);
   job.block = std::max(block / job.segment, Index{1}) * job.segment;
-  job.fit_whole_row = !fit_on_the_way && task.scheme.group_size != kPerTensor;
   return job;
 }
 
@@ -46,7 +68,7 @@ constexpr Index kNormSpan = kRowTile * kErrorRowStride;  ///< rows of which one 
 /// Memory of this thread for a tile.
 float* tile_memory(const TileJob& job) {
   static thread_local AlignedFloats memory;
-  return memory.take(tile_workspace(job.columns, job.block, job.segment, kRowTile));
+  return memory.take(tile_kernel().workspace_floats(job));
 }
 
 void solve_tile(const Item& item, const GptqSettings& settings) {
@@ -56,10 +78,7 @@ void solve_tile(const Item& item, const GptqSettings& settings) {
   job.rows = std::min(kRowTile, task.weight.rows - item.first);
   job.weight = task.weight.data + item.first * job.stride;
   job.codes = result.codes.data() + item.first * job.words;
-  if (task.scheme.group_size == kPerTensor) {
-    job.fixed_scale = task.tensor_grid.scale;
-    job.fixed_zero = task.tensor_grid.zero;
-  } else {
+  if (task.scheme.group_size != kPerTensor) {
     job.scales = result.scales.data() + item.first * job.groups;
     if (!task.scheme.symmetric) job.zeros = result.zeros.data() + item.first * job.groups;
   }
@@ -71,13 +90,13 @@ void solve_tile(const Item& item, const GptqSettings& settings) {
 /// Norms and round-to-nearest errors of every kErrorRowStride-th row.
 void sample_norms(const Item& item, const GptqSettings& settings) {
   SolveTask& task = *item.task;
+  GptqSettings plain = settings;  // rounding to nearest as everyone knows it
+  plain.scale_search = ScaleSearch::absmax;
   NormJob job;
-  job.rows = common_job(task, settings);
+  job.rows = common_job(task, plain);
   job.rows.rows = ceil_div(std::min(kNormSpan, task.weight.rows - item.first), kErrorRowStride);
   job.rows.weight = task.weight.data + item.first * job.rows.stride;
   job.rows.stride *= kErrorRowStride;
-  job.rows.fixed_scale = task.scheme.group_size == kPerTensor ? task.tensor_grid.scale : 0;
-  job.rows.fixed_zero = task.tensor_grid.zero;
   job.rows.workspace = tile_memory(job.rows);
   double norm[kRowTile];
   double error[kRowTile];
@@ -91,12 +110,28 @@ void sample_norms(const Item& item, const GptqSettings& settings) {
   }
 }
 
+/// Squared error of rounding a whole matrix to one grid.
+double tensor_error(const Scheme& scheme, const Grid& grid, MatrixView<const float> weight) {
+  const RowGrid<float> row_grid{grid.scale, 1 / grid.scale, grid.zero};
+  double total = 0;
+  for (Index r = 0; r < weight.rows; ++r) {
+    const float* row = weight.row(r).data();
+    const float error = scheme.is_float() ? rounding_error(float_levels(scheme.element), row_grid,
+                                                           row, weight.columns, nullptr)
+                                          : rounding_error(IntegerLevels{grid_rule(scheme).top},
+                                                           row_grid, row, weight.columns, nullptr);
+    total += static_cast<double>(error);
+  }
+  return total;
+}
+
 /// Checks a task and gives its results their sizes.
 void prepare(SolveTask& task) {
   const MatrixView<const float>& weight = task.weight;
   AQ_CHECK(task.first_row % kRowTile == 0, "first row ", task.first_row);
   AQ_CHECK(!has_factor(task) || task.factor->columns == weight.columns, weight.columns, " columns");
   task.result = make_quantized(task.scheme, weight.rows, weight.columns);
+  task.result.global_scale = task.global_scale;
   if (task.scheme.group_size == kPerTensor) {
     task.result.scales.assign(1, task.tensor_grid.scale);
     if (!task.scheme.symmetric) {
@@ -127,7 +162,7 @@ void solve(std::span<SolveTask> tasks, const GptqSettings& settings) {
   });
 }
 
-Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight, ScaleSearch) {
+Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight, ScaleSearch search) {
   float minimum = 0;
   float maximum = 0;
   for (Index r = 0; r < weight.rows; ++r) {
@@ -136,14 +171,48 @@ Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight, Scale
       maximum = std::max(maximum, value);
     }
   }
-  return fit_grid(scheme, minimum, maximum);
+  Grid best = fit_grid(scheme, minimum, maximum);
+  if (search == ScaleSearch::absmax) return best;
+  double least = tensor_error(scheme, best, weight);
+  for (const float shrink : {0.95F, 0.9F, 0.85F, 0.8F, 0.7F, 0.6F, 0.5F, 0.4F, 0.3F}) {
+    const Grid grid = fit_grid(scheme, minimum * shrink, maximum * shrink);
+    const double error = tensor_error(scheme, grid, weight);
+    if (error < least) {
+      least = error;
+      best = grid;
+    }
+  }
+  return best;
 }
 
 QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& scheme) {
   SolveTask task{.weight = weight, .scheme = scheme};
-  if (scheme.group_size == kPerTensor) task.tensor_grid = fit_tensor_grid(scheme, weight, ScaleSearch::absmax);
-  solve({&task, 1}, GptqSettings{});
+  if (scheme.group_size == kPerTensor)
+    task.tensor_grid = fit_tensor_grid(scheme, weight, ScaleSearch::absmax);
+  if (scheme.is_nvfp4()) {
+    const Grid range = fit_tensor_grid({.scale_type = ScaleType::f32}, weight, ScaleSearch::absmax);
+    task.global_scale = fit_global_scale(scheme, range.scale * 7.49F);
+  }
+  GptqSettings settings;
+  settings.scale_search = ScaleSearch::absmax;
+  solve({&task, 1}, settings);
   return std::move(task.result);
+}
+
+std::string_view scale_search_name(ScaleSearch search) {
+  switch (search) {
+    case ScaleSearch::absmax:
+      return "absmax";
+    case ScaleSearch::mse:
+      return "mse";
+    case ScaleSearch::hessian:
+      return "hessian";
+  }
+  return "?";
+}
+
+std::string_view act_order_name(ActOrder order) {
+  return order == ActOrder::none ? "none" : "static";
 }
 
 std::string_view method_name(Method method) {

@@ -14,22 +14,34 @@ struct TileJob {
   Index stride = 0;
   Index rows = 0;  ///< at most kRowTile
   Index columns = 0;
-  const float* strips = nullptr;  ///< U in strips (strips.h); null: round to nearest
+  const float* strips = nullptr;        ///< U in strips (strips.h); null: round to nearest
+  const std::int32_t* order = nullptr;  ///< the column that is rounded i-th; null: as stored
   GridRule rule;
+  Element element = Element::integer;
   int bits = 4;
-  Index segment = 128;  ///< columns between fits: the group
-  Index block = 128;    ///< a multiple of segment; sums over what lies before are formed at once
-  bool fit_whole_row = false;  ///< one grid a row, fitted on the original row
-  float fixed_scale = 0;       ///< where positive: one grid for all rows, nothing is fitted
+
+  Index group = 128;  ///< columns that share a grid
+  Index groups = 1;
+  bool fit_first = false;  ///< grids are fitted on the original weights, before the first column
+  float fixed_scale = 0;   ///< where positive: one grid for all rows, nothing is fitted
   float fixed_zero = 0;
+  bool search = false;      ///< the best of several scales, not that of the range
+  bool best_power = false;  ///< E8M0: the best of neighbouring exponents, not that of the rule
+  const float* column_weight = nullptr;  ///< `[columns]`: of errors in a search; null: 1
+
+  Index segment = 128;  ///< columns that are rounded in one go: the group where it is fitted there
+  Index block = 128;    ///< a multiple of segment; sums over what lies before are formed at once
+
+  const float* h = nullptr;  ///< the damped H in strips of whole columns; null: no refinement
+  int sweeps = 0;
+  bool refit = false;  ///< scales are free: refitted before the codes of their group
 
   std::uint32_t* codes = nullptr;  ///< `[rows, words]`; null: codes and grids are not wanted
   Index words = 0;
   float* scales = nullptr;        ///< `[rows, groups]`, or null when fixed
   std::uint8_t* zeros = nullptr;  ///< the same, or null when symmetric
-  Index groups = 0;
-  double* error = nullptr;     ///< `[rows]`: squared error in the norm of H + λI
-  float* workspace = nullptr;  ///< tile_workspace() floats, 64-byte aligned
+  double* error = nullptr;        ///< `[rows]`: squared error in the norm of H + λI
+  float* workspace = nullptr;     ///< workspace_floats() of them, 64-byte aligned
 };
 
 /// Rows whose norm and round-to-nearest error are wanted.
@@ -56,6 +68,7 @@ struct HessianJob {
 struct TileKernel {
   const char* name;
   int lanes;  ///< rows side by side
+  Index (*workspace_floats)(const TileJob&);
   void (*solve)(const TileJob&);
   void (*norms)(const NormJob&);
   bool (*factor_diagonal)(float* parts, Index n, Index block);
@@ -65,11 +78,6 @@ struct TileKernel {
 
 /// The fastest kernel that this processor runs.
 const TileKernel& tile_kernel();
-
-/// Floats of workspace for a job: weights, sums of a block, differences of a segment.
-constexpr Index tile_workspace(Index columns, Index block, Index segment, Index tile_rows) {
-  return tile_rows * (round_up(columns, 8) + round_up(block, 8) + 8 + round_up(segment, 8) + 8);
-}
 
 namespace tile_baseline {
 extern const TileKernel kernel;

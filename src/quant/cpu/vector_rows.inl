@@ -24,6 +24,8 @@ constexpr int kLanes = 2 * kVectorLanes;  ///< rows worked on together
 
 using Floats = float __attribute__((vector_size(kVectorBytes), may_alias));
 using Ints = std::int32_t __attribute__((vector_size(kVectorBytes)));
+using Unsigned = std::uint32_t __attribute__((vector_size(kVectorBytes)));
+using Shorts = std::uint16_t __attribute__((vector_size(kVectorBytes / 2)));
 
 /// kLanes rows of one column.
 struct Rows {
@@ -59,8 +61,50 @@ AQ_INLINE Rows smaller(Rows x, Rows y) {
 AQ_INLINE Rows larger(Rows x, Rows y) {
   return {x.a > y.a ? x.a : y.a, x.b > y.b ? x.b : y.b};
 }
+AQ_INLINE Rows smaller(Rows x, float y) {
+  return {x.a < y ? x.a : y - Floats{}, x.b < y ? x.b : y - Floats{}};
+}
+AQ_INLINE Rows larger(Rows x, float y) {
+  return {x.a > y ? x.a : y - Floats{}, x.b > y ? x.b : y - Floats{}};
+}
+/// x where `test` > 0, else y.
+AQ_INLINE Rows where_positive(Rows test, Rows x, Rows y) {
+  return {test.a > 0 ? x.a : y.a, test.b > 0 ? x.b : y.b};
+}
+AQ_INLINE Floats power_part(Floats x) {
+  return (Floats)((Ints)x & 0x7F800000);
+}
+AQ_INLINE Rows power_part(Rows x) {
+  return {power_part(x.a), power_part(x.b)};
+}
+AQ_INLINE Floats with_sign(Floats magnitude, Floats x) {
+  return (Floats)((Ints)magnitude | ((Ints)x & static_cast<std::int32_t>(0x80000000U)));
+}
+AQ_INLINE Rows with_sign(Rows magnitude, Rows x) {
+  return {with_sign(magnitude.a, x.a), with_sign(magnitude.b, x.b)};
+}
+AQ_INLINE Rows divide(Rows x, Rows y) {
+  return {x.a / y.a, x.b / y.b};
+}
 AQ_INLINE float* lanes(Rows& x) {
   return reinterpret_cast<float*>(&x);
+}
+
+/// kLanes floats that 16 bits hold exactly (bf16): the levels of a column.
+struct ShortRows {
+  Shorts a, b;
+};
+AQ_INLINE Shorts shorten(Floats x) {
+  return __builtin_convertvector((Unsigned)x >> 16, Shorts);
+}
+AQ_INLINE ShortRows shorten(Rows x) {
+  return {shorten(x.a), shorten(x.b)};
+}
+AQ_INLINE Floats lengthen(Shorts x) {
+  return (Floats)(__builtin_convertvector(x, Unsigned) << 16);
+}
+AQ_INLINE Rows lengthen(ShortRows x) {
+  return {lengthen(x.a), lengthen(x.b)};
 }
 
 /// Columns (k) that are multiplied before the next strip: they stay in the second-level cache.

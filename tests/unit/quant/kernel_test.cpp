@@ -41,13 +41,16 @@ struct KernelRun {
     job.stride = job.columns = w.columns;
     job.rows = w.rows;
     job.strips = factor.u.data();
+    job.h = factor.h.data();
+    job.sweeps = 2;
+    job.search = job.refit = true;
     job.rule = grid_rule(scheme);
     job.bits = scheme.bits;
-    job.segment = scheme.group_size;
+    job.group = job.segment = scheme.group_size;
     job.words = words;
     job.groups = groups;
     AlignedFloats memory;
-    job.workspace = memory.take(tile_workspace(w.columns, 128, scheme.group_size, kRowTile));
+    job.workspace = memory.take(kernel.workspace_floats(job));
     NormJob norms{job, norm.data(), error_rtn.data()};
     kernel.norms(norms);
     job.codes = codes.data();

@@ -7,8 +7,17 @@
 #include "aq/core/matrix_view.h"
 #include "aq/core/weighted_sum.h"
 #include "aq/formats/quantized_matrix.h"
+#include "aq/quant/solver.h"
 
 namespace aq::test {
+
+/// GPTQ as in the paper: absmax scales, columns in their order, no refinement.
+inline GptqSettings plain_gptq() {
+  GptqSettings settings;
+  settings.scale_search = ScaleSearch::absmax;
+  settings.refine = 0;
+  return settings;
+}
 
 /// A square or rectangular matrix of doubles, row-major.
 struct Doubles {

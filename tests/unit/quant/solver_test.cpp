@@ -25,7 +25,7 @@ struct Problem {
     const WeightedSum sum = sum_of(x, token_weights);
     damped = naive_damped(naive_hessian(x, token_weights), sum.weight_sum, 0.01);
     inverse_factor = naive_inverse_factor(damped);
-    factor = factorize(sum, x.columns, GptqSettings{});
+    factor = factorize(sum, x.columns, plain_gptq());
   }
 };
 
@@ -47,9 +47,10 @@ const Problem& problem(Index tokens, Index columns) {
 }
 
 SolveTask solved(const Matrix& w, const Scheme& scheme, const Factor* factor,
-                 const GptqSettings& settings = {}) {
+                 const GptqSettings& settings = plain_gptq()) {
   SolveTask task{.weight = w.view(), .scheme = scheme, .factor = factor};
-  if (scheme.group_size == kPerTensor) task.tensor_grid = fit_tensor_grid(scheme, w.view(), ScaleSearch::absmax);
+  if (scheme.group_size == kPerTensor)
+    task.tensor_grid = fit_tensor_grid(scheme, w.view(), ScaleSearch::absmax);
   solve({&task, 1}, settings);
   return task;
 }
@@ -209,7 +210,7 @@ TEST(Solver, SlicesAndThreadsGiveTheSameBits) {
                        .tensor_grid = fit_tensor_grid(scheme, w.view(), ScaleSearch::absmax),
                        .factor = &p.factor});
     }
-    solve(tasks, GptqSettings{});
+    solve(tasks, plain_gptq());
     set_thread_count(1);
     std::vector<QuantizedMatrix> slices;
     std::vector<double> error;
@@ -233,7 +234,7 @@ TEST(Solver, ARowDoesNotDependOnItsNeighbours) {
     SolveTask alone{.weight = w.view().slice_rows(row, 1),
                     .scheme = Scheme{.group_size = 32},
                     .factor = &p.factor};
-    solve({&alone, 1}, GptqSettings{});
+    solve({&alone, 1}, plain_gptq());
     EXPECT_EQ(alone.result, slice_rows(whole.result, row, 1));
     EXPECT_EQ(alone.error[0], whole.error[static_cast<std::size_t>(row)]);
   }
@@ -246,7 +247,9 @@ TEST(Solver, TheBlockDoesNotChangeBits) {
     const Scheme scheme{.group_size = group};
     const SolveTask reference = solved(w, scheme, &p.factor);
     for (const Index block : {1, 20, 64, 1000}) {
-      const SolveTask task = solved(w, scheme, &p.factor, GptqSettings{.block = block});
+      GptqSettings settings = plain_gptq();
+      settings.block = block;
+      const SolveTask task = solved(w, scheme, &p.factor, settings);
       EXPECT_EQ(task.result, reference.result) << group << ", " << block;
       EXPECT_EQ(task.error, reference.error);
     }
@@ -281,7 +284,7 @@ TEST(Solver, DeadChannelsKeepTheirRoundedWeights) {
 
 TEST(Solver, WithoutAUsableFactorItRounds) {
   const Matrix w = make_weights(70, 172, 6);
-  const Factor poor = factorize(WeightedSum{}, 172, GptqSettings{});
+  const Factor poor = factorize(WeightedSum{}, 172, plain_gptq());
   for (const Index group : {Index{5}, Index{32}, kPerChannel, kPerTensor}) {
     for (const bool symmetric : {true, false}) {
       const Scheme scheme{.bits = 3, .symmetric = symmetric, .group_size = group};
@@ -297,8 +300,9 @@ TEST(Solver, WithoutAUsableFactorItRounds) {
               w.view().row(r).subspan(static_cast<std::size_t>(begin),
                                       static_cast<std::size_t>(std::min(width, 172 - begin)));
           const auto [low, high] = std::minmax_element(values.begin(), values.end());
-          const Grid grid = group == kPerTensor ? fit_tensor_grid(scheme, w.view(), ScaleSearch::absmax)
-                                                : fit_grid(scheme, *low, *high);
+          const Grid grid = group == kPerTensor
+                                ? fit_tensor_grid(scheme, w.view(), ScaleSearch::absmax)
+                                : fit_grid(scheme, *low, *high);
           ASSERT_EQ(grid_at(task.result, r, c / width).scale, grid.scale);
           ASSERT_EQ(grid_at(task.result, r, c / width).zero, grid.zero);
           ASSERT_EQ(codes[static_cast<std::size_t>(r * 172 + c)], encode(scheme, grid, w(r, c)));
@@ -316,18 +320,18 @@ TEST(Solver, StridedWeightsAndEmptyTasks) {
     for (Index c = 0; c < 200; ++c) w(r, c) = wide(r, c);
   }
   SolveTask strided{.weight = wide.view().slice_columns(0, 200), .factor = &p.factor};
-  solve({&strided, 1}, GptqSettings{});
+  solve({&strided, 1}, plain_gptq());
   EXPECT_EQ(strided.result, solved(w, Scheme{}, &p.factor).result);
   SolveTask empty{.weight = w.view().slice_rows(0, 0), .factor = &p.factor};
-  solve({&empty, 1}, GptqSettings{});
+  solve({&empty, 1}, plain_gptq());
   EXPECT_EQ(empty.result.rows, 0);
-  solve({}, GptqSettings{});
+  solve({}, plain_gptq());
 }
 
 TEST(Solver, AFirstRowBetweenTilesIsRefused) {
   const Matrix w = make_weights(8, 8, 5);
   SolveTask task{.weight = w.view(), .first_row = 8};
-  EXPECT_ANY_THROW(solve({&task, 1}, GptqSettings{}));
+  EXPECT_ANY_THROW(solve({&task, 1}, plain_gptq()));
 }
 
 }  // namespace
