@@ -1,5 +1,6 @@
 #include "aq/formats/element.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -47,7 +48,8 @@ std::uint8_t nearest_element(Element element, float value) {
   for (int code = 0; code < half; ++code) {
     const double candidate = element_value(element, static_cast<std::uint8_t>(code));
     if (!std::isfinite(candidate)) continue;
-    const double distance = std::abs(std::abs(static_cast<double>(value)) - candidate);
+    const double magnitude = std::min(std::abs(value), e.largest);
+    const double distance = std::abs(magnitude - candidate);
     if (distance < least || (distance == least && code % 2 == 0)) {
       best = code;
       least = distance;

@@ -149,9 +149,10 @@ std::vector<float> read_scales(const hdf5::Object& group, const Description& d,
   const std::string encoding = scale_encoding(type);
   if (!encoding.empty() && hdf5::read_text(dataset, kEncoding) != encoding)
     fail(dataset.text(), str("the attribute 'encoding' is not '", encoding, "'"));
+  const bool may_be_negative = d.scheme.symmetric && !d.scheme.is_float();
   std::vector<float> scales = read_scale_values(dataset, type, shape);
   for (std::size_t i = 0; i < scales.size(); ++i)
-    if (!std::isfinite(scales[i]) || scales[i] <= 0)
+    if (!std::isfinite(scales[i]) || scales[i] == 0 || (scales[i] < 0 && !may_be_negative))
       fail(dataset.text(), str("the scale at [", static_cast<Index>(i) / shape[1], ", ",
                                static_cast<Index>(i) % shape[1], "] is ", scales[i]));
   for (float& scale : scales) scale /= global_scale;

@@ -45,7 +45,7 @@ std::vector<Bits> scale_bits(const NamedMatrix& named, Encode&& encode, Decode&&
   for (const float scale : named.matrix.scales) {
     const float stored = scale * named.matrix.global_scale;
     bits.push_back(static_cast<Bits>(encode(stored)));
-    AQ_CHECK(decode(bits.back()) == stored && stored > 0, named.name, ": the scale ", stored,
+    AQ_CHECK(decode(bits.back()) == stored && stored != 0, named.name, ": the scale ", stored,
              " is no ", scale_type_name(named.matrix.scheme.scale_type));
   }
   return bits;

@@ -19,8 +19,8 @@ struct QuantizedMatrix {
   /// `[rows, words_per_row]`: per row a dense little-endian bit stream, least significant bit
   /// first, padded with zero bits to 32-bit words (compressed-tensors' pack-quantized).
   std::vector<std::uint32_t> codes;
-  /// `[rows, groups]` or `[1]`: what codes are multiplied by. Each is a value of the scale type;
-  /// nvfp4: such a value / global_scale.
+  /// `[rows, groups]` or `[1]`: what codes are multiplied by. Each is a value of the scale type,
+  /// of either sign with symmetric integers; nvfp4: such a value / global_scale.
   std::vector<float> scales;
   std::vector<std::uint8_t> zeros;  ///< like scales when asymmetric, else empty
   float global_scale = 1;           ///< nvfp4: a power of two; else 1

@@ -42,6 +42,10 @@ enum class ActOrder {
 struct GptqSettings {
   double damping = 0.01;  ///< λ as a share of mean(diag H)
   ScaleSearch scale_search = ScaleSearch::mse;
+  /// Symmetric integers: the search tries negative scales too. Their levels reach one step further
+  /// below zero than above (-2 to 1 with two bits), and the sign says which side of the group that
+  /// step serves; nothing but the product code * scale is ever computed with it.
+  bool negative_scales = true;
   ActOrder act_order = ActOrder::none;
   /// Sweeps of coordinate descent over the codes after GPTQ, under the same damped H; a group's
   /// scale is refitted by least squares before its codes, where the row's error falls (not MX, not

@@ -15,15 +15,17 @@ AQ_INLINE int candidate_count(const TileJob& job) {
     if (!job.best_power) return 1;
     return job.search ? 3 : 2;
   }
-  return job.search ? kShrinks : 1;
+  if (!job.search) return 1;
+  return job.both_signs ? 2 * kShrinks : kShrinks;
 }
 
 /// Candidate `number` of one row with values in [low, high].
 AQ_INLINE void candidate_grid(const TileJob& job, int number, float low, float high, float& scale,
                               float& zero) {
   if (job.rule.scale_type != ScaleType::e8m0) {
-    const float shrink = 1 - static_cast<float>(number) * kShrinkStep;
+    const float shrink = 1 - static_cast<float>(number % kShrinks) * kShrinkStep;
     fit_grid_inline(job.rule, low * shrink, high * shrink, scale, zero);
+    if (number >= kShrinks) scale = -scale;
     return;
   }
   fit_grid_inline(job.rule, low, high, scale, zero);

@@ -48,9 +48,10 @@ void refit_scale(const GroupWork& work, Index group) {
   Rows old = work.part.scale[group];
   Rows step{};
   for (int i = 0; i < kLanes; ++i) {
-    const float wanted = lanes(old)[i] + lanes(along)[i] / lanes(square)[i];
+    const float sign = lanes(old)[i] < 0 ? -1.0F : 1.0F;
+    const float wanted = sign * (lanes(old)[i] + lanes(along)[i] / lanes(square)[i]);
     if (!(lanes(square)[i] > 0) || !(wanted > 0)) continue;
-    lanes(step)[i] = stored_scale(rule, wanted) - lanes(old)[i];
+    lanes(step)[i] = sign * stored_scale(rule, wanted) - lanes(old)[i];
   }
   Rows gain = step * (along * 2.0F - step * square);
   step = where_positive(gain, step, Rows{});

@@ -23,6 +23,7 @@ void set_grids(const SolveTask& task, const GptqSettings& settings, TileJob& job
   job.group = std::max<Index>(group_width(task.scheme, job.columns), 1);
   job.groups = group_count(task.scheme, job.columns);
   job.search = settings.scale_search != ScaleSearch::absmax;
+  job.both_signs = settings.negative_scales && task.scheme.symmetric && !task.scheme.is_float();
   job.best_power = task.scale_rule == ScaleRule::best;
   if (per_tensor) {
     job.fixed_scale = task.tensor_grid.scale;

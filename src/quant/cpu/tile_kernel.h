@@ -26,6 +26,7 @@ struct TileJob {
   float fixed_scale = 0;   ///< where positive: one grid for all rows, nothing is fitted
   float fixed_zero = 0;
   bool search = false;      ///< the best of several scales, not that of the range
+  bool both_signs = false;  ///< a search tries negative scales too: levels are not symmetric
   bool best_power = false;  ///< E8M0: the best of neighbouring exponents, not that of the rule
   const float* column_weight = nullptr;  ///< `[columns]`: of errors in a search; null: 1
 
