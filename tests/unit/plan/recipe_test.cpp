@@ -185,11 +185,22 @@ TEST(ParseRecipe, CarriesWordsForPeople) {
 TEST(UnmatchedPatterns, AreListedInFileOrder) {
   const Recipe parsed =
       parse_recipe(recipe(R"("wq": "int4")", R"({"pattern": "*shared*", "wq": "int8"},
-                {"pattern": "*.experts.16.*", "wq": "int8"}, {"pattern": "model.layers.2.*"},
+                {"pattern": "*.experts.16.*", "wq": "int8"},
+                {"pattern": "model.layers.2.*"},
                 {"pattern": "lm_head", "wq": "int8"}, {"pattern": "*.experts.17.*"})"),
                    "r.json");
-  EXPECT_THAT(unmatched_patterns(parsed, test::small_moe()),
-              testing::ElementsAre("*shared*", "model.layers.2.*", "*.experts.17.*"));
+  std::vector<std::string> places, texts;
+  for (const RecipeRemark& remark : unmatched_patterns(parsed, test::small_moe())) {
+    places.push_back(remark.place);
+    texts.push_back(remark.text);
+  }
+  EXPECT_THAT(places, testing::ElementsAre("r.json:1", "r.json:3", "r.json:4"));
+  EXPECT_THAT(texts,
+              testing::ElementsAre("overrides[0]: pattern '*shared*' matches no linear of the model",
+                                   "overrides[2]: pattern 'model.layers.2.*' matches no linear of "
+                                   "the model",
+                                   "overrides[4]: pattern '*.experts.17.*' matches no linear of "
+                                   "the model"));
 }
 
 TEST(ReadRecipe, TheExamplesAreValid) {
