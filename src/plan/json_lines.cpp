@@ -36,6 +36,19 @@ Index count_lines(const char* begin, const char* end) {
   return 1 + static_cast<Index>(std::count(begin, end, '\n'));
 }
 
+/// What matters of "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error
+/// while parsing value - invalid literal; last read: '<much>'; expected '}'".
+std::string plain_reason(std::string reason) {
+  const std::size_t prefix = reason.find(reason.find(": ") == std::string::npos ? "] " : ": ");
+  if (prefix != std::string::npos) reason.erase(0, prefix + 2);
+  const std::size_t read = reason.find("; last read: ");
+  const std::size_t expected = reason.rfind("; expected ");
+  if (read != std::string::npos)
+    reason.erase(read, expected > read && expected != std::string::npos ? expected - read
+                                                                        : std::string::npos);
+  return reason;
+}
+
 /// Goes through the text once: throws what is wrong with it, and finds the line of one path.
 class Scan final : public nlohmann::json_sax<Json> {
  public:
@@ -73,15 +86,16 @@ class Scan final : public nlohmann::json_sax<Json> {
 
   bool parse_error(std::size_t, const std::string& token,
                    const nlohmann::detail::exception& error) override {
+    const std::string reason = error.what();
+    const char wrong = token.empty() ? '\0' : token.back();
     const char* before = last_;
     while (before > text_.data() && std::isspace(static_cast<unsigned char>(before[-1])) != 0)
       --before;
-    if ((token == "}" || token == "]") && before > text_.data() && before[-1] == ',')
-      fail(before - 1, str("a comma stands before '", token, "'"));
-    if (token == "/" || token == "#") fail(last_, "comments are not allowed");
-    const std::string reason = error.what();  // "[json.exception...] parse error at line 1, ...: "
-    const std::size_t colon = reason.find(": ");
-    fail(last_, colon == std::string::npos ? reason : reason.substr(colon + 2));
+    if ((wrong == '}' || wrong == ']') && before > text_.data() && before[-1] == ',')
+      fail(before - 1, str("a comma stands before '", wrong, "'"));
+    if ((wrong == '/' || wrong == '#') && reason.find("invalid literal") != std::string::npos)
+      fail(last_, "comments are not allowed");
+    fail(last_, plain_reason(reason));
   }
 
  private:
@@ -133,6 +147,17 @@ std::string lower_case(std::string_view word) {
   std::transform(lower.begin(), lower.end(), lower.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return lower;
+}
+
+/// "; did you mean 'x'?" for a word with a few wrong letters, in any case, or for the beginning of
+/// one word; else empty.
+std::string near_word(std::string_view word, std::span<const std::string_view> words) {
+  const std::string lower = lower_case(word);
+  std::string near = did_you_mean(lower, words);
+  if (!near.empty() || lower.size() < 3) return near;
+  for (const std::string_view known : words)
+    if (known.starts_with(lower)) return str("; did you mean '", known, "'?");
+  return "";
 }
 
 constexpr std::size_t kShownBytes = 60;
@@ -207,7 +232,7 @@ std::string known_words(std::span<const std::string_view> words) {
 }
 
 std::string valid_words(std::string_view word, std::span<const std::string_view> words) {
-  std::string near = did_you_mean(lower_case(word), words);
+  std::string near = near_word(word, words);
   return near.empty() ? known_words(words) : near;
 }
 
@@ -218,7 +243,7 @@ void check_keys(const Json& object, std::span<const std::string_view> known,
   words.insert(words.end(), more.begin(), more.end());
   for (const auto& [key, value] : object.items()) {
     if (std::find(words.begin(), words.end(), key) != words.end()) continue;
-    const std::string near = did_you_mean(lower_case(key), words);
+    const std::string near = near_word(key, words);
     place.fail_key(key, str("is not known", near.empty() ? known_words(known) : near));
   }
 }
