@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
-#include <sstream>
+#include <iterator>
 
 #include "aq/core/text.h"
 #include "plan/recipe_parts.h"
@@ -189,10 +189,10 @@ Recipe parse_recipe(std::string_view text, const std::string& file) {
 
 Recipe read_recipe(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);
-  std::ostringstream text;
-  if (std::filesystem::is_directory(path) || !(text << stream.rdbuf()))
+  if (!stream || std::filesystem::is_directory(path))
     throw Error(ErrorKind::usage, "read the recipe", path.string(), "the file cannot be read");
-  return parse_recipe(text.str(), path.string());
+  const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  return parse_recipe(text, path.string());
 }
 
 namespace {

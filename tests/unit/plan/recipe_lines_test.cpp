@@ -67,7 +67,7 @@ const std::vector<Mistake>& mistakes() {
       {"{\"default\": {\n\"aq\": \"nonne\"}}", 2, "aq", "did you mean 'none'?"},
       {"{\"default\": {\"wq\": \"fp8\", \"extra\": {\n\"format\": \"e5m3\"}}}", 2, "format",
        "did you mean 'e"},
-      {"{\"default\": {\n\"scale_dtype\": \"pf16\"}}", 2, "scale_dtype", "did you mean 'fp16'?"},
+      {"{\"default\": {\n\"scale_dtype\": \"b16\"}}", 2, "scale_dtype", "did you mean 'bf16'?"},
       {"{\"default\": {\n\"scale_rule\": \"OCP\"}}", 2, "scale_rule", "did you mean 'ocp'?"},
       {"{\"default\": {\n\"method\": \"awq\"}}", 2, "method", "known are 'gptq', 'rtn'"},
       {"{\"default\": {},\n\"gptq\": {\n\"act_order\": \"dynamic\"}}", 3, "act_order",
