@@ -34,8 +34,8 @@ Setting number(std::string_view key, double least, double most, std::string_view
 }
 
 template <class Member>
-Setting choice(std::string_view key, std::vector<std::string_view> words, std::string_view help,
-               Member member) {
+Setting choice(std::string_view key, const std::vector<std::string_view>& words,
+               std::string_view help, Member member) {
   using Value = std::remove_cvref_t<decltype(member(std::declval<QuantizeSettings&>()))>;
   return {.key = key,
           .help = help,

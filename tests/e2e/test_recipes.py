@@ -80,9 +80,10 @@ class Recipes(ProgramTest):
         self.refuse('{"model.layers.0.mlp.gate": "int8",\n"lm_head": "int44"}', ["my.json:2: key 'lm_head'", "'int4'"])
 
     def test_strict(self):
-        self.refuse('{"default": {"wq": "int4", "group_size": 32},\n"overrides": [\n{"pattern": "*.w1", "skip": true}]}',
+        self.refuse('{"default": {"wq": "int4", "group_size": 32},\n"overrides": [\n{"pattern": "*.w1"}]}',
                     ["my.json:3: overrides[0]: pattern '*.w1' matches no linear"], "--strict")
-        self.refuse('{"default": {"wq": "int4", "group_size": 48}}', ["my.json", "groups of 48, the last of"], "--strict")
+        self.refuse('{"default": {"wq": "int4", "group_size": 48}}', ["my.json", "groups of 48, the last of"],
+                    "--strict")
         self.refuse('{"default": {"wq": "int4", "group_size": 4096}}', ["my.json", "one group, not 4096"], "--strict")
         self.refuse('{"model.layers.0.mlp.gate": "int8",\n"model.layers.4.mlp.gate": "int8"}',
                     ["my.json:2: 1 of 2 names are no linear"], "--strict")

@@ -1,6 +1,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <map>
+#include <sstream>
+
 #include "aq/core/error.h"
 #include "aq/plan/recipe.h"
 
@@ -118,6 +122,28 @@ TEST(RecipeSettings, KeysTellWhatTheyTake) {
           "block: a whole number in [1, 1048576]", "sequential: stage, layer or none",
           "routing_exponent: a number in [0, 16]", "starved: all_tokens or rtn",
           "min_tokens: a whole number in [0, 1099511627776]", "expert_tokens: routed or all"));
+}
+
+/// docs/recipes.md: a row "| `key` | values | default | meaning |" for every setting, and every
+/// format.
+TEST(RecipeSettings, TheReferenceNamesThemWithTheirDefaults) {
+  std::ifstream stream(std::string(AQ_EXAMPLES) + "/../docs/recipes.md");
+  ASSERT_TRUE(stream);
+  std::map<std::string, std::string> defaults;
+  std::string text;
+  for (std::string line; std::getline(stream, line);) {
+    text += line;
+    std::erase(line, '`');
+    std::istringstream cells(line);
+    std::string before, key, values, initial;
+    for (std::string* cell : {&before, &key, &values, &initial}) std::getline(cells, *cell, '|');
+    defaults[key] = initial;
+  }
+  for (const SettingKey& key : setting_keys())
+    EXPECT_EQ(defaults[str(" ", key.key, " ")], str(" ", key.initial, " ")) << key.key;
+  for (const std::string_view format : format_names())
+    EXPECT_TRUE(format.starts_with("int") || text.find(str("`", format, "`")) != text.npos)
+        << format;
 }
 
 TEST(RecipeSettings, WrongFlagsAreRefused) {
