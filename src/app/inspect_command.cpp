@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::string path, recipe, tokens;
+  std::string path, recipe, recipe_out, tokens;
 };
 
 constexpr int kQuiet = -1;  // a rank other than the first
@@ -83,11 +83,7 @@ void print_model(const ModelFiles& files, Json& json) {
 void print_recipe(const Recipe& recipe, const Model& model, Json& json) {
   std::map<std::string, std::map<std::string, Index>> by_module;
   for (const LinearSpec* linear : all_linears(model)) {
-    const Assignment assignment = resolve(recipe, *linear);
-    const std::string what =
-        assignment.method == Method::copy
-            ? "untouched"
-            : str(method_name(assignment.method), " ", to_string(assignment.scheme));
+    const std::string what = to_string(resolve(recipe, *linear));
     std::string name = linear->name;
     if (linear->layer >= 0) name = replace_all(name, str(".", linear->layer, "."), ".*.");
     if (linear->expert >= 0) name = replace_all(name, str(".", linear->expert, "."), ".*.");
@@ -101,8 +97,8 @@ void print_recipe(const Recipe& recipe, const Model& model, Json& json) {
   std::cout << table_text(rows);
   for (const std::string& remark : group_remarks(recipe, model))
     std::cout << "  " << remark << "\n";
-  for (const std::string& pattern : unmatched_patterns(recipe, model))
-    std::cout << "  pattern '" << pattern << "' matches nothing\n";
+  for (const RecipeRemark& remark : unmatched_patterns(recipe, model))
+    std::cout << "  " << remark.place << ": " << remark.text << "\n";
 }
 
 void print_utilization(const Utilization& utilization, const Model& model, Json& json) {
@@ -134,7 +130,12 @@ void print_utilization(const Utilization& utilization, const Model& model, Json&
 void inspect_model(const Arguments& arguments, Json& json) {
   const ModelFiles files = open_model(arguments.path);
   print_model(files, json);
-  if (!arguments.recipe.empty()) print_recipe(read_recipe(arguments.recipe), files.model, json);
+  if (arguments.recipe.empty()) return;
+  const Recipe recipe = read_recipe(arguments.recipe);
+  print_recipe(recipe, files.model, json);
+  if (arguments.recipe_out.empty()) return;
+  write_text_file(arguments.recipe_out, flat_plan(recipe, files.model));
+  std::cout << "  written to " << arguments.recipe_out << "\n";
 }
 
 /// Needs the forward pass, so it runs on the ranks of the job.
@@ -216,7 +217,12 @@ void add_inspect(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<Arguments>();
   add_common_options(*command, common, true);
   command->add_option("path", arguments->path, "directory or file")->required();
-  command->add_option("--recipe", arguments->recipe, "show what this recipe does with each linear");
+  CLI::Option* recipe = command->add_option("--recipe", arguments->recipe,
+                                            "show what this recipe does with each linear");
+  command
+      ->add_option("--recipe-out", arguments->recipe_out,
+                   "write what the recipe does as a flat plan, one line a linear")
+      ->needs(recipe);
   command->add_option("--tokens", arguments->tokens, "count the tokens that go to each expert");
   command->callback([=, &action] {
     action = [=] {

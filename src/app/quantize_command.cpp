@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <map>
 
 #include "app/commands.h"
 #include "app/pipeline_library.h"
@@ -10,10 +11,9 @@ namespace {
 
 /// The command line as it was written; what it leaves out stays as the recipe says.
 struct Arguments {
-  std::string model, recipe, calibration, save, memory, resume = "auto", starved;
+  std::string model, recipe, calibration, save, memory, resume = "auto";
   QuantizeOptions options;
-  double damping = -1, routing_exponent = -1;
-  Index block = 0, min_tokens = -1;
+  std::map<std::string_view, std::string> settings;  ///< of setting_keys(); empty: not given
 };
 
 void add_options(CLI::App& command, Arguments& a) {
@@ -32,29 +32,31 @@ void add_options(CLI::App& command, Arguments& a) {
   command.add_option("--resume", a.resume, "go on with the run in --save")
       ->check(CLI::IsMember({"auto", "never", "require"}))
       ->capture_default_str();
-  command.add_flag("--strict", a.options.strict, "a pattern that matches nothing is an error");
+  command.add_flag("--strict", a.options.strict,
+                   "a pattern that matches nothing and a group that does not divide "
+                   "the row are errors");
   command.add_option("--max-fallbacks", a.options.max_fallbacks, "more fallbacks are an error")
       ->check(CLI::NonNegativeNumber);
 }
 
 /// The keys of the recipe's object "gptq"; a flag wins.
 void add_gptq_options(CLI::App& command, Arguments& a) {
-  const std::string group = "GPTQ (these win over the recipe)";
-  command.add_option("--damping", a.damping, "share of the mean diagonal added to H")
-      ->check(CLI::Range(0.0, 100.0))
-      ->group(group);
-  command.add_option("--block", a.block, "columns of a block")
-      ->check(CLI::Range(Index{1}, Index{1} << 20))
-      ->group(group);
-  command.add_option("--routing-exponent", a.routing_exponent, "p of H = sum of s^p x x'")
-      ->check(CLI::Range(0.0, 16.0))
-      ->group(group);
-  command.add_option("--starved", a.starved, "experts with too few tokens: all_tokens or rtn")
-      ->check(CLI::IsMember({"all_tokens", "rtn"}))
-      ->group(group);
-  command.add_option("--min-tokens", a.min_tokens, "fewer make an expert starved")
-      ->check(CLI::NonNegativeNumber)
-      ->group(group);
+  for (const SettingKey& setting : setting_keys()) {
+    const auto is_valid = [key = setting.key](const std::string& text) {
+      try {
+        QuantizeSettings settings;
+        set_setting(settings, key, text);
+        return std::string();
+      } catch (const Error& error) {
+        return std::string(error.what());
+      }
+    };
+    command
+        .add_option("--" + replace_all(std::string(setting.key), "_", "-"), a.settings[setting.key],
+                    str(setting.help, ": ", setting.values, " (default ", setting.initial, ")"))
+        ->check(CLI::Validator(is_valid, ""))
+        ->group("GPTQ (these win over the recipe)");
+  }
 }
 
 QuantizeOptions resolve_options(const Arguments& a) {
@@ -63,13 +65,8 @@ QuantizeOptions resolve_options(const Arguments& a) {
   options.calibration = a.calibration;
   options.save = a.save;
   options.recipe = read_recipe(a.recipe);
-  QuantizeSettings& settings = options.recipe.settings;
-  if (a.damping >= 0) settings.gptq.damping = a.damping;
-  if (a.block > 0) settings.gptq.block = a.block;
-  if (a.routing_exponent >= 0) settings.routing_exponent = a.routing_exponent;
-  if (!a.starved.empty())
-    settings.starved = a.starved == "rtn" ? Starved::rtn : Starved::all_tokens;
-  if (a.min_tokens >= 0) settings.min_tokens = a.min_tokens;
+  for (const auto& [key, text] : a.settings)
+    if (!text.empty()) set_setting(options.recipe.settings, key, text);
   if (!a.memory.empty()) options.memory = parse_bytes(a.memory, "--memory");
   if (a.resume != "auto") options.resume = a.resume == "never" ? Resume::never : Resume::require;
   return options;

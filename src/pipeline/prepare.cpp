@@ -64,12 +64,8 @@ Workload make_workload(const QuantizeOptions& options, const TokenFile& tokens,
 std::string recipe_fingerprint(const Recipe& recipe, const Model& model) {
   std::uint64_t hash = hash_bytes(settings_to_json(recipe.settings));
   for (const LinearSpec* linear : all_linears(model)) {
-    const Assignment assignment = resolve(recipe, *linear);
     hash = hash_bytes(linear->name, hash);
-    hash = hash_bytes(method_name(assignment.method), hash);
-    if (assignment.method == Method::copy) continue;
-    hash = hash_bytes(to_string(assignment.scheme), hash);
-    hash = hash_bytes(scale_type_name(assignment.scheme.scale_type), hash);
+    hash = hash_bytes(to_string(resolve(recipe, *linear)), hash);
   }
   return hash_text(hash);
 }
@@ -88,14 +84,18 @@ std::vector<std::pair<std::string, std::string>> configuration(const QuantizeOpt
           {"planned_bytes", str(prepared.plan.memory.total())}};
 }
 
+/// Before any weight is read: every linear is resolved, and what may be a mistake is a warning or,
+/// with --strict, an error.
 void check_patterns(const QuantizeOptions& options, const Model& model, bool warns) {
-  for (const std::string& pattern : unmatched_patterns(options.recipe, model)) {
-    const std::string reason = str("pattern '", pattern, "' matches no linear of the model");
+  for (const RecipeRemark& remark : unmatched_patterns(options.recipe, model)) {
     if (options.strict)
-      throw Error(ErrorKind::usage, "apply the recipe", options.recipe.file, reason,
-                  "names are listed by `aq-dist inspect DIR`");
-    if (warns) log_warning(str(options.recipe.file, ": ", reason));
+      throw Error(ErrorKind::usage, "apply the recipe", remark.place, remark.text,
+                  "--strict; names are listed by `aq-dist inspect DIR --recipe FILE --recipe-out`");
+    if (warns) log_warning(str(remark.place, ": ", remark.text));
   }
+  for (const std::string& remark : group_remarks(options.recipe, model))
+    if (options.strict)
+      throw Error(ErrorKind::usage, "apply the recipe", options.recipe.file, remark, "--strict");
 }
 
 }  // namespace

@@ -3,8 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
 #include "aq/core/error.h"
 #include "small_models.h"
 
@@ -146,57 +144,25 @@ TEST(Resolve, RoutersAndTheHeadStayUnlessAnOverrideNamesAFormat) {
   EXPECT_EQ(said(named, kDown), "gptq int4 g32 bf16");
 }
 
-TEST(ParseRecipe, Settings) {
-  const Recipe plain = parse_recipe(R"({"default": {"wq": "int4"}})", "r.json");
-  EXPECT_EQ(plain.settings, QuantizeSettings{});
-  EXPECT_EQ(plain.settings.gptq.damping, 0.01);
-  EXPECT_EQ(plain.settings.routing_exponent, 1);
-  EXPECT_EQ(plain.settings.min_tokens, 32);
-  EXPECT_EQ(plain.settings.starved, Starved::all_tokens);
-  const Recipe full = parse_recipe(R"({"default": {"wq": "int4"}, "gptq": {"damping": 0.05,
-      "block": 64, "routing_exponent": 0, "starved": "rtn", "min_tokens": 0}})",
-                                   "r.json");
-  EXPECT_EQ(full.settings.gptq.damping, 0.05);
-  EXPECT_EQ(full.settings.gptq.block, 64);
-  EXPECT_EQ(full.settings.routing_exponent, 0);
-  EXPECT_EQ(full.settings.starved, Starved::rtn);
-  EXPECT_EQ(full.settings.min_tokens, 0);
-  EXPECT_EQ(full.file, "r.json");
-}
-
-TEST(ParseRecipe, SettingsAsJsonReadBackTheSame) {
-  QuantizeSettings settings;
-  settings.gptq = {.damping = 0.1, .block = 256};
-  settings.routing_exponent = 1.0 / 3;
-  settings.starved = Starved::rtn;
-  settings.min_tokens = 7;
-  const std::string text = str("{\"default\": {}, \"gptq\": ", settings_to_json(settings), "}");
-  EXPECT_EQ(parse_recipe(text, "r.json").settings, settings);
-  EXPECT_NE(settings_to_json(settings), settings_to_json({}));
-}
-
-TEST(ParseRecipe, CarriesWordsForPeople) {
-  const std::string text = R"({"description": "x", "notes": [1, {"a": 2}], "default":
-      {"wq": "int4", "comment": 3}, "overrides": [{"pattern": "*", "category": "experts",
-      "alpha_hill": 3.5, "wq": "int3"}], "gptq": {"comment": null}})";
-  EXPECT_EQ(said(text, kDown), "gptq int3 g128 bf16");
-}
-
 TEST(UnmatchedPatterns, AreListedInFileOrder) {
   const Recipe parsed =
       parse_recipe(recipe(R"("wq": "int4")", R"({"pattern": "*shared*", "wq": "int8"},
-                {"pattern": "*.experts.16.*", "wq": "int8"}, {"pattern": "model.layers.2.*"},
+                {"pattern": "*.experts.16.*", "wq": "int8"},
+                {"pattern": "model.layers.2.*"},
                 {"pattern": "lm_head", "wq": "int8"}, {"pattern": "*.experts.17.*"})"),
                    "r.json");
-  EXPECT_THAT(unmatched_patterns(parsed, test::small_moe()),
-              testing::ElementsAre("*shared*", "model.layers.2.*", "*.experts.17.*"));
-}
-
-TEST(ReadRecipe, TheExamplesAreValid) {
-  for (const char* name : {"gptq_example.json"}) {
-    const Recipe example = read_recipe(std::string(AQ_EXAMPLES) + "/../configs/" + name);
-    EXPECT_NE(resolve(example, kDown).method, Method::copy) << name;
+  std::vector<std::string> places, texts;
+  for (const RecipeRemark& remark : unmatched_patterns(parsed, test::small_moe())) {
+    places.push_back(remark.place);
+    texts.push_back(remark.text);
   }
+  EXPECT_THAT(places, testing::ElementsAre("r.json:1", "r.json:3", "r.json:4"));
+  EXPECT_THAT(
+      texts, testing::ElementsAre("overrides[0]: pattern '*shared*' matches no linear of the model",
+                                  "overrides[2]: pattern 'model.layers.2.*' matches no linear of "
+                                  "the model",
+                                  "overrides[4]: pattern '*.experts.17.*' matches no linear of "
+                                  "the model"));
 }
 
 TEST(ReadRecipe, AFileThatCannotBeReadIsNamed) {
