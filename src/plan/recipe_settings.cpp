@@ -59,6 +59,9 @@ const std::vector<Setting>& settings_table() {
           "scale_search", {"absmax", "mse", "hessian"}, "how the scale of a group is found",
           [](auto& s) -> auto& { return s.gptq.scale_search; }),
       choice(
+          "scale_sign", {"positive", "any"}, "whether scales of symmetric integers may be negative",
+          [](auto& s) -> auto& { return s.gptq.negative_scales; }),
+      choice(
           "act_order", {"none", "static"}, "round columns by falling diagonal of H",
           [](auto& s) -> auto& { return s.gptq.act_order; }),
       number(

@@ -19,7 +19,8 @@ struct NamedMatrix {
   std::string name;
   QuantizedMatrix matrix;
   std::string stats_json;  ///< one JSON object: method, tokens, weight_sum, damping, error, ...
-  /// How inputs are rounded when the matrix is served (attribute `activation`); see simulate_dynamic.
+  /// How inputs are rounded when the matrix is served (attribute `activation`); see
+  /// simulate_dynamic.
   std::optional<Scheme> activation = std::nullopt;
 };
 

@@ -113,9 +113,6 @@ void solve(std::span<SolveTask> tasks, const GptqSettings& settings);
 /// Round to nearest of a whole matrix; absmax scales.
 QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& scheme);
 
-std::string_view scale_search_name(ScaleSearch search);  ///< "absmax", "mse", "hessian"
-std::string_view act_order_name(ActOrder order);         ///< "none", "static"
-
 /// What the BLAS library is and which kernel it chose: "OpenBLAS 0.3.21", "Cooperlake"; and the
 /// instruction set of the kernels of this module: "x86-64-v4", "x86-64-v3" or "baseline". Hessian
 /// sums, factors and solutions depend on the latter (BLAS only in the float64 rung of the ladder);

@@ -200,22 +200,6 @@ QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& s
   return std::move(task.result);
 }
 
-std::string_view scale_search_name(ScaleSearch search) {
-  switch (search) {
-    case ScaleSearch::absmax:
-      return "absmax";
-    case ScaleSearch::mse:
-      return "mse";
-    case ScaleSearch::hessian:
-      return "hessian";
-  }
-  return "?";
-}
-
-std::string_view act_order_name(ActOrder order) {
-  return order == ActOrder::none ? "none" : "static";
-}
-
 std::string_view method_name(Method method) {
   switch (method) {
     case Method::gptq:

@@ -21,6 +21,7 @@ QuantizeSettings other_settings() {
   QuantizeSettings settings;
   settings.gptq = {.damping = 0.05,
                    .scale_search = ScaleSearch::hessian,
+                   .negative_scales = false,
                    .act_order = ActOrder::fixed,
                    .refine = 7,
                    .block = 64};
@@ -33,7 +34,7 @@ QuantizeSettings other_settings() {
 }
 
 constexpr const char* kOtherSettings = R"("damping": 0.05, "scale_search": "hessian",
-    "act_order": "static", "refine": 7, "block": 64, "sequential": "none",
+    "scale_sign": "positive", "act_order": "static", "refine": 7, "block": 64, "sequential": "none",
     "routing_exponent": 0.5, "starved": "rtn", "min_tokens": 0, "expert_tokens": "all")";
 
 TEST(RecipeSettings, AreTheDefaultsWhenNothingIsSaid) {
@@ -74,12 +75,17 @@ TEST(RecipeSettings, AsJsonReadBackTheSame) {
 
 /// What decides the result is in the text: another value of any key gives another text.
 TEST(RecipeSettings, EveryKeyIsInTheJson) {
-  const std::vector<std::pair<const char*, const char*>> others{
-      {"damping", "0.02"},       {"scale_search", "hessian"},
-      {"act_order", "static"},   {"refine", "1"},
-      {"block", "256"},          {"sequential", "layer"},
-      {"routing_exponent", "2"}, {"starved", "rtn"},
-      {"min_tokens", "1"},       {"expert_tokens", "all"}};
+  const std::vector<std::pair<const char*, const char*>> others{{"damping", "0.02"},
+                                                                {"scale_search", "hessian"},
+                                                                {"scale_sign", "positive"},
+                                                                {"act_order", "static"},
+                                                                {"refine", "1"},
+                                                                {"block", "256"},
+                                                                {"sequential", "layer"},
+                                                                {"routing_exponent", "2"},
+                                                                {"starved", "rtn"},
+                                                                {"min_tokens", "1"},
+                                                                {"expert_tokens", "all"}};
   ASSERT_EQ(others.size(), setting_keys().size());
   for (const auto& [key, value] : others) {
     QuantizeSettings settings;
@@ -93,6 +99,7 @@ TEST(RecipeSettings, EveryKeyIsInTheJson) {
 TEST(RecipeSettings, AFlagChangesItsKeyAlone) {
   const std::vector<std::pair<const char*, const char*>> flags{{"damping", "0.05"},
                                                                {"scale_search", "hessian"},
+                                                               {"scale_sign", "positive"},
                                                                {"act_order", "static"},
                                                                {"refine", "7"},
                                                                {"block", "64"},
@@ -114,14 +121,14 @@ TEST(RecipeSettings, AFlagChangesItsKeyAlone) {
 TEST(RecipeSettings, KeysTellWhatTheyTake) {
   std::vector<std::string> lines;
   for (const SettingKey& key : setting_keys()) lines.push_back(str(key.key, ": ", key.values));
-  EXPECT_THAT(
-      lines,
-      testing::ElementsAre(
-          "damping: a number in [0, 100]", "scale_search: absmax, mse or hessian",
-          "act_order: none or static", "refine: a whole number in [0, 64]",
-          "block: a whole number in [1, 1048576]", "sequential: stage, layer or none",
-          "routing_exponent: a number in [0, 16]", "starved: all_tokens or rtn",
-          "min_tokens: a whole number in [0, 1099511627776]", "expert_tokens: routed or all"));
+  EXPECT_THAT(lines,
+              testing::ElementsAre(
+                  "damping: a number in [0, 100]", "scale_search: absmax, mse or hessian",
+                  "scale_sign: positive or any", "act_order: none or static",
+                  "refine: a whole number in [0, 64]", "block: a whole number in [1, 1048576]",
+                  "sequential: stage, layer or none", "routing_exponent: a number in [0, 16]",
+                  "starved: all_tokens or rtn", "min_tokens: a whole number in [0, 1099511627776]",
+                  "expert_tokens: routed or all"));
 }
 
 /// docs/recipes.md: a row "| `key` | values | default | meaning |" for every setting, and every
