@@ -14,12 +14,15 @@
 
 namespace aq {
 
+struct NamedHessian;
+
 /// A matrix with its name and what is to be said about it.
 struct NamedMatrix {
   std::string name;
   QuantizedMatrix matrix;
   std::string stats_json;  ///< one JSON object: method, tokens, weight_sum, damping, error, ...
-  /// How inputs are rounded when the matrix is served (attribute `activation`); see simulate_dynamic.
+  /// How inputs are rounded when the matrix is served (attribute `activation`); see
+  /// simulate_dynamic.
   std::optional<Scheme> activation = std::nullopt;
 };
 
@@ -36,10 +39,8 @@ class MatrixWriter {
   /// String attribute of the root group (format version, model, recipe, ...).
   void set_attribute(const std::string& name, const std::string& value);
   void write(const NamedMatrix& named);
-  /// `/hessians/<name>/upper`: the upper triangle row by row in natural order, with attributes
-  /// weight_sum, tokens, used_by.
-  void write_hessian(const std::string& name, const std::vector<float>& upper, double weight_sum,
-                     std::int64_t tokens, const std::vector<std::string>& used_by);
+  /// See hessian_file.h.
+  void write_hessian(const NamedHessian& hessian);
   void close();
 
  private:
