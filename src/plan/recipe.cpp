@@ -17,10 +17,10 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::array<std::string_view, 3> kTopKeys{"default", "overrides", "gptq"};
-constexpr std::array<std::string_view, 6> kRuleKeys{"wq",   "group_size", "symmetric",
-                                                    "skip", "method",     "scale_dtype"};
-constexpr std::array<std::string_view, 5> kGptqKeys{"damping", "block", "routing_exponent",
-                                                    "starved", "min_tokens"};
+constexpr std::array<std::string_view, 8> kRuleKeys{
+    "wq", "aq", "aq_group_size", "group_size", "symmetric", "skip", "method", "scale_dtype"};
+constexpr std::array<std::string_view, 7> kGptqKeys{
+    "sequential", "expert_tokens", "damping", "block", "routing_exponent", "starved", "min_tokens"};
 /// Carried for people, not obeyed.
 constexpr std::array<std::string_view, 7> kAnnotations{
     "comment", "description", "summary", "notes", "alpha_hill", "category", "dtype"};
@@ -105,6 +105,12 @@ Rule read_rule(const Json& object, std::string pattern, const Place& place) {
       std::vector<std::string_view> words = format_names();
       words.push_back("bf16");
       rule.format = read_word(value, key, words, place);
+    } else if (key == "aq") {
+      std::vector<std::string_view> words = format_names();
+      words.push_back("bf16");
+      rule.activation = read_word(value, key, words, place);
+    } else if (key == "aq_group_size") {
+      rule.activation_group = read_group_size(value, place);
     } else if (key == "group_size") {
       rule.group_size = read_group_size(value, place);
     } else if (key == "symmetric") {
@@ -133,6 +139,18 @@ QuantizeSettings read_settings(const Json& object, const Place& place) {
     if (key == "routing_exponent")
       settings.routing_exponent = read_number(value, key, 0, 16, place);
     if (key == "min_tokens") settings.min_tokens = read_whole(value, key, 0, Index{1} << 40, place);
+    if (key == "sequential") {
+      static constexpr std::array<std::string_view, 3> words{"stage", "layer", "none"};
+      const std::string word = read_word(value, key, words, place);
+      settings.sequential = word == "stage"   ? Sequential::stage
+                            : word == "layer" ? Sequential::layer
+                                              : Sequential::none;
+    }
+    if (key == "expert_tokens") {
+      static constexpr std::array<std::string_view, 2> words{"routed", "all"};
+      settings.expert_tokens =
+          read_word(value, key, words, place) == "all" ? ExpertTokens::all : ExpertTokens::routed;
+    }
     if (key == "starved") {
       static constexpr std::array<std::string_view, 2> words{"all_tokens", "rtn"};
       settings.starved =
@@ -219,7 +237,8 @@ Assignment resolve(const Recipe& recipe, const LinearSpec& linear) {
   const auto format = scheme_from_format(merged.format.value_or(""));  // "bf16" has no scheme
   if (merged.skip.value_or(false) || !named || !format) return result;
   result.method = merged.method.value_or(Method::gptq);
-  result.scheme = merged.element ? with_element(*format, *merged.element).value_or(*format) : *format;
+  result.scheme =
+      merged.element ? with_element(*format, *merged.element).value_or(*format) : *format;
   result.scheme.group_size = merged.group_size.value_or(format->group_size);
   if (!format->is_float()) result.scheme.symmetric = merged.symmetric.value_or(true);
   if (merged.scale_type && !format->is_mx() && !format->is_nvfp4())
@@ -238,7 +257,9 @@ std::string settings_to_json(const QuantizeSettings& settings) {
               {"block", settings.gptq.block},
               {"routing_exponent", settings.routing_exponent},
               {"starved", settings.starved == Starved::rtn ? "rtn" : "all_tokens"},
-              {"min_tokens", settings.min_tokens}}
+              {"min_tokens", settings.min_tokens},
+              {"sequential", static_cast<int>(settings.sequential)},
+              {"expert_tokens", static_cast<int>(settings.expert_tokens)}}
       .dump();
 }
 
