@@ -100,7 +100,7 @@ class Wave {
 
   /// Σ over silu(gate x) * up x of every token, sequence by sequence.
   LanePartials sum_hidden_of_all(const GateUp& weights) const {
-    return sum_all_tokens(inputs_.batch, weights.gate.rows,
+    return sum_all_tokens(inputs_.batch, weights.gate.weight.rows,
                           [&](Range rows, Matrix& scratch) -> MatrixView<const float> {
                             std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows.size()));
                             std::iota(tokens.begin(), tokens.end(),

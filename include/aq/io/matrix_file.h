@@ -63,6 +63,8 @@ class MatrixReader {
   NamedMatrix read(const std::string& name) const;
   /// Scheme and shape without the data.
   std::pair<Scheme, std::pair<Index, Index>> describe(const std::string& name) const;
+  /// How the inputs are rounded when the matrix is served, without the data.
+  std::optional<Scheme> activation(const std::string& name) const;
   /// The JSON object in `stats` without the data.
   std::string stats(const std::string& name) const;
   std::string attribute(const std::string& name) const;  ///< empty when absent
