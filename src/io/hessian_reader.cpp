@@ -11,6 +11,7 @@ using namespace matrix_file;
 
 /// The group is declared after the file: it is closed before it.
 struct HessianReader::State {
+  std::filesystem::path path;
   hdf5::Object file, hessians;
   std::vector<std::string> names;
 };
@@ -53,6 +54,7 @@ void check_values(const std::vector<float>& upper, Index columns, const std::str
 
 HessianReader::HessianReader(const std::filesystem::path& path)
     : state_(std::make_unique<State>()) {
+  state_->path = path;
   state_->file = hdf5::open_file(path);
   const auto version = hdf5::read_text(state_->file, kVersionName);
   if (version != kVersion)
@@ -68,6 +70,10 @@ HessianReader::HessianReader(const std::filesystem::path& path)
 HessianReader::~HessianReader() = default;
 HessianReader::HessianReader(HessianReader&&) noexcept = default;
 HessianReader& HessianReader::operator=(HessianReader&&) noexcept = default;
+
+const std::filesystem::path& HessianReader::path() const {
+  return state_->path;
+}
 
 const std::vector<std::string>& HessianReader::names() const {
   return state_->names;

@@ -118,8 +118,11 @@ void KeptHessians::check_stage(const StagePlan& stage) const {
   for (const TaskPlan& task : stage.tasks) {
     if (!task.needs_hessian) continue;
     const std::vector<std::string> names = names_of(task);
-    if (holder(names.front()).describe(names.front()).used_by != names)
-      fail(run_, str("the kept Hessian of ", names.front(), " is for other linears"));
+    const HessianReader& file = holder(names.front());
+    if (file.describe(names.front()).used_by != names)
+      throw Error(ErrorKind::input, kOperation, str(file.path().string(), ": ", names.front()),
+                  "its linears are not those that share an input in this model",
+                  "keep the Hessians anew (quantize --keep-hessians)");
   }
 }
 

@@ -32,6 +32,7 @@ class HessianReader {
   HessianReader(HessianReader&&) noexcept;
   HessianReader& operator=(HessianReader&&) noexcept;
 
+  const std::filesystem::path& path() const;
   /// Names in the order in which they were written.
   const std::vector<std::string>& names() const;
   /// All but the sum itself.
