@@ -11,13 +11,34 @@ namespace aq::app {
 namespace {
 
 std::string result_json(const EvaluateResult& result) {
-  return nlohmann::ordered_json{{"mean_nll", result.mean_nll},
-                                {"perplexity", result.perplexity},
-                                {"predictions", result.predictions},
-                                {"windows", result.windows},
-                                {"seconds", result.seconds}}
-             .dump(1) +
-         "\n";
+  nlohmann::ordered_json json{{"mean_nll", result.mean_nll},
+                              {"perplexity", result.perplexity},
+                              {"predictions", result.predictions},
+                              {"windows", result.windows},
+                              {"seconds", result.seconds}};
+  if (!result.activation_formats.empty()) {
+    json["activation_formats"] = result.activation_formats;
+    json["activation_mean_nll"] = result.activation_mean_nll;
+    json["activation_perplexity"] = result.activation_perplexity;
+  }
+  return json.dump(1) + "\n";
+}
+
+std::string figures(double perplexity, double mean_nll) {
+  return str("  perplexity ", fixed(perplexity, 4), "  mean NLL ", fixed(mean_nll, 6), "  ");
+}
+
+void print(const EvaluateResult& result, bool quantized) {
+  std::cout << (quantized ? "quantized" : "original ")
+            << figures(result.perplexity, result.mean_nll) << result.predictions
+            << " predictions in " << result.windows << " windows  " << duration_text(result.seconds)
+            << "\n";
+  if (result.activation_formats.empty()) return;
+  std::string formats;
+  for (const std::string& format : result.activation_formats)
+    formats += (formats.empty() ? "" : ", ") + format;
+  std::cout << "quantized" << figures(result.activation_perplexity, result.activation_mean_nll)
+            << "with activations in " << formats << "\n";
 }
 
 }  // namespace
@@ -43,10 +64,7 @@ void add_eval(CLI::App& app, Action& action) {
       return run_on_ranks([&](Communicator& comm) {
         const EvaluateResult result = pipeline().evaluate_model(*options, comm);
         if (!comm.is_first()) return 0;
-        std::cout << (options->quantized.empty() ? "original " : "quantized") << "  perplexity "
-                  << fixed(result.perplexity, 4) << "  mean NLL " << fixed(result.mean_nll, 6)
-                  << "  " << result.predictions << " predictions in " << result.windows
-                  << " windows  " << duration_text(result.seconds) << "\n";
+        print(result, !options->quantized.empty());
         if (!common->json.empty()) write_text_file(common->json, result_json(result));
         return 0;
       });

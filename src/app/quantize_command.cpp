@@ -11,7 +11,7 @@ namespace {
 
 /// The command line as it was written; what it leaves out stays as the recipe says.
 struct Arguments {
-  std::string model, recipe, calibration, save, memory, resume = "auto";
+  std::string model, recipe, calibration, save, memory, hessians, resume = "auto";
   QuantizeOptions options;
   std::map<std::string_view, std::string> settings;  ///< of setting_keys(); empty: not given
 };
@@ -19,7 +19,8 @@ struct Arguments {
 void add_options(CLI::App& command, Arguments& a) {
   command.add_option("--model", a.model, "checkpoint directory")->required();
   command.add_option("--config", a.recipe, "recipe (JSON)")->required();
-  command.add_option("--calib", a.calibration, "calibration tokens (HDF5)")->required();
+  command.add_option("--calib", a.calibration,
+                     "calibration tokens (HDF5); not needed with --hessians");
   command.add_option("--save", a.save, "run directory")->required();
   command
       .add_option("--nsamples", a.options.samples, "calibration sequences to use (default: all)")
@@ -32,6 +33,10 @@ void add_options(CLI::App& command, Arguments& a) {
   command.add_option("--resume", a.resume, "go on with the run in --save")
       ->check(CLI::IsMember({"auto", "never", "require"}))
       ->capture_default_str();
+  command.add_flag("--keep-hessians", a.options.keep_hessians,
+                   "write every Hessian sum into SAVE/hessians");
+  command.add_option("--hessians", a.hessians,
+                     "run directory with kept Hessians (sequential none): quantize from them");
   command.add_flag("--strict", a.options.strict,
                    "a pattern that matches nothing and a group that does not divide "
                    "the row are errors");
@@ -64,6 +69,7 @@ QuantizeOptions resolve_options(const Arguments& a) {
   options.model = a.model;
   options.calibration = a.calibration;
   options.save = a.save;
+  options.hessians = a.hessians;
   options.recipe = read_recipe(a.recipe);
   for (const auto& [key, text] : a.settings)
     if (!text.empty()) set_setting(options.recipe.settings, key, text);

@@ -23,7 +23,7 @@ int thread_count() {
 
 void parallel_for(Index count, const std::function<void(Index)>& body) {
   const int threads = static_cast<int>(std::min<Index>(thread_count(), count));
-  if (threads <= 1 || omp_in_parallel()) {
+  if (threads <= 1 || in_parallel_for()) {
     for (Index i = 0; i < count; ++i) body(i);
     return;
   }
@@ -42,6 +42,10 @@ void parallel_for(Index count, const std::function<void(Index)>& body) {
     }
   }
   if (first_error) std::rethrow_exception(first_error);
+}
+
+bool in_parallel_for() {
+  return omp_in_parallel() != 0;
 }
 
 }  // namespace aq

@@ -83,5 +83,10 @@ void write_numbers(const Object& object, const std::string& name, Type type, Ind
 std::optional<std::string> read_text(const Object& object, const std::string& name);
 /// The integers of a one-dimensional attribute; an error when it is missing or something else.
 std::vector<Index> read_integers(const Object& object, const std::string& name);
+/// A scalar number; an error when it is missing or something else. `memory_type` is f64 or i64, and
+/// the stored number must be a float or an integer like it.
+void read_number(const Object& object, const std::string& name, Type memory_type, void* value);
+/// The texts of a one-dimensional attribute of fixed-length strings; an error as above.
+std::vector<std::string> read_texts(const Object& object, const std::string& name);
 
 }  // namespace aq::hdf5

@@ -91,22 +91,74 @@ std::optional<std::string> read_text(const Object& object, const std::string& na
   return text;
 }
 
+namespace {
+
+/// An attribute that must be there, with its type and space.
+struct OpenAttribute {
+  std::string label;
+  Id attribute, type, space;
+
+  OpenAttribute(const Object& object, const std::string& name)
+      : label(attribute_text(object, name)),
+        attribute(open(object, name, label)),
+        type(H5Aget_type(attribute), kRead, label),
+        space(H5Aget_space(attribute), kRead, label) {}
+
+  static constexpr const char* kRead = "read the attribute";
+
+  static Id open(const Object& object, const std::string& name, const std::string& label) {
+    if (check(H5Aexists(object.id(), name.c_str()), kRead, label) == 0)
+      fail(kRead, label, "it is missing");
+    return {H5Aopen(object.id(), name.c_str(), H5P_DEFAULT), kRead, label};
+  }
+  /// The length of a list of at most `most` elements of that class; else an error.
+  std::size_t list_length(H5T_class_t wanted, hsize_t most, const char* what) const {
+    hsize_t length = 0;
+    if (H5Tget_class(type) != wanted || H5Sget_simple_extent_ndims(space) != 1 ||
+        H5Sget_simple_extent_dims(space, &length, nullptr) != 1 || length > most)
+      fail(kRead, label, str("it is not a short list of ", what));
+    return length;
+  }
+  void read(hid_t memory_type, void* out) const {
+    check(H5Aread(attribute, memory_type, out), kRead, label);
+  }
+};
+
+}  // namespace
+
 std::vector<Index> read_integers(const Object& object, const std::string& name) {
-  constexpr const char* operation = "read the attribute";
   const Lock lock;
-  const std::string label = attribute_text(object, name);
-  if (check(H5Aexists(object.id(), name.c_str()), operation, label) == 0)
-    fail(operation, label, "it is missing");
-  const Id attribute(H5Aopen(object.id(), name.c_str(), H5P_DEFAULT), operation, label);
-  const Id type(H5Aget_type(attribute), operation, label);
-  const Id space(H5Aget_space(attribute), operation, label);
-  hsize_t length = 0;
-  if (H5Tget_class(type) != H5T_INTEGER || H5Sget_simple_extent_ndims(space) != 1 ||
-      H5Sget_simple_extent_dims(space, &length, nullptr) != 1 || length > 64)
-    fail(operation, label, "it is not a short list of integers");
-  std::vector<Index> values(length);
-  check(H5Aread(attribute, type_id(Type::i64), values.data()), operation, label);
+  const OpenAttribute opened(object, name);
+  std::vector<Index> values(opened.list_length(H5T_INTEGER, 64, "integers"));
+  opened.read(type_id(Type::i64), values.data());
   return values;
+}
+
+void read_number(const Object& object, const std::string& name, Type memory_type, void* value) {
+  const Lock lock;
+  const OpenAttribute opened(object, name);
+  const bool whole = memory_type == Type::i64;
+  if (H5Tget_class(opened.type) != (whole ? H5T_INTEGER : H5T_FLOAT) ||
+      H5Sget_simple_extent_type(opened.space) != H5S_SCALAR)
+    fail(OpenAttribute::kRead, opened.label, whole ? "it is no integer" : "it is no number");
+  opened.read(type_id(memory_type), value);
+}
+
+std::vector<std::string> read_texts(const Object& object, const std::string& name) {
+  const Lock lock;
+  const OpenAttribute opened(object, name);
+  const std::size_t count = opened.list_length(H5T_STRING, 4096, "texts");
+  if (H5Tis_variable_str(opened.type) > 0)
+    fail(OpenAttribute::kRead, opened.label, "its texts have no fixed length");
+  const std::size_t width = H5Tget_size(opened.type);
+  std::string padded(width * std::max<std::size_t>(1, count), '\0');
+  if (count > 0) opened.read(opened.type, padded.data());
+  std::vector<std::string> texts;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::string text = padded.substr(i * width, width);
+    texts.push_back(text.substr(0, text.find('\0')));
+  }
+  return texts;
 }
 
 }  // namespace aq::hdf5

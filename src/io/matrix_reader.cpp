@@ -51,6 +51,16 @@ Description read_description(const hdf5::Object& group) {
   return {scheme_from_json(scheme, str(group.text(), ", attribute ", kScheme)), shape[0], shape[1]};
 }
 
+/// Activations have no scale for a whole matrix: it could not be known before the last token.
+std::optional<Scheme> read_activation(const hdf5::Object& group) {
+  const std::optional<std::string> text = hdf5::read_text(group, kActivation);
+  if (!text) return std::nullopt;
+  const std::string object = str(group.text(), ", attribute ", kActivation);
+  const Scheme scheme = scheme_from_json(*text, object);
+  if (scheme.group_size == kPerTensor) fail(object, "activations cannot have one scale per tensor");
+  return scheme;
+}
+
 /// Opens a dataset that must have this type and shape.
 hdf5::Object open_exact(const hdf5::Object& group, const char* name, hdf5::Type type,
                         const char* type_name, const std::vector<Index>& shape) {
@@ -217,9 +227,7 @@ NamedMatrix MatrixReader::read(const std::string& name) const {
   named.stats_json = required_text(group, kStats);
   parse_json_object(named.stats_json, kOperation, str(group.text(), ", attribute ", kStats));
   QuantizedMatrix& m = named.matrix;
-  if (const auto activation = hdf5::read_text(group, kActivation))
-    named.activation =
-        scheme_from_json(*activation, str(group.text(), ", attribute ", kActivation));
+  named.activation = read_activation(group);
   m.scheme = d.scheme;
   m.rows = d.rows;
   m.columns = d.columns;
@@ -235,6 +243,10 @@ NamedMatrix MatrixReader::read(const std::string& name) const {
 std::pair<Scheme, std::pair<Index, Index>> MatrixReader::describe(const std::string& name) const {
   const Description d = read_description(state_->open(name));
   return {d.scheme, {d.rows, d.columns}};
+}
+
+std::optional<Scheme> MatrixReader::activation(const std::string& name) const {
+  return read_activation(state_->open(name));
 }
 
 std::string MatrixReader::stats(const std::string& name) const {

@@ -1,4 +1,5 @@
 #include "aq/core/dtype.h"
+#include "aq/io/hessian_file.h"
 #include "aq/io/matrix_file.h"
 #include "io/json_text.h"
 #include "io/matrix_names.h"
@@ -130,18 +131,17 @@ void MatrixWriter::write(const NamedMatrix& named) {
                         m.zeros.data());
 }
 
-void MatrixWriter::write_hessian(const std::string& name, const std::vector<float>& upper,
-                                 double weight_sum, std::int64_t tokens,
-                                 const std::vector<std::string>& used_by) {
-  check_name(name);
+void MatrixWriter::write_hessian(const NamedHessian& hessian) {
+  check_name(hessian.name);
   if (state_->hessians.id() < 0)
     state_->hessians = hdf5::create_group(state_->file, kHessians, true);
-  const hdf5::Object group = hdf5::create_group(state_->hessians, name);
-  hdf5::write_numbers(group, "weight_sum", hdf5::Type::f64, -1, &weight_sum);
-  hdf5::write_numbers(group, "tokens", hdf5::Type::i64, -1, &tokens);
-  hdf5::write_texts(group, "used_by", used_by);
-  hdf5::write_dataset(group, kUpper, hdf5::Type::f32, {static_cast<Index>(upper.size())},
-                      upper.data());
+  const hdf5::Object group = hdf5::create_group(state_->hessians, hessian.name);
+  hdf5::write_numbers(group, kWeightSum, hdf5::Type::f64, -1, &hessian.weight_sum);
+  hdf5::write_numbers(group, kTokens, hdf5::Type::i64, -1, &hessian.tokens);
+  hdf5::write_texts(group, kUsedBy, hessian.used_by);
+  hdf5::write_text(group, kStarved, hessian.starved);
+  hdf5::write_dataset(group, kUpper, hdf5::Type::f32, {static_cast<Index>(hessian.upper.size())},
+                      hessian.upper.data());
 }
 
 void MatrixWriter::close() {

@@ -24,6 +24,13 @@ auto read_json(const std::filesystem::path& path, const char* operation, const C
   }
 }
 
+void check_plain(const RunDirectory& run, const std::vector<std::string>& files) {
+  for (const std::string& file : files)
+    if (file.find('/') != std::string::npos)
+      throw Error(ErrorKind::input, "read the manifest", run.manifest().string(),
+                  str("'", file, "' is no plain file name"));
+}
+
 }  // namespace
 
 std::string RunDirectory::shard_name(Index layer, int rank) {
@@ -48,10 +55,11 @@ std::optional<Manifest> read_manifest(const RunDirectory& run) {
       manifest.complete.push_back({part.at("layer").get<Index>(),
                                    part.at("shards").get<std::vector<std::string>>(),
                                    part.at("matrices").get<std::vector<std::string>>()});
-      for (const std::string& shard : manifest.complete.back().shards)
-        if (shard.find('/') != std::string::npos)
-          throw Error(ErrorKind::input, "read the manifest", run.manifest().string(),
-                      str("shard name '", shard, "' is no plain file name"));
+      CompletePart& complete = manifest.complete.back();
+      check_plain(run, complete.shards);
+      if (!part.contains("hessians")) continue;
+      complete.hessians = part.at("hessians").get<std::vector<std::string>>();
+      check_plain(run, *complete.hessians);
     }
     for (const auto& [key, value] : json.at("configuration").items())
       manifest.configuration.emplace_back(key, value.get<std::string>());
@@ -67,9 +75,11 @@ void write_manifest(const RunDirectory& run, const Manifest& manifest) {
   for (const auto& [key, value] : manifest.configuration) json["configuration"][key] = value;
   json["layers"] = manifest.layers;
   json["complete"] = Json::array();
-  for (const CompletePart& part : manifest.complete)
+  for (const CompletePart& part : manifest.complete) {
     json["complete"].push_back(
         {{"layer", part.layer}, {"shards", part.shards}, {"matrices", part.matrices}});
+    if (part.hessians) json["complete"].back()["hessians"] = *part.hessians;
+  }
   write_text_file(run.manifest(), json.dump(1) + "\n");
 }
 

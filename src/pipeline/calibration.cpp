@@ -38,7 +38,7 @@ std::vector<float> powers(std::span<const float> scores, double exponent, double
 
 LanePartials sum_all_tokens(const Batch& batch, Index columns, const RowSource& source) {
   TreeSum tree;
-  const Index step = thread_count();
+  const Index step = in_parallel_for() ? 1 : thread_count();
   for (Index first = 0; first < batch.lanes(); first += step) {
     const Index count = std::min(step, batch.lanes() - first);
     std::vector<WeightedSum> sums(static_cast<std::size_t>(count));

@@ -12,8 +12,9 @@ using LanePartials = std::vector<TreeSum::Partial>;
 /// Fills `scratch` if it needs to and returns the rows `[rows.size(), columns]`.
 using RowSource = std::function<MatrixView<const float>(Range rows, Matrix& scratch)>;
 
-/// Every token with weight 1: attention, routers, the head. Threads take lanes, or tiles of the sum
-/// where there are fewer lanes than threads.
+/// Every token with weight 1, sequence by sequence: attention, routers, the head, experts that are
+/// calibrated on all tokens. Threads take lanes, or tiles of the sum where there are fewer lanes
+/// than threads. Inside a parallel_for it runs on the calling thread and keeps one lane in work.
 LanePartials sum_all_tokens(const Batch& batch, Index columns, const RowSource& source);
 
 /// Where the inputs of a lane's tokens are: rows `rows` of `matrix` (all of them when empty).

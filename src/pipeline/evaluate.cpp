@@ -3,7 +3,9 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <optional>
+#include <set>
 
 #include "aq/core/parallel.h"
 #include "aq/core/timer.h"
@@ -13,6 +15,7 @@
 #include "aq/quant/solver.h"
 #include "aq/runtime/pieces.h"
 #include "pipeline/prepare.h"
+#include "pipeline/shared_input.h"
 #include "pipeline/trace.h"
 
 namespace aq {
@@ -84,6 +87,17 @@ class Evaluation {
   const Model& model() const { return files_.model; }
   const Windows& windows() const { return windows_; }
 
+  /// Names of the activation formats, each once; empty: no linear has one.
+  std::vector<std::string> activation_formats() const {
+    std::set<std::string> formats;
+    if (quantized_)
+      for (const std::string& name : quantized_->names())
+        if (const auto scheme = quantized_->activation(name)) formats.insert(to_string(*scheme));
+    return {formats.begin(), formats.end()};
+  }
+  /// From now on the inputs of linears are rounded by their activation formats.
+  void round_activations() { rounds_activations_ = true; }
+
   /// Runs all layers; `after_layer` sees each layer's routing. Returns the final hidden states.
   Matrix run_layers(const std::function<void(const LayerSpec&, const Routing&)>& after_layer) {
     Matrix x = embed_tokens(weights_, batch_);
@@ -101,7 +115,8 @@ class Evaluation {
     std::vector<double> sums(static_cast<std::size_t>(windows_.count()), 0.0);
     if (batch_.rows() == 0) return sums;
     load_layer(-1);
-    const Matrix head = weights_.used(model().head);
+    const UsedLinear head = weights_.used(model().head);
+    weights_.clear();
     const std::vector<float> norm = weights_.vector(model().final_norm, model().hidden);
     const Index vocabulary = model().vocabulary;
     if (trace.wanted) trace.logits.resize(static_cast<std::size_t>(batch_.rows() * vocabulary));
@@ -110,7 +125,7 @@ class Evaluation {
       Matrix normed(rows.size(), model().hidden), logits(rows.size(), vocabulary);
       runtime::rms_norm(x.view().slice_rows(rows.begin, rows.size()), norm, model().norm_eps,
                         normed.view());
-      runtime::linear(normed.view(), head.view(), logits.view());
+      SharedInput(normed.view()).multiply(head, logits.view());
       std::vector<double> nll(static_cast<std::size_t>(rows.size() - 1));
       const std::span<const std::int32_t> tokens(batch_.sequences.tokens);
       runtime::token_nll(logits.view().slice_rows(0, rows.size() - 1),
@@ -152,7 +167,12 @@ class Evaluation {
     if (!quantized_) return;
     for (const LinearSpec* linear : all_linears(model()))
       if (linear->layer == index && quantized_->has(linear->name))
-        weights_.put(linear->name, quantized_->read(linear->name).matrix);
+        put(quantized_->read(linear->name));
+  }
+
+  void put(NamedMatrix named) {
+    weights_.put(named.name, std::move(named.matrix),
+                 rounds_activations_ ? named.activation : std::nullopt);
   }
 
   const EvaluateOptions& options_;
@@ -161,6 +181,7 @@ class Evaluation {
   Windows windows_;
   Batch batch_;
   Index first_window_ = 0;
+  bool rounds_activations_ = false;
   std::optional<MatrixReader> quantized_;
 };
 
@@ -174,6 +195,18 @@ std::vector<double> gather_windows(const std::vector<double>& mine, Communicator
       all[i] += value;
     }
   return all;
+}
+
+/// -log p of all predicted tokens. Collective.
+double total_nll(Evaluation& evaluation, Trace& trace, Communicator& comm) {
+  const Matrix x = evaluation.run_layers([&](const LayerSpec& layer, const Routing& routing) {
+    if (!trace.wanted || layer.dense) return;
+    trace.moe_layers.push_back(checked_cast<std::int32_t>(layer.index));
+    trace.router_index.push_back(routing.index);
+    trace.router_weight.push_back(routing.weight);
+  });
+  const std::vector<double> sums = gather_windows(evaluation.window_nll(x, trace), comm);
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
 void start(Communicator& comm) {
@@ -190,24 +223,21 @@ EvaluateResult evaluate_model(const EvaluateOptions& options, Communicator& comm
   Evaluation evaluation(options, comm);
   Trace trace;
   trace.wanted = !options.trace.empty();
-  const Matrix x = evaluation.run_layers([&](const LayerSpec& layer, const Routing& routing) {
-    if (!trace.wanted || layer.dense) return;
-    trace.moe_layers.push_back(checked_cast<std::int32_t>(layer.index));
-    trace.router_index.push_back(routing.index);
-    trace.router_weight.push_back(routing.weight);
-  });
-  const std::vector<double> sums = gather_windows(evaluation.window_nll(x, trace), comm);
   EvaluateResult result;
   const Windows& windows = evaluation.windows();
-  double total = 0;
-  for (std::size_t i = 0; i < sums.size(); ++i) {
-    total += sums[i];
-    result.predictions += windows.length[i] - 1;
-  }
-  if (trace.wanted) write_trace(options.trace, trace, evaluation.model(), windows.length, comm);
+  for (const Index length : windows.length) result.predictions += length - 1;
+  const auto predictions = static_cast<double>(result.predictions);
   result.windows = windows.count();
-  result.mean_nll = total / static_cast<double>(result.predictions);
+  result.mean_nll = total_nll(evaluation, trace, comm) / predictions;
   result.perplexity = std::exp(result.mean_nll);
+  if (trace.wanted) write_trace(options.trace, trace, evaluation.model(), windows.length, comm);
+  result.activation_formats = evaluation.activation_formats();
+  if (!result.activation_formats.empty()) {
+    evaluation.round_activations();
+    Trace none;
+    result.activation_mean_nll = total_nll(evaluation, none, comm) / predictions;
+    result.activation_perplexity = std::exp(result.activation_mean_nll);
+  }
   result.seconds = watch.seconds();
   return result;
 }

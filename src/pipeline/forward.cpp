@@ -4,6 +4,7 @@
 
 #include "aq/core/parallel.h"
 #include "aq/runtime/pieces.h"
+#include "pipeline/shared_input.h"
 
 namespace aq {
 namespace {
@@ -40,11 +41,11 @@ Routing dense_routing(const Batch& batch) {
 /// out = down(hidden) of one expert, lane by lane.
 Matrix down_of_list(const LinearSpec& down, const Weights& weights, const TokenList& list,
                     const Batch& batch, const Matrix& hidden) {
-  const Matrix weight = weights.used(down);
+  const UsedLinear used = weights.used(down);
   Matrix out(list.size(), down.rows);
   for (Index lane = 0; lane < batch.lanes(); ++lane)
     if (const Range rows = list.lane(lane); rows.size() > 0)
-      runtime::linear(rows_of(hidden, rows), weight.view(), rows_of(out, rows));
+      SharedInput(rows_of(hidden, rows)).multiply(used, rows_of(out, rows));
   return out;
 }
 
@@ -105,9 +106,9 @@ Matrix attention_core(const Model& model, const LayerSpec& layer, const Weights&
                       const Batch& batch, const Matrix& x) {
   Matrix core(batch.rows(), layer.q.rows);
   if (batch.rows() == 0) return core;
-  const Matrix q_weight = weights.used(layer.q);
-  const Matrix k_weight = weights.used(layer.k);
-  const Matrix v_weight = weights.used(layer.v);
+  const UsedLinear used_q = weights.used(layer.q);
+  const UsedLinear used_k = weights.used(layer.k);
+  const UsedLinear used_v = weights.used(layer.v);
   const std::vector<float> norm = weights.vector(layer.input_norm, model.hidden);
   std::vector<float> q_norm, k_norm;
   if (model.attention.qk_norm == QkNorm::projection) {
@@ -119,9 +120,10 @@ Matrix attention_core(const Model& model, const LayerSpec& layer, const Weights&
     Matrix normed(rows.size(), model.hidden), q(rows.size(), layer.q.rows),
         k(rows.size(), layer.k.rows), v(rows.size(), layer.v.rows);
     runtime::rms_norm(rows_of(x, rows), norm, model.norm_eps, normed.view());
-    runtime::linear(normed.view(), q_weight.view(), q.view());
-    runtime::linear(normed.view(), k_weight.view(), k.view());
-    runtime::linear(normed.view(), v_weight.view(), v.view());
+    SharedInput input(normed.view());
+    input.multiply(used_q, q.view());
+    input.multiply(used_k, k.view());
+    input.multiply(used_v, v.view());
     runtime::attention(model.attention, q_norm, k_norm, q.view(), k.view(), v.view(),
                        rows_of(core, rows));
   });
@@ -131,11 +133,11 @@ Matrix attention_core(const Model& model, const LayerSpec& layer, const Weights&
 void add_attention_output(const LayerSpec& layer, const Weights& weights, const Batch& batch,
                           const Matrix& core, Matrix& x) {
   if (batch.rows() == 0) return;
-  const Matrix weight = weights.used(layer.o);
+  const UsedLinear used = weights.used(layer.o);
   parallel_for(batch.sequence_count(), [&](Index sequence) {
     const Range rows = batch.rows_of_sequence(sequence);
     Matrix out(rows.size(), layer.o.rows);
-    runtime::linear(rows_of(core, rows), weight.view(), out.view());
+    SharedInput(rows_of(core, rows)).multiply(used, out.view());
     const MatrixView<float> into = rows_of(x, rows);
     for (Index i = 0; i < rows.size() * into.columns; ++i)
       into.data[i] += out.values[static_cast<std::size_t>(i)];
@@ -155,11 +157,11 @@ Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch
   routing.experts.resize(moe.experts.size());
   routing.index.resize(static_cast<std::size_t>(batch.rows() * top_k));
   routing.weight.resize(routing.index.size());
-  const Matrix router = weights.used(moe.router);
+  const UsedLinear router = weights.used(moe.router);
   parallel_for(batch.sequence_count(), [&](Index sequence) {
     const Range rows = batch.rows_of_sequence(sequence);
     Matrix logits(rows.size(), moe.routing.experts);
-    runtime::linear(rows_of(normed, rows), router.view(), logits.view());
+    SharedInput(rows_of(normed, rows)).multiply(router, logits.view());
     runtime::route(moe.routing, logits.view(),
                    {routing.index.data() + rows.begin * top_k, rows.size(), top_k},
                    {routing.weight.data() + rows.begin * top_k, rows.size(), top_k});
@@ -174,20 +176,22 @@ GateUp gate_up_weights(const MlpSpec& mlp, const Weights& weights) {
 
 Matrix hidden_of(const GateUp& weights, const Matrix& normed, std::span<const std::int32_t> rows) {
   const auto count = static_cast<Index>(rows.size());
-  Matrix input(count, normed.columns), gate(count, weights.gate.rows), up(count, weights.up.rows);
+  Matrix input(count, normed.columns), gate(count, weights.gate.weight.rows),
+      up(count, weights.up.weight.rows);
   for (Index i = 0; i < count; ++i)
     std::memcpy(input.view().row(i).data(),
                 normed.view().row(rows[static_cast<std::size_t>(i)]).data(),
                 static_cast<std::size_t>(normed.columns) * sizeof(float));
-  runtime::linear(input.view(), weights.gate.view(), gate.view());
-  runtime::linear(input.view(), weights.up.view(), up.view());
+  SharedInput shared(input.view());
+  shared.multiply(weights.gate, gate.view());
+  shared.multiply(weights.up, up.view());
   runtime::silu_multiply(gate.view(), up.view());
   return gate;
 }
 
 Matrix hidden_of_list(const GateUp& weights, const Matrix& normed, const TokenList& list,
                       const Batch& batch) {
-  Matrix hidden(list.size(), weights.gate.rows);
+  Matrix hidden(list.size(), weights.gate.weight.rows);
   for (Index lane = 0; lane < batch.lanes(); ++lane) {
     const Range range = list.lane(lane);
     if (range.size() == 0) continue;

@@ -51,9 +51,9 @@ Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch
 /// The MLP of expert `number`, or the dense MLP.
 const MlpSpec& mlp_of(const LayerSpec& layer, Index number);
 
-/// gate and up of one MLP as floats.
+/// gate and up of one MLP as they are run.
 struct GateUp {
-  Matrix gate, up;
+  UsedLinear gate, up;
 };
 GateUp gate_up_weights(const MlpSpec& mlp, const Weights& weights);
 /// silu(gate(x)) * up(x) for the given rows of `normed`: `[rows.size(), width]`.

@@ -1,7 +1,7 @@
 #pragma once
-/// One decoder layer: quantize each linear from the inputs that it really gets, run it once.
+/// One decoder layer: each linear from the inputs that the order of the settings gives it.
 
-#include "pipeline/stage.h"
+#include "pipeline/kept_hessians.h"
 
 namespace aq {
 
@@ -23,5 +23,14 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
 std::vector<QuantizedRecord> quantize_head(StageContext& context, const Model& model,
                                            const StagePlan& plan, const Batch& batch,
                                            const Matrix& x);
+
+/// The same from kept sums, which are those of the layer. Collective.
+LayerResult quantize_layer_from(const KeptHessians& kept, StageContext& context,
+                                const LayerPlan& plan, const WaveObserver& before_wave);
+std::vector<QuantizedRecord> quantize_head_from(const KeptHessians& kept, StageContext& context,
+                                                const StagePlan& plan);
+
+/// The weights of the layers that x has gone through when it reaches the next one.
+const Weights& forward_weights(const StageContext& context);
 
 }  // namespace aq

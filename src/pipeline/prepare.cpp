@@ -60,6 +60,48 @@ Workload make_workload(const QuantizeOptions& options, const TokenFile& tokens,
   return workload;
 }
 
+/// The calibration tokens, or what is known of those that kept Hessians came from.
+struct CalibrationTokens {
+  std::optional<TokenFile> file;
+  Workload workload;
+  std::string fingerprint;
+};
+
+CalibrationTokens find_calibration(const QuantizeOptions& options, const Model& model,
+                                   const std::optional<KeptHessians>& kept) {
+  CalibrationTokens result;
+  Workload& work = result.workload;
+  if (!options.calibration.empty()) {
+    result.file = TokenFile::open(options.calibration);
+    work = make_workload(options, *result.file, model);
+    result.fingerprint = result.file->fingerprint(work.lanes.sequences, work.sequence_length);
+    return result;
+  }
+  const auto chosen = [&](Index option, const char* field) {
+    return option > 0 ? option : kept->number(field);
+  };
+  work.lanes = {chosen(options.samples, "sequences"), chosen(options.lanes, "lanes")};
+  work.sequence_length = chosen(options.sequence_length, "sequence_length");
+  result.fingerprint = kept->field("tokens");
+  return result;
+}
+
+void check_options(const QuantizeOptions& options) {
+  const auto refuse = [](std::string_view option, std::string_view reason) {
+    throw Error(ErrorKind::usage, "quantize", option, reason);
+  };
+  if (options.hessians.empty()) {
+    if (options.calibration.empty()) refuse("--calib", "it is required unless --hessians is given");
+    return;
+  }
+  if (options.keep_hessians) refuse("--keep-hessians", "with --hessians none are summed");
+  const auto place = [](const std::filesystem::path& path) {
+    return std::filesystem::weakly_canonical(path / "");
+  };
+  if (place(options.save) == place(options.hessians))
+    refuse("--save", "it must be another directory than --hessians");
+}
+
 /// Hash over what the recipe means for this model, whatever it looks like.
 std::string recipe_fingerprint(const Recipe& recipe, const Model& model) {
   std::uint64_t hash = hash_bytes(settings_to_json(recipe.settings));
@@ -78,10 +120,39 @@ std::vector<std::pair<std::string, std::string>> configuration(const QuantizeOpt
           {"recipe_file", options.recipe.file},
           {"recipe", options.recipe.text},
           {"calibration", options.calibration.string()},
+          {"hessians", options.hessians.string()},
           {"ranks", str(ranks)},
           {"threads", str(thread_count())},
           {"memory_limit", str(prepared.memory_limit)},
           {"planned_bytes", str(prepared.plan.memory.total())}};
+}
+
+/// Whether the kept sums are those that this run would compute itself.
+void check_kept(const KeptHessians& kept, const Prepared& prepared, Communicator& comm) {
+  kept.check_fields(prepared.manifest);
+  if (!comm.is_first()) return;
+  kept.check_complete(prepared.plan);
+  if (const std::string& then = kept.field("numerics"); then != numerics())
+    log_warning(str("the Hessians were summed with ", then, ", this is ", numerics(),
+                    ": a run without --hessians would give other bytes"));
+}
+
+/// Bytes of the sums that --keep-hessians writes.
+Index kept_bytes(const Plan& plan) {
+  Index floats = 0;
+  const auto add = [&](const StagePlan& stage) {
+    for (const TaskPlan& task : stage.tasks)
+      if (task.needs_hessian) floats += task.columns * (task.columns + 1) / 2;
+  };
+  for (const LayerPlan& layer : plan.layers) {
+    for (const StagePlan* stage : {&layer.qkv, &layer.o, &layer.router}) add(*stage);
+    for (const WavePlan& wave : layer.waves) {
+      add(wave.gate_up);
+      add(wave.down);
+    }
+  }
+  add(plan.head);
+  return floats * static_cast<Index>(sizeof(float));
 }
 
 /// Before any weight is read: every linear is resolved, and what may be a mistake is a warning or,
@@ -119,33 +190,48 @@ void check_numerics(Communicator& comm) {
               ", rank 0 with ", mine, ": the result depends on which rank owns which matrix"));
 }
 
+QuantizeOptions with_resolved_order(QuantizeOptions options) {
+  if (!options.hessians.empty()) options.recipe.settings.sequential = Sequential::none;
+  return options;
+}
+
 Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
+  check_options(options);
   ModelFiles files = open_model(options.model);
   const Model& model = files.model;
   check_patterns(options, model, comm.is_first());
-  const TokenFile tokens = TokenFile::open(options.calibration);
-  const Workload workload = make_workload(options, tokens, model);
+  std::optional<KeptHessians> kept;
+  if (!options.hessians.empty()) kept.emplace(options.hessians);
+  const CalibrationTokens tokens = find_calibration(options, model, kept);
+  const Workload& workload = tokens.workload;
   const Index memory = options.memory > 0 ? options.memory : default_memory(comm);
   std::array<std::int64_t, 1> threads{thread_count()};
   comm.all_reduce_max(threads);
-  Plan plan = make_plan(model, options.recipe, comm.size(), workload,
+  const Workload no_tokens{.lanes = {.sequences = 1, .lanes = 1}, .sequence_length = 0};
+  Plan plan = make_plan(model, options.recipe, comm.size(), kept ? no_tokens : workload,
                         {.memory = memory, .threads = static_cast<int>(threads[0])});
-  Batch batch = make_batch(workload.lanes, comm.rank(), comm.size(), [&](Index first, Index count) {
-    return tokens.read(first, count, workload.sequence_length, model.vocabulary);
-  });
-  Prepared prepared{std::move(files), workload, std::move(batch), memory, std::move(plan), {}};
+  Batch batch;
+  if (!kept)
+    batch = make_batch(workload.lanes, comm.rank(), comm.size(), [&](Index first, Index count) {
+      return tokens.file->read(first, count, workload.sequence_length, model.vocabulary);
+    });
+  Prepared prepared{std::move(files), workload, std::move(batch), memory, std::move(plan), {}, {}};
   prepared.manifest.layers = static_cast<Index>(prepared.files.model.layers.size());
   prepared.manifest.fingerprint = {
       {"model", prepared.files.checkpoint.fingerprint()},
       {"architecture", prepared.files.model.architecture},
-      {"tokens", tokens.fingerprint(workload.lanes.sequences, workload.sequence_length)},
+      {"tokens", tokens.fingerprint},
       {"sequences", str(workload.lanes.sequences)},
       {"sequence_length", str(workload.sequence_length)},
       {"lanes", str(workload.lanes.lanes)},
       {"settings", settings_to_json(options.recipe.settings)},
       {"recipe", recipe_fingerprint(options.recipe, prepared.files.model)},
       {"numerics", numerics()}};
+  for (auto& field : calibration_fields(options.recipe.settings))
+    prepared.manifest.fingerprint.push_back(std::move(field));
   prepared.manifest.configuration = configuration(options, prepared, comm.size());
+  if (kept) check_kept(*kept, prepared, comm);
+  prepared.kept = std::move(kept);
   return prepared;
 }
 
@@ -165,8 +251,11 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
   line("matrices", str(plan.quantized_count, " to quantize at ", fixed(plan.mean_bits, 3),
                        " bits a weight, ", plan.matrix_count - plan.quantized_count, " untouched"));
   for (const std::string& remark : group_remarks(options.recipe, model)) line("groups", remark);
-  line("calibration", str(options.calibration.string(), ", ", work.lanes.sequences, " x ",
-                          work.sequence_length, " tokens in ", work.lanes.lanes, " lanes"));
+  const std::string& source = (prepared.kept ? options.hessians : options.calibration).string();
+  line("calibration",
+       str(prepared.kept ? "Hessians reused from " : "", source, ", ", work.lanes.sequences, " x ",
+           work.sequence_length, " tokens in ", work.lanes.lanes, " lanes"));
+  if (options.keep_hessians) line("hessians", bytes_text(kept_bytes(plan)) + " will be kept");
   line("ranks",
        str(comm.size(), " x ", thread_count(), " threads, balance ", fixed(plan.balance, 2)));
   std::size_t waves = 0;

@@ -5,7 +5,7 @@
 #include "aq/io/run_directory.h"
 #include "aq/pipeline/quantize.h"
 #include "aq/plan/plan.h"
-#include "pipeline/batch.h"
+#include "pipeline/kept_hessians.h"
 
 namespace aq {
 
@@ -15,8 +15,12 @@ struct Prepared {
   Batch batch;             ///< this rank's calibration tokens
   Index memory_limit = 0;  ///< bytes a rank
   Plan plan;
-  Manifest manifest;  ///< of a fresh run
+  Manifest manifest;                 ///< of a fresh run
+  std::optional<KeptHessians> kept;  ///< the sums to quantize from; then `batch` is empty
 };
+
+/// Kept Hessians are those of the original model: with them the order is Sequential::none.
+QuantizeOptions with_resolved_order(QuantizeOptions options);
 
 /// Opens, checks and plans. Every rank gets the same plan. Collective.
 Prepared prepare(const QuantizeOptions& options, Communicator& comm);

@@ -82,7 +82,8 @@ struct Run {
   RunState state;
   Reporter reporter;
   PhaseTimes times;
-  Weights weights;
+  Weights original, quantized;
+  HessianKeeper keeper;
   StageContext context;
   std::vector<LogRow> log;
 
@@ -92,25 +93,61 @@ struct Run {
         prepared(std::move(all)),
         state(run_options, prepared.manifest, communicator),
         reporter(state.directory(), layer_count(), communicator),
-        weights(prepared.files.checkpoint, prepared.files.model),
-        context{comm,      prepared.workload.lanes, options.recipe.settings, weights, times,
-                observer()} {}
+        original(prepared.files.checkpoint, prepared.files.model),
+        quantized(original),
+        keeper(state.directory(), comm.rank()),
+        context{
+            comm,      prepared.workload.lanes, options.recipe.settings, original, quantized, times,
+            observer()} {}
 
   const Model& model() const { return prepared.files.model; }
   Index layer_count() const { return static_cast<Index>(prepared.files.model.layers.size()); }
 
-  HessianObserver observer() const {
-    if (!options.hessian_observer) return {};
-    return [this](const TaskPlan& task, const WeightedSum& sum) {
-      options.hessian_observer(task.matrices.front().linear.name, task.columns, sum);
+  HessianObserver observer() {
+    return [this](const TaskPlan& task, const TaskSum& sum) {
+      if (options.hessian_observer)
+        options.hessian_observer(task.matrices.front().linear.name, task.columns, sum.sum);
+      if (!options.keep_hessians) return;
+      const PhaseTimer timer(times, "write");
+      keeper.keep(task, sum);
     };
   }
 
   void keep(const std::vector<LogRow>& rows) { log.insert(log.end(), rows.begin(), rows.end()); }
 
+  /// From the tokens, or from kept sums; x becomes the next layer's input.
+  LayerResult quantize(Index index, Matrix& x) {
+    const LayerSpec& layer = model().layers[static_cast<std::size_t>(index)];
+    const LayerPlan& plan = prepared.plan.layers[static_cast<std::size_t>(index)];
+    const WaveObserver before_wave = [&](Range experts) {
+      stop_if_asked(comm);
+      if (layer.moe) reporter.at(index, str(": experts ", experts.begin, "..", experts.end - 1));
+    };
+    if (!prepared.kept)
+      return quantize_layer(context, model(), layer, plan, prepared.batch, x, before_wave);
+    prepared.kept->open(index);
+    return quantize_layer_from(*prepared.kept, context, plan, before_wave);
+  }
+
+  /// The layer's matrices from disk; x goes on as it did when they were made.
+  std::vector<LogRow> resume(Index index, Matrix& x) {
+    const PhaseTimer timer(times, "resume");
+    std::vector<LogRow> rows = state.load(index, quantized);
+    if (!prepared.kept)
+      forward_layer(model(), model().layers[static_cast<std::size_t>(index)],
+                    forward_weights(context), prepared.batch, x);
+    return rows;
+  }
+
+  std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records) {
+    const PhaseTimer timer(times, "write");
+    std::optional<bool> kept;
+    if (options.keep_hessians) kept = keeper.finish();
+    return state.save(part, std::move(records), kept);
+  }
+
   /// The layer from disk, or quantized and written; x becomes the next layer's input.
   void do_layer(Index index, Matrix& x) {
-    const LayerSpec& layer = model().layers[static_cast<std::size_t>(index)];
     const Stopwatch watch;
     LayerMetrics metrics;
     metrics.layer = index;
@@ -120,22 +157,14 @@ struct Run {
     reporter.at(index, metrics.resumed ? ": from disk" : "");
     stop_if_asked(comm);
     if (metrics.resumed) {
-      const PhaseTimer timer(times, "resume");
-      rows = state.load(index, weights);
-      forward_layer(model(), layer, weights, prepared.batch, x);
+      rows = resume(index, x);
     } else {
-      LayerResult result = quantize_layer(
-          context, model(), layer, prepared.plan.layers[static_cast<std::size_t>(index)],
-          prepared.batch, x, [&](Range experts) {
-            stop_if_asked(comm);
-            if (layer.moe)
-              reporter.at(index, str(": experts ", experts.begin, "..", experts.end - 1));
-          });
-      const PhaseTimer timer(times, "write");
-      rows = state.save(index, std::move(result.records));
+      keeper.start(index);
+      LayerResult result = quantize(index, x);
+      rows = save(index, std::move(result.records));
       metrics.expert_tokens = std::move(result.expert_tokens);
     }
-    weights.clear();
+    quantized.clear();
     metrics.seconds = watch.seconds();
     reporter.layer_done(metrics, rows);
     keep(rows);
@@ -143,17 +172,23 @@ struct Run {
 
   void do_head(const Matrix& x) {
     const Index part = layer_count();
-    keep(state.complete(part) ? state.load(part, weights)
-                              : state.save(part, quantize_head(context, model(), prepared.plan.head,
-                                                               prepared.batch, x)));
-    weights.clear();
+    if (state.complete(part)) return keep(state.load(part, quantized));
+    keeper.start(part);
+    std::vector<QuantizedRecord> records;
+    if (prepared.kept) {
+      prepared.kept->open(part);
+      records = quantize_head_from(*prepared.kept, context, prepared.plan.head);
+    } else {
+      records = quantize_head(context, model(), prepared.plan.head, prepared.batch, x);
+    }
+    keep(save(part, std::move(records)));
   }
 
   /// A run whose parts are all on disk: only the log is needed.
   void load_log() {
     for (Index part = 0; part <= layer_count(); ++part) {
-      keep(state.load(part, weights));
-      weights.clear();
+      keep(state.load(part, quantized));
+      quantized.clear();
     }
   }
 
@@ -170,6 +205,7 @@ struct Run {
 
   RunSummary summary(double seconds, const MemoryWatch& memory) {
     RunSummary summary = summarize(log);
+    summary.hessians_reused = prepared.kept.has_value();
     summary.untouched = prepared.plan.matrix_count - summary.matrices;
     summary.seconds = seconds;
     summary.phase_seconds = times.seconds;
@@ -190,14 +226,15 @@ struct Run {
 };
 
 void run_layers(Run& run) {
-  Matrix x = embed_tokens(run.weights, run.prepared.batch);
+  Matrix x = embed_tokens(run.original, run.prepared.batch);  // no rows with kept Hessians
   for (Index layer = 0; layer < run.layer_count(); ++layer) run.do_layer(layer, x);
   run.do_head(x);
 }
 
 }  // namespace
 
-RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm) {
+RunSummary quantize_model(const QuantizeOptions& asked, Communicator& comm) {
+  const QuantizeOptions options = with_resolved_order(asked);
   runtime::initialize();
   use_single_threaded_blas();
   check_numerics(comm);

@@ -1,6 +1,7 @@
 #pragma once
 /// What is known of one quantized matrix, and how slices of it travel between ranks.
 
+#include <optional>
 #include <string>
 
 #include "aq/quant/solver.h"
@@ -29,6 +30,7 @@ std::vector<SolvedSlice> slices_from_bytes(std::span<const std::byte> bytes);
 struct QuantizedRecord {
   LogRow row;              ///< on every rank
   QuantizedMatrix matrix;  ///< on the rank that writes it; elsewhere without rows
+  std::optional<Scheme> activation = std::nullopt;  ///< how its inputs are to be rounded
 };
 
 }  // namespace aq

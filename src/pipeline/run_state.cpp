@@ -11,20 +11,25 @@ namespace {
 
 constexpr std::string_view kOperation = "start the run";
 
-/// Forgets parts from the first one on whose shards are not all there: later layers were computed
-/// from it.
-void drop_damaged_parts(const RunDirectory& directory, Manifest& manifest) {
+bool all_exist(const std::filesystem::path& directory, const std::vector<std::string>& files) {
+  return std::all_of(files.begin(), files.end(), [&](const std::string& file) {
+    return std::filesystem::exists(directory / file);
+  });
+}
+
+/// Forgets parts from the first one on whose files are not all there: later layers were computed
+/// from it. `keeps_hessians`: they are wanted of every part.
+void drop_damaged_parts(const RunDirectory& directory, bool keeps_hessians, Manifest& manifest) {
   std::sort(manifest.complete.begin(), manifest.complete.end(),
             [](const CompletePart& a, const CompletePart& b) { return a.layer < b.layer; });
   for (std::size_t i = 0; i < manifest.complete.size(); ++i) {
     const CompletePart& part = manifest.complete[i];
     const bool whole =
-        part.layer == static_cast<Index>(i) &&
-        std::all_of(part.shards.begin(), part.shards.end(), [&](const std::string& shard) {
-          return std::filesystem::exists(directory.shards() / shard);
-        });
-    if (whole) continue;
-    log_warning(str(directory.root.string(), ": a shard of layer ", i,
+        part.layer == static_cast<Index>(i) && all_exist(directory.shards(), part.shards);
+    const bool kept =
+        !keeps_hessians || (part.hessians && all_exist(directory.hessians(), *part.hessians));
+    if (whole && kept) continue;
+    log_warning(str(directory.root.string(), ": ", whole ? "a Hessian" : "a shard", " of layer ", i,
                     " is missing; the run goes on from that layer"));
     manifest.complete.resize(i);
     return;
@@ -46,7 +51,7 @@ Manifest start_manifest(const QuantizeOptions& options, const RunDirectory& dire
                 str("it holds another run: ", difference),
                 "choose another --save directory, or --resume never to start afresh there");
   fresh.complete = existing->complete;
-  drop_damaged_parts(directory, fresh);
+  drop_damaged_parts(directory, options.keep_hessians, fresh);
   return fresh;
 }
 
@@ -58,6 +63,7 @@ RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicat
   if (comm.is_first()) {
     make_directory(directory_.root);
     make_directory(directory_.shards());
+    if (options.keep_hessians) make_directory(directory_.hessians());
     manifest_ = start_manifest(options, directory_, std::move(manifest));
     std::error_code ignored;
     if (manifest_.complete.empty()) std::filesystem::remove(directory_.metrics(), ignored);
@@ -98,7 +104,19 @@ std::vector<LogRow> RunState::load(Index part, Weights& weights) const {
   return ordered;
 }
 
-std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> records) {
+std::vector<std::string> RunState::written_files(Index part, bool mine) const {
+  std::vector<std::int64_t> wrote(static_cast<std::size_t>(comm_.size()), 0);
+  wrote[static_cast<std::size_t>(comm_.rank())] = mine ? 1 : 0;
+  comm_.all_reduce_sum(wrote);
+  std::vector<std::string> files;
+  for (int rank = 0; rank < comm_.size(); ++rank)
+    if (wrote[static_cast<std::size_t>(rank)] != 0)
+      files.push_back(RunDirectory::shard_name(part, rank));
+  return files;
+}
+
+std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> records,
+                                   std::optional<bool> kept_hessians) {
   CompletePart complete;
   complete.layer = part;
   std::vector<LogRow> rows;
@@ -107,7 +125,8 @@ std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> reco
   for (QuantizedRecord& record : records) {
     complete.matrices.push_back(record.row.name);
     if (record.matrix.rows > 0)
-      mine.push_back({record.row.name, std::move(record.matrix), stats_to_json(record.row.stats)});
+      mine.push_back({record.row.name, std::move(record.matrix), stats_to_json(record.row.stats),
+                      record.activation});
     rows.push_back(std::move(record.row));
   }
   if (!mine.empty()) {
@@ -115,12 +134,9 @@ std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> reco
     for (const NamedMatrix& matrix : mine) writer.write(matrix);
     writer.close();
   }
-  std::vector<std::int64_t> wrote(static_cast<std::size_t>(comm_.size()), 0);
-  wrote[static_cast<std::size_t>(comm_.rank())] = mine.empty() ? 0 : 1;
-  comm_.all_reduce_sum(wrote);  // also says that every rank has renamed its file
-  for (int rank = 0; rank < comm_.size(); ++rank)
-    if (wrote[static_cast<std::size_t>(rank)] != 0)
-      complete.shards.push_back(RunDirectory::shard_name(part, rank));
+  // Collective: when these return, every rank has renamed its files.
+  complete.shards = written_files(part, !mine.empty());
+  if (kept_hessians) complete.hessians = written_files(part, *kept_hessians);
   manifest_.complete.push_back(std::move(complete));
   if (comm_.is_first()) write_manifest(directory_, manifest_);
   return rows;

@@ -22,9 +22,15 @@ class RunState {
   /// Puts the matrices of a complete part into `weights`; their rows for the log.
   std::vector<LogRow> load(Index part, Weights& weights) const;
   /// Writes this rank's shard, and, when all ranks have, the part into the manifest. Collective.
-  std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records);
+  /// `kept_hessians`: whether this rank wrote a file of the part's Hessians; nothing where no rank
+  /// was asked to.
+  std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records,
+                           std::optional<bool> kept_hessians);
 
  private:
+  /// The part's file names of the ranks that wrote one. Collective.
+  std::vector<std::string> written_files(Index part, bool mine) const;
+
   RunDirectory directory_;
   Manifest manifest_;
   Communicator& comm_;

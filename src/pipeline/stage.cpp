@@ -1,142 +1,15 @@
 #include "pipeline/stage.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <tuple>
 
 #include "aq/core/parallel.h"
 #include "aq/quant/hessian.h"
+#include "pipeline/factors.h"
 
 namespace aq {
 namespace {
-
-/// The factor of one task on a rank that solves rows of it.
-struct TaskFactor {
-  Factor factor;
-  double weight_sum = 0;
-  std::int64_t tokens = 0;
-};
-
-std::vector<WeightedSum> reduce_sums(StageContext& context, const StagePlan& stage,
-                                     std::vector<TaskCalibration>& calibrations) {
-  const PhaseTimer timer(context.times, "reduce");
-  std::vector<Reduction> reductions;
-  for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
-    const TaskPlan& task = stage.tasks[i];
-    reductions.push_back(
-        {task.owner, hessian_size(task.columns), std::move(calibrations[i].partials), {}});
-  }
-  reduce_to_owners(context.comm, context.lanes, reductions);
-  std::vector<WeightedSum> sums;
-  for (Reduction& reduction : reductions) sums.push_back(std::move(reduction.result));
-  return sums;
-}
-
-bool has_rows(const TaskPlan& task, int rank) {
-  return std::any_of(task.matrices.begin(), task.matrices.end(), [&](const MatrixPlan& matrix) {
-    return std::any_of(matrix.slices.begin(), matrix.slices.end(),
-                       [&](const Slice& slice) { return slice.rank == rank; });
-  });
-}
-
-/// Factors this rank's own tasks of the chunk, each on one thread, and frees their sums.
-void factor_own(StageContext& context, const StagePlan& stage, std::span<const std::size_t> chunk,
-                std::vector<WeightedSum>& sums, std::vector<TaskFactor>& factors) {
-  const PhaseTimer timer(context.times, "factor");
-  std::vector<std::size_t> own;
-  for (const std::size_t task : chunk)
-    if (stage.tasks[task].owner == context.comm.rank() && stage.tasks[task].needs_hessian)
-      own.push_back(task);
-  for (const std::size_t task : own)
-    if (context.observer) context.observer(stage.tasks[task], sums[task]);
-  parallel_for(static_cast<Index>(own.size()), [&](Index i) {
-    const std::size_t task = own[static_cast<std::size_t>(i)];
-    WeightedSum sum = std::move(sums[task]);
-    factors[task] = {factorize(sum, stage.tasks[task].columns, context.settings.gptq),
-                     sum.weight_sum, sum.tokens};
-  });
-}
-
-/// What a factor says besides its arrays, as it travels.
-struct FactorHeader {
-  std::int64_t columns, dead_channels, tokens;
-  std::array<std::int64_t, 4> sizes;  ///< elements of u, h, diagonal, order
-  double damping, mean_diagonal, weight_sum;
-  Fallback fallback;
-};
-
-template <class T>
-std::span<std::byte> bytes_of(std::span<T> values) {
-  return std::as_writable_bytes(values);
-}
-
-FactorHeader header_of(const TaskFactor& task) {
-  const Factor& f = task.factor;
-  return {f.columns,
-          f.dead_channels,
-          task.tokens,
-          {std::ssize(f.u), std::ssize(f.h), std::ssize(f.diagonal), std::ssize(f.order)},
-          f.damping,
-          f.mean_diagonal,
-          task.weight_sum,
-          f.fallback};
-}
-
-/// A factor with the sizes that a header tells.
-TaskFactor sized_like(const FactorHeader& header) {
-  TaskFactor task;
-  Factor& f = task.factor;
-  f.columns = header.columns;
-  f.dead_channels = header.dead_channels;
-  f.damping = header.damping;
-  f.mean_diagonal = header.mean_diagonal;
-  f.fallback = header.fallback;
-  f.u.resize(static_cast<std::size_t>(header.sizes[0]));
-  f.h.resize(static_cast<std::size_t>(header.sizes[1]));
-  f.diagonal.resize(static_cast<std::size_t>(header.sizes[2]));
-  f.order.resize(static_cast<std::size_t>(header.sizes[3]));
-  task.weight_sum = header.weight_sum;
-  task.tokens = header.tokens;
-  return task;
-}
-
-std::array<std::span<std::byte>, 4> arrays_of(Factor& f) {
-  return {bytes_of(std::span(f.u)), bytes_of(std::span(f.h)), bytes_of(std::span(f.diagonal)),
-          bytes_of(std::span(f.order))};
-}
-
-/// Sends the factors of split tasks from their owners to the other ranks that solve rows of them.
-void share_factors(StageContext& context, const StagePlan& stage,
-                   std::vector<TaskFactor>& factors) {
-  const PhaseTimer timer(context.times, "exchange");
-  Communicator& comm = context.comm;
-  std::vector<FactorHeader> headers(stage.tasks.size());
-  const auto for_each_transfer = [&](const auto& transfer) {
-    for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
-      const TaskPlan& task = stage.tasks[i];
-      if (!task.split || !task.needs_hessian) continue;
-      for (int rank = 0; rank < comm.size(); ++rank)
-        if (rank != task.owner && has_rows(task, rank)) transfer(i, task.owner, rank);
-    }
-  };
-  for (std::size_t i = 0; i < factors.size(); ++i) headers[i] = header_of(factors[i]);
-  for_each_transfer([&](std::size_t task, int from, int to) {
-    const std::span header(&headers[task], 1);
-    if (comm.rank() == from) comm.start_send(bytes_of(header), to, static_cast<int>(task));
-    if (comm.rank() == to) comm.start_receive(bytes_of(header), from, static_cast<int>(task));
-  });
-  comm.wait_all();
-  for_each_transfer([&](std::size_t task, int from, int to) {
-    if (comm.rank() == to) factors[task] = sized_like(headers[task]);
-    for (const std::span<std::byte> array : arrays_of(factors[task].factor)) {
-      if (array.empty()) continue;
-      if (comm.rank() == from) comm.start_send(array, to, static_cast<int>(task));
-      if (comm.rank() == to) comm.start_receive(array, from, static_cast<int>(task));
-    }
-  });
-  comm.wait_all();
-}
 
 /// With fewer calibration tokens than this for each input channel, refinement fits their noise:
 /// docs/fidelity.md.
@@ -200,8 +73,8 @@ void read_weights(const StageContext& context, const StagePlan& stage, std::span
     Work& item = work[static_cast<std::size_t>(i)];
     const TaskPlan& task = stage.tasks[static_cast<std::size_t>(item.slice.task)];
     const LinearSpec& linear = task.matrices[static_cast<std::size_t>(item.slice.matrix)].linear;
-    fit_whole(context.weights, task, linear, context.settings.gptq.scale_search, item.solve);
-    item.weight = context.weights.original_rows(linear, item.slice.first_row, item.weight.rows);
+    fit_whole(context.original, task, linear, context.settings.gptq.scale_search, item.solve);
+    item.weight = context.original.original_rows(linear, item.slice.first_row, item.weight.rows);
     item.solve.weight = item.weight.view();
   });
 }
@@ -239,7 +112,7 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
 }
 
 std::vector<SolvedSlice> solve_own(StageContext& context, const StagePlan& stage,
-                                   std::vector<WeightedSum>& sums) {
+                                   std::vector<TaskSum>& sums) {
   const int rank = context.comm.rank();
   std::vector<std::size_t> mine;
   bool split = false;
@@ -302,6 +175,7 @@ QuantizedRecord make_record(const MatrixPlan& plan, const std::string& starved,
   const SolvedSlice& first = slices.front();
   QuantizedRecord record;
   record.row = {plan.linear.name, matrix.rows, matrix.columns, matrix.scheme, {}};
+  record.activation = plan.assignment.activation;
   record.row.stats = {.layer = plan.linear.layer,
                       .expert = plan.linear.expert,
                       .method = first.method,
@@ -318,12 +192,35 @@ QuantizedRecord make_record(const MatrixPlan& plan, const std::string& starved,
 
 }  // namespace
 
-std::vector<QuantizedRecord> quantize_stage(StageContext& context, const StagePlan& stage,
-                                            std::vector<TaskCalibration> calibrations) {
-  if (!stage.quantizes()) return {};
+std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
+                                 std::vector<TaskCalibration> calibrations) {
   calibrations.resize(stage.tasks.size());
-  std::vector<WeightedSum> sums(stage.tasks.size());
-  if (stage.needs_hessian()) sums = reduce_sums(context, stage, calibrations);
+  std::vector<TaskSum> sums;
+  for (TaskCalibration& calibration : calibrations)
+    sums.push_back({{}, std::move(calibration.starved)});
+  if (!stage.needs_hessian()) return sums;
+  std::vector<Reduction> reductions;
+  for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
+    const TaskPlan& task = stage.tasks[i];
+    reductions.push_back(
+        {task.owner, hessian_size(task.columns), std::move(calibrations[i].partials), {}});
+  }
+  {
+    const PhaseTimer timer(context.times, "reduce");
+    reduce_to_owners(context.comm, context.lanes, reductions);
+  }
+  for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
+    const TaskPlan& task = stage.tasks[i];
+    sums[i].sum = std::move(reductions[i].result);
+    if (context.observer && task.needs_hessian && task.owner == context.comm.rank())
+      context.observer(task, sums[i]);
+  }
+  return sums;
+}
+
+std::vector<QuantizedRecord> quantize_stage(StageContext& context, const StagePlan& stage,
+                                            std::vector<TaskSum> sums) {
+  if (!stage.quantizes()) return {};
   std::vector<SolvedSlice> all = exchange_slices(context, solve_own(context, stage, sums));
   std::vector<QuantizedRecord> records;
   for (std::size_t begin = 0; begin < all.size();) {
@@ -335,10 +232,10 @@ std::vector<QuantizedRecord> quantize_stage(StageContext& context, const StagePl
     const MatrixPlan& plan =
         stage.tasks[task].matrices[static_cast<std::size_t>(all[begin].matrix)];
     QuantizedMatrix matrix;
-    records.push_back(make_record(plan, calibrations[task].starved,
-                                  std::span(all).subspan(begin, end - begin), matrix));
+    records.push_back(
+        make_record(plan, sums[task].starved, std::span(all).subspan(begin, end - begin), matrix));
     if (plan.writer() == context.comm.rank()) records.back().matrix = matrix;
-    context.weights.put(plan.linear.name, std::move(matrix));
+    context.quantized.put(plan.linear.name, std::move(matrix));
     begin = end;
   }
   return records;

@@ -13,17 +13,19 @@ std::string tensor_name(const Model& model, const LinearSpec& linear) {
 
 }  // namespace
 
-void Weights::put(const std::string& name, QuantizedMatrix matrix) {
-  quantized_.insert_or_assign(name, std::move(matrix));
+void Weights::put(const std::string& name, QuantizedMatrix matrix,
+                  std::optional<Scheme> activation) {
+  quantized_.insert_or_assign(name, Quantized{std::move(matrix), activation});
 }
 
-Matrix Weights::used(const LinearSpec& linear) const {
+UsedLinear Weights::used(const LinearSpec& linear) const {
   const auto found = quantized_.find(linear.name);
   if (found == quantized_.end())
-    return checkpoint_.read_matrix(tensor_name(model_, linear), linear.rows, linear.columns);
-  Matrix matrix(linear.rows, linear.columns);
-  dequantize(found->second, matrix.view());
-  return matrix;
+    return {checkpoint_.read_matrix(tensor_name(model_, linear), linear.rows, linear.columns),
+            std::nullopt};
+  UsedLinear used{Matrix(linear.rows, linear.columns), found->second.activation};
+  dequantize(found->second.matrix, used.weight.view());
+  return used;
 }
 
 Matrix Weights::original_rows(const LinearSpec& linear, Index begin, Index count) const {

@@ -3,6 +3,7 @@
 /// checkpoint.
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,18 +14,26 @@
 
 namespace aq {
 
+/// A linear as it is run.
+struct UsedLinear {
+  Matrix weight;                     ///< `[rows, columns]`, dequantized or from the checkpoint
+  std::optional<Scheme> activation;  ///< how its inputs are rounded; nothing: not at all
+};
+
 class Weights {
  public:
   Weights(const Checkpoint& checkpoint, const Model& model)
       : checkpoint_(checkpoint), model_(model) {}
 
-  /// From now on `name` stands for this matrix.
-  void put(const std::string& name, QuantizedMatrix matrix);
+  /// From now on `name` stands for this matrix. With `activation` its inputs are rounded so when it
+  /// runs (see SharedInput); calibration never does that.
+  void put(const std::string& name, QuantizedMatrix matrix,
+           std::optional<Scheme> activation = std::nullopt);
   /// Forgets all quantized matrices (their layer is done).
   void clear() { quantized_.clear(); }
 
-  /// `[rows, columns]` as it is used: dequantized, or read from the checkpoint.
-  Matrix used(const LinearSpec& linear) const;
+  /// The linear as it is used: dequantized, or read from the checkpoint.
+  UsedLinear used(const LinearSpec& linear) const;
   /// Rows of the original.
   Matrix original_rows(const LinearSpec& linear, Index begin, Index count) const;
   /// A one-dimensional tensor.
@@ -35,7 +44,11 @@ class Weights {
  private:
   const Checkpoint& checkpoint_;
   const Model& model_;
-  std::map<std::string, QuantizedMatrix> quantized_;
+  struct Quantized {
+    QuantizedMatrix matrix;
+    std::optional<Scheme> activation;
+  };
+  std::map<std::string, Quantized> quantized_;
 };
 
 }  // namespace aq

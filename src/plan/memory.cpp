@@ -43,9 +43,15 @@ MemoryEstimate estimate_memory(const LayerSizes& sizes, const Workload& workload
   estimate.libraries = kLibraryBytes + threads * kLibraryBytesThread;
   estimate.activations =
       tokens * kFloat *
-      (sizes.hidden + std::max(sizes.q_width, 2 * sizes.hidden) + 3 * sizes.top_k + sizes.experts);
+      (sizes.hidden +
+       std::max(sizes.q_width + (sizes.two_passes ? sizes.hidden : 0), 2 * sizes.hidden) +
+       3 * sizes.top_k + sizes.experts);
   estimate.attention = workers * workload.sequence_length * kFloat *
                        (sizes.hidden + sizes.q_width + 2 * sizes.kv_width + 2 * kQueryTile);
+  if (sizes.all_tokens)  // gate and up of the experts in work, a sequence at a time
+    estimate.attention = std::max(estimate.attention, std::min<Index>(threads, wave_experts) *
+                                                          workload.sequence_length * kFloat *
+                                                          (sizes.hidden + 2 * sizes.mlp_width));
   const auto stage = [&](Index n) {
     return wave_experts * pending * sum(n) + owned * sum(n) + batch * square(n);
   };

@@ -13,6 +13,8 @@ struct LayerSizes {
   Index top_k = 0;
   Index mlp_weights = 0;    ///< weights of one expert
   double stored_bits = 16;  ///< bits a weight that the packed results take
+  bool two_passes = false;  ///< the layer's input is kept for a second pass (Sequential::layer)
+  bool all_tokens = false;  ///< an expert may be calibrated on every token
 };
 
 /// Most partial sums that a rank keeps at one time while it adds its lanes in tree order.

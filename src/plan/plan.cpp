@@ -21,7 +21,8 @@ TaskPlan make_task(const Recipe& recipe, std::initializer_list<const LinearSpec*
   return task;
 }
 
-LayerSizes sizes_of(const Model& model, const LayerSpec& layer, double stored_bits) {
+LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const QuantizeSettings& settings,
+                    double stored_bits) {
   const MlpSpec& mlp = layer.dense ? *layer.dense : layer.moe->experts.front();
   LayerSizes sizes;
   sizes.hidden = model.hidden;
@@ -32,6 +33,10 @@ LayerSizes sizes_of(const Model& model, const LayerSpec& layer, double stored_bi
   sizes.top_k = layer.dense ? 1 : layer.moe->routing.top_k;
   sizes.mlp_weights = 3 * mlp.gate.rows * mlp.gate.columns;
   sizes.stored_bits = stored_bits;
+  sizes.two_passes = settings.sequential == Sequential::layer;
+  sizes.all_tokens =
+      layer.moe && (settings.expert_tokens == ExpertTokens::all ||
+                    (settings.starved == Starved::all_tokens && settings.min_tokens > 0));
   return sizes;
 }
 
@@ -143,7 +148,8 @@ Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Worklo
   plan.lanes = workload.lanes;
   BitCount count;
   for (const LayerSpec& layer : model.layers) {
-    const LayerSizes sizes = sizes_of(model, layer, mean_expert_bits(recipe, layer));
+    const LayerSizes sizes =
+        sizes_of(model, layer, recipe.settings, mean_expert_bits(recipe, layer));
     const Index experts = wave_size(model, sizes, workload, ranks, limits);
     const MemoryEstimate memory = estimate_memory(sizes, workload, ranks, limits.threads, experts);
     if (memory.total() > plan.memory.total()) plan.memory = memory;

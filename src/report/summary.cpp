@@ -93,6 +93,7 @@ std::string summary_text(const RunSummary& summary) {
     line("error", str(short_number(summary.error), " of the output's energy, round to nearest ",
                       short_number(summary.error_rtn), " (ratio ",
                       fixed(summary.error / summary.error_rtn, 3), ")"));
+  if (summary.hessians_reused) line("hessians", "reused, no forward pass");
   std::string phases;
   for (const auto& [phase, seconds] : summary.phase_seconds)
     phases += str(phases.empty() ? "" : ", ", phase, " ", duration_text(seconds));
@@ -113,6 +114,7 @@ std::string summary_json(const RunSummary& summary) {
               {"mean_bits", summary.mean_bits},
               {"error", summary.error},
               {"error_rtn", summary.error_rtn},
+              {"hessians_reused", summary.hessians_reused},
               {"total_seconds", summary.seconds},
               {"seconds", summary.phase_seconds},
               {"peak_rss_bytes", summary.peak_rss_bytes},

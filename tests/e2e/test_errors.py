@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from program import CALIBRATION, EVALUATION, EXAMPLE, ProgramTest, quantize_arguments, run
+from program import CALIBRATION, EVALUATION, EXAMPLE, RECIPE, ProgramTest, quantize_arguments, run
 
 
 class Errors(ProgramTest):
@@ -83,6 +83,32 @@ class Errors(ProgramTest):
         at = 8 + size + 2 * 100000
         weights.write_bytes(whole[:at] + b"\xc0\x7f" + whole[at + 2:])  # a NaN
         self.refuse(3, ["model.safetensors", "model."], *quantize_arguments(self.directory / "run", model=model))
+
+    def test_weights_that_are_not_finite(self):
+        """In every kind of tensor, whoever reads it first: the error names file and tensor."""
+        model = self.copy_model()
+        weights = model / "model.safetensors"
+        whole = weights.read_bytes()
+        size = int.from_bytes(whole[:8], "little")
+        header = json.loads(whole[8:8 + size])
+        rtn = self.write_recipe(default={"wq": "int4", "group_size": 32, "method": "rtn"})
+        for name, bits, word in (("model.layers.3.mlp.experts.7.down_proj.weight", b"\xc0\x7f", "NaN"),
+                                 ("model.layers.1.self_attn.k_proj.weight", b"\x80\xff", "infinite"),
+                                 ("model.layers.2.mlp.gate.weight", b"\x80\x7f", "infinite"),
+                                 ("model.layers.0.post_attention_layernorm.weight", b"\xc0\xff", "NaN")):
+            at = 8 + size + header[name]["data_offsets"][1] - 2
+            weights.write_bytes(whole[:at] + bits + whole[at + 2:])
+            words = ["model.safetensors", name, word]
+            self.refuse(3, words, "eval", "--model", model, "--tokens", EVALUATION, "--max-windows", 2)
+            save = self.directory / "run"
+            for recipe in (RECIPE, rtn):
+                self.refuse(3, words, *quantize_arguments(save, model=model, recipe=recipe, samples=4), ranks=2)
+                shutil.rmtree(save)
+        name = "model.embed_tokens.weight"
+        at = 8 + size + header[name]["data_offsets"][0]
+        weights.write_bytes(whole[:at] + 512 * (127 * b"\x00\x00" + b"\xc0\x7f")
+                            + whole[at + 512 * 256:])
+        self.refuse(3, [name], "eval", "--model", model, "--tokens", EVALUATION, "--max-windows", 2)
 
     def test_tokens(self):
         def arguments(tokens):

@@ -16,4 +16,7 @@ int thread_count();
 /// the calling thread. The first exception that a body throws is thrown here after all have ended.
 void parallel_for(Index count, const std::function<void(Index)>& body);
 
+/// Whether the caller is the body of a parallel_for on several threads.
+bool in_parallel_for();
+
 }  // namespace aq

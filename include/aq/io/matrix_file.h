@@ -14,6 +14,8 @@
 
 namespace aq {
 
+struct NamedHessian;
+
 /// A matrix with its name and what is to be said about it.
 struct NamedMatrix {
   std::string name;
@@ -37,10 +39,8 @@ class MatrixWriter {
   /// String attribute of the root group (format version, model, recipe, ...).
   void set_attribute(const std::string& name, const std::string& value);
   void write(const NamedMatrix& named);
-  /// `/hessians/<name>/upper`: the upper triangle row by row in natural order, with attributes
-  /// weight_sum, tokens, used_by.
-  void write_hessian(const std::string& name, const std::vector<float>& upper, double weight_sum,
-                     std::int64_t tokens, const std::vector<std::string>& used_by);
+  /// See hessian_file.h.
+  void write_hessian(const NamedHessian& hessian);
   void close();
 
  private:
@@ -63,6 +63,8 @@ class MatrixReader {
   NamedMatrix read(const std::string& name) const;
   /// Scheme and shape without the data.
   std::pair<Scheme, std::pair<Index, Index>> describe(const std::string& name) const;
+  /// How the inputs are rounded when the matrix is served, without the data.
+  std::optional<Scheme> activation(const std::string& name) const;
   /// The JSON object in `stats` without the data.
   std::string stats(const std::string& name) const;
   std::string attribute(const std::string& name) const;  ///< empty when absent

@@ -20,10 +20,14 @@ struct EvaluateOptions {
 };
 
 struct EvaluateResult {
-  double mean_nll = 0;  ///< nats a prediction
+  double mean_nll = 0;  ///< nats a prediction; inputs of linears are exact
   double perplexity = 0;
   Index predictions = 0;  ///< the first token of a window is not predicted
   Index windows = 0;
+  /// Formats of the inputs of some linears, e.g. "mxfp8 g32"; empty: none has one.
+  std::vector<std::string> activation_formats;
+  /// The same model with those inputs rounded per token and group, where there are formats.
+  double activation_mean_nll = 0, activation_perplexity = 0;
   double seconds = 0;
 };
 

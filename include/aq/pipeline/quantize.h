@@ -21,15 +21,17 @@ enum class Resume {
 struct QuantizeOptions {
   std::filesystem::path model;  ///< checkpoint directory
   Recipe recipe;
-  std::filesystem::path calibration;  ///< token file
+  std::filesystem::path calibration;  ///< token file; may be empty with `hessians`
   std::filesystem::path save;         ///< run directory
   Index samples = 0;                  ///< sequences to use; 0: all
   Index sequence_length = 0;          ///< tokens a sequence; 0: as in the file
   Index lanes = 0;                    ///< 0: default_lane_count
   Index memory = 0;                   ///< bytes a rank; 0: what the machine has free
   Resume resume = Resume::automatic;
-  bool strict = false;       ///< a pattern that matches nothing is an error
-  Index max_fallbacks = -1;  ///< more are an error (exit code 4); negative: no limit
+  bool keep_hessians = false;      ///< write the sums of every task into the run directory
+  std::filesystem::path hessians;  ///< a run that kept them: quantize without a forward pass
+  bool strict = false;             ///< a pattern that matches nothing is an error
+  Index max_fallbacks = -1;        ///< more are an error (exit code 4); negative: no limit
   /// For tests: sees every finished Hessian sum on its owner before it is factored.
   std::function<void(const std::string& first_linear, Index columns, const WeightedSum& sum)>
       hessian_observer;

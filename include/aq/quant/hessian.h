@@ -33,4 +33,10 @@ void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reverse
 /// The full symmetric matrix in natural order, `[columns, columns]`, raw sum. For tests and files.
 Matrix hessian_natural(const WeightedSum& sum, Index columns);
 
+/// The upper triangle of it row by row, `[columns * (columns + 1) / 2]`, as it is kept in files;
+/// empty for a sum over no token.
+std::vector<float> hessian_upper(const WeightedSum& sum, Index columns);
+/// WeightedSum::values from such a triangle: the inverse. What the layout does not use is 0.
+std::vector<float> hessian_values(std::span<const float> upper, Index columns);
+
 }  // namespace aq

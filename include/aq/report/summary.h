@@ -27,6 +27,7 @@ struct RunSummary {
   Index starved = 0;                       ///< starved experts
   double mean_bits = 0;                    ///< stored bits a weight, scales and zeros included
   double error = 0, error_rtn = 0;         ///< mean over the GPTQ matrices
+  bool hessians_reused = false;            ///< kept ones of another run: nothing was summed
   double seconds = 0;
   std::map<std::string, double> phase_seconds;  ///< of the first rank
   std::vector<Index> peak_rss_bytes;            ///< by rank, above the start

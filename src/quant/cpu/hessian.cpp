@@ -96,22 +96,57 @@ void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reverse
   sum.tokens += scaled_reversed.rows;
 }
 
+namespace {
+
+/// Calls body(i, r, c) for every element that the layout uses: place i of the values, and its
+/// natural row r and column c >= r.
+template <class Body>
+void for_each_element(Index columns, const Body& body) {
+  const Index last = columns - 1;
+  for (Index j = 0; j < ceil_div(columns, kHessianPanel); ++j) {
+    const HessianPanel panel = hessian_panel(columns, j);
+    for (Index r = panel.first; r < columns; ++r)
+      for (Index c = panel.first; c < std::min(r + 1, panel.first + panel.width); ++c)
+        body(static_cast<std::size_t>(panel.row_offset(r) + c - panel.first), last - r, last - c);
+  }
+}
+
+/// Place of element (r, c >= r) of the upper triangle row by row.
+std::size_t upper_place(Index columns, Index r, Index c) {
+  return static_cast<std::size_t>(r * columns - r * (r - 1) / 2 + c - r);
+}
+
+}  // namespace
+
 Matrix hessian_natural(const WeightedSum& sum, Index columns) {
   Matrix h(columns, columns);
   if (sum.values.empty()) return h;
   AQ_CHECK(std::ssize(sum.values) == hessian_size(columns), sum.values.size(), " floats");
-  const Index last = columns - 1;
-  for (Index j = 0; j < ceil_div(columns, kHessianPanel); ++j) {
-    const HessianPanel panel = hessian_panel(columns, j);
-    for (Index r = panel.first; r < columns; ++r) {
-      const float* row = sum.values.data() + panel.row_offset(r);
-      for (Index c = panel.first; c < std::min(r + 1, panel.first + panel.width); ++c) {
-        h(last - r, last - c) = row[c - panel.first];
-        h(last - c, last - r) = row[c - panel.first];
-      }
-    }
-  }
+  for_each_element(columns, [&](std::size_t i, Index r, Index c) {
+    h(r, c) = sum.values[i];
+    h(c, r) = sum.values[i];
+  });
   return h;
+}
+
+std::vector<float> hessian_upper(const WeightedSum& sum, Index columns) {
+  if (sum.values.empty()) return {};
+  AQ_CHECK(std::ssize(sum.values) == hessian_size(columns), sum.values.size(), " floats");
+  std::vector<float> upper(static_cast<std::size_t>(columns * (columns + 1) / 2));
+  for_each_element(columns, [&](std::size_t i, Index r, Index c) {
+    upper[upper_place(columns, r, c)] = sum.values[i];
+  });
+  return upper;
+}
+
+std::vector<float> hessian_values(std::span<const float> upper, Index columns) {
+  if (upper.empty()) return {};
+  AQ_CHECK(std::ssize(upper) == columns * (columns + 1) / 2, upper.size(), " floats");
+  std::vector<float> values(static_cast<std::size_t>(hessian_size(columns)));
+  for_each_element(columns, [&](std::size_t i, Index r, Index c) {
+    values[i] = upper[upper_place(columns, r, c)];
+  });
+  return values;
 }
 
 }  // namespace aq

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "aq/io/file.h"
+#include "aq/io/hessian_file.h"
 #include "expect_error.h"
 #include "io/hdf5.h"
 #include "random_matrix.h"
@@ -125,8 +126,8 @@ TEST(MatrixFile, RefusesWhatDoesNotFit) {
 TEST(MatrixFile, Hessians) {
   const TemporaryDirectory directory;
   MatrixWriter writer(directory / "m.h5");
-  writer.write_hessian("a.gate_proj", {1, 2, 3}, 0.5, 7, {"a.gate_proj", "a.up"});
-  writer.write_hessian("b", {4}, 2, 1, {});
+  writer.write_hessian({"a.gate_proj", {"a.gate_proj", "a.up"}, {1, 2, 3}, 0.5, 7});
+  writer.write_hessian({"b", {}, {4}, 2, 1});
   writer.close();
   const hdf5::Object file = hdf5::open_file(directory / "m.h5");
   const hdf5::Object hessians = hdf5::open_group(file, "hessians");

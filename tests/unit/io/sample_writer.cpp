@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "aq/io/file.h"
+#include "aq/io/hessian_file.h"
 #include "aq/io/matrix_file.h"
 #include "random_matrix.h"
 
@@ -47,7 +48,7 @@ void write_sample(const std::filesystem::path& directory) {
     values += expected_values(matrix, codes);
     names += name + "\n";
   }
-  writer.write_hessian("model.h", {1, 2, 3}, 0.5, 7, {"model.h", "model.other"});
+  writer.write_hessian({"model.h", {"model.h", "model.other"}, {1, 2, 3}, 0.5, 7});
   writer.close();
   write_text_file(directory / "sample.f32", values);
   write_text_file(directory / "sample.txt", names);

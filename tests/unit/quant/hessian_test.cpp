@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "aq/core/parallel.h"
+#include "aq/quant/solver.h"
 #include "unit/quant/reference.h"
 
 namespace aq::test {
@@ -61,6 +62,25 @@ TEST_P(HessianOfWidth, ThreadsAndStridesDoNotChangeBits) {
   EXPECT_EQ(one, two);
 }
 
+TEST_P(HessianOfWidth, UpperTriangleIsTheNaturalOrderAndGoesBack) {
+  const Index n = GetParam();
+  const Matrix x = make_inputs(10, n, 3);
+  WeightedSum sum;
+  accumulate_hessian(sum, x.view(), 10, false);
+  const Matrix natural = hessian_natural(sum, n);
+  const std::vector<float> upper = hessian_upper(sum, n);
+  ASSERT_EQ(std::ssize(upper), n * (n + 1) / 2);
+  std::size_t at = 0;
+  for (Index r = 0; r < n; ++r)
+    for (Index c = r; c < n; ++c) ASSERT_EQ(upper[at++], natural(r, c)) << r << ", " << c;
+  const WeightedSum back{hessian_values(upper, n), sum.weight_sum, sum.tokens};
+  EXPECT_EQ(hessian_natural(back, n).values, natural.values);
+  EXPECT_EQ(hessian_upper(back, n), upper);
+  const Factor one = factorize(sum, n, {}), two = factorize(back, n, {});
+  EXPECT_EQ(one.u, two.u);
+  EXPECT_EQ(one.h, two.h);
+}
+
 INSTANTIATE_TEST_SUITE_P(Columns, HessianOfWidth, testing::Values(1, 100, 256, 257, 300, 700));
 
 TEST(Hessian, SizeIsThePanelTriangle) {
@@ -93,6 +113,8 @@ TEST(Hessian, NoTokensChangeNothing) {
   EXPECT_TRUE(sum.empty());
   EXPECT_TRUE(sum.values.empty());
   EXPECT_EQ(hessian_natural(sum, 20)(3, 4), 0);
+  EXPECT_TRUE(hessian_upper(sum, 20).empty());
+  EXPECT_TRUE(hessian_values({}, 20).empty());
 }
 
 }  // namespace

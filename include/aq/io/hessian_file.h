@@ -1,0 +1,48 @@
+#pragma once
+/// Kept Hessian sums: `/hessians/<dotted name of the first linear that uses it>/upper` with
+/// attributes weight_sum, tokens, used_by and starved. Written by MatrixWriter::write_hessian.
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "aq/core/index.h"
+
+namespace aq {
+
+/// A raw sum Σ s^p x xᵀ.
+struct NamedHessian {
+  std::string name;                  ///< of the first linear that uses it
+  std::vector<std::string> used_by;  ///< all linears with this input
+  /// float32, the upper triangle row by row in natural column order; empty without tokens.
+  std::vector<float> upper = {};
+  double weight_sum = 0;  ///< Σ s^p
+  std::int64_t tokens = 0;
+  std::string starved = "none";  ///< what was done with a starved expert
+};
+
+/// Reads kept sums; everything that comes from the file is checked (Error{input} names file, object
+/// and reason).
+class HessianReader {
+ public:
+  explicit HessianReader(const std::filesystem::path& path);
+  ~HessianReader();
+  HessianReader(HessianReader&&) noexcept;
+  HessianReader& operator=(HessianReader&&) noexcept;
+
+  const std::filesystem::path& path() const;
+  /// Names in the order in which they were written.
+  const std::vector<std::string>& names() const;
+  /// All but the sum itself.
+  NamedHessian describe(const std::string& name) const;
+  /// @pre the linears have `columns` inputs
+  NamedHessian read(const std::string& name, Index columns) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace aq

@@ -1,0 +1,103 @@
+#include <algorithm>
+#include <cmath>
+
+#include "aq/io/hessian_file.h"
+#include "io/matrix_names.h"
+#include "io/shape_text.h"
+
+namespace aq {
+
+using namespace matrix_file;
+
+/// The group is declared after the file: it is closed before it.
+struct HessianReader::State {
+  std::filesystem::path path;
+  hdf5::Object file, hessians;
+  std::vector<std::string> names;
+};
+
+namespace {
+
+constexpr const char* kHint =
+    "the file is damaged: keep the Hessians anew (quantize --keep-hessians)";
+
+[[noreturn]] void fail(const std::string& object, const std::string& reason) {
+  throw Error(ErrorKind::input, "read the kept Hessian", object, reason, kHint);
+}
+
+NamedHessian read_attributes(const hdf5::Object& group, const std::string& name) {
+  NamedHessian hessian;
+  hessian.name = name;
+  hdf5::read_number(group, kWeightSum, hdf5::Type::f64, &hessian.weight_sum);
+  hdf5::read_number(group, kTokens, hdf5::Type::i64, &hessian.tokens);
+  hessian.used_by = hdf5::read_texts(group, kUsedBy);
+  hessian.starved = hdf5::read_text(group, kStarved).value_or("none");
+  if (!std::isfinite(hessian.weight_sum) || hessian.weight_sum < 0)
+    fail(group.text(), str("the attribute 'weight_sum' is ", hessian.weight_sum));
+  if (hessian.tokens < 0 || (hessian.tokens == 0 && hessian.weight_sum != 0))
+    fail(group.text(), str("the attribute 'tokens' is ", hessian.tokens));
+  if (std::find(hessian.used_by.begin(), hessian.used_by.end(), name) == hessian.used_by.end())
+    fail(group.text(), "the attribute 'used_by' does not name it");
+  return hessian;
+}
+
+/// A sum of squares is finite, and its diagonal is not negative.
+void check_values(const std::vector<float>& upper, Index columns, const std::string& object) {
+  std::size_t at = 0;
+  for (Index r = 0; r < columns; ++r)
+    for (Index c = r; c < columns; ++c, ++at)
+      if (!std::isfinite(upper[at]) || (r == c && upper[at] < 0))
+        fail(object, str("the element [", r, ", ", c, "] is ", upper[at]));
+}
+
+}  // namespace
+
+HessianReader::HessianReader(const std::filesystem::path& path)
+    : state_(std::make_unique<State>()) {
+  state_->path = path;
+  state_->file = hdf5::open_file(path);
+  const auto version = hdf5::read_text(state_->file, kVersionName);
+  if (version != kVersion)
+    throw Error(ErrorKind::input, "open the Hessian file", path.string(),
+                version
+                    ? str("its format version is '", *version, "', this program reads ", kVersion)
+                    : str("the attribute '", kVersionName, "' is missing"),
+                "is it a file of quantize --keep-hessians?");
+  state_->hessians = hdf5::open_group(state_->file, kHessians);
+  state_->names = hdf5::members(state_->hessians);
+}
+
+HessianReader::~HessianReader() = default;
+HessianReader::HessianReader(HessianReader&&) noexcept = default;
+HessianReader& HessianReader::operator=(HessianReader&&) noexcept = default;
+
+const std::filesystem::path& HessianReader::path() const {
+  return state_->path;
+}
+
+const std::vector<std::string>& HessianReader::names() const {
+  return state_->names;
+}
+
+NamedHessian HessianReader::describe(const std::string& name) const {
+  return read_attributes(hdf5::open_group(state_->hessians, name), name);
+}
+
+NamedHessian HessianReader::read(const std::string& name, Index columns) const {
+  const hdf5::Object group = hdf5::open_group(state_->hessians, name);
+  NamedHessian hessian = read_attributes(group, name);
+  if (hessian.tokens == 0) return hessian;
+  const hdf5::Object dataset = hdf5::open_dataset(group, kUpper);
+  if (hdf5::stored_type(dataset) != hdf5::Type::f32)
+    fail(dataset.text(), "its elements are not of type float32");
+  const std::vector<Index> wanted{columns * (columns + 1) / 2};
+  if (const std::vector<Index> found = hdf5::shape(dataset); found != wanted)
+    fail(dataset.text(), str("its shape is ", shape_text(found), ", but ", columns,
+                             " columns ask for ", shape_text(wanted)));
+  hessian.upper.resize(static_cast<std::size_t>(wanted[0]));
+  hdf5::read_dataset(dataset, hdf5::Type::f32, hessian.upper.data());
+  check_values(hessian.upper, columns, dataset.text());
+  return hessian;
+}
+
+}  // namespace aq

@@ -1,0 +1,26 @@
+#pragma once
+/// The factors of a stage: made by the owners of the tasks, shared with the ranks that solve rows.
+
+#include "pipeline/stage.h"
+
+namespace aq {
+
+/// The factor of one task on a rank that solves rows of it.
+struct TaskFactor {
+  Factor factor;
+  double weight_sum = 0;
+  std::int64_t tokens = 0;
+};
+
+/// Whether the rank solves rows of some matrix of the task.
+bool has_rows(const TaskPlan& task, int rank);
+
+/// Factors this rank's own tasks of the chunk, each on one thread, and frees their sums.
+void factor_own(StageContext& context, const StagePlan& stage, std::span<const std::size_t> chunk,
+                std::vector<TaskSum>& sums, std::vector<TaskFactor>& factors);
+
+/// Sends the factors of split tasks from their owners to the other ranks that solve rows of them.
+/// Collective.
+void share_factors(StageContext& context, const StagePlan& stage, std::vector<TaskFactor>& factors);
+
+}  // namespace aq
