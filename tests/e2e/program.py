@@ -4,9 +4,12 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 PROGRAM = os.environ.get("AQ_DIST", "build/release/bin/aq-dist")
 SOURCE = Path(os.environ.get("AQ_SOURCE", Path(__file__).resolve().parents[2]))

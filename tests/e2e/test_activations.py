@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from program import EVALUATION, EXAMPLE, FIXTURES, ProgramTest, quantize_arguments
-from test_quantize import dequantize
+from matrix_file import dequantize
 
 MODEL = FIXTURES / "llama"
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])

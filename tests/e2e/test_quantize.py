@@ -8,30 +8,7 @@ import h5py
 import numpy as np
 
 from program import EVALUATION, EXAMPLE, FIXTURES, ProgramTest, quantize_arguments, results, run
-
-
-def unpack(words, bits, columns):
-    """Dense little-endian bit stream per row, least significant bit first -> [rows, columns]."""
-    stream = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little")
-    codes = stream[:, :columns * bits].reshape(len(words), columns, bits)
-    return (codes * (1 << np.arange(bits))).sum(axis=2)
-
-
-def dequantize(group):
-    """The values of one stored matrix, with numpy alone."""
-    scheme = json.loads(group.attrs["scheme"])
-    rows, columns = group.attrs["shape"]
-    bits = int(scheme["format"][3:])
-    scales = group["scales"][:]
-    if group["scales"].attrs.get("encoding") in ("bf16", b"bf16"):
-        scales = (scales.astype(np.uint32) << 16).view(np.float32)
-    groups = scales.shape[1]
-    size = scheme["group_size"] if scheme["group_size"] > 0 else columns
-    of_column = np.minimum(np.arange(columns) // size, groups - 1)
-    zeros = group["zeros"][:].astype(np.float32) if "zeros" in group else 2.0 ** (bits - 1)
-    if "zeros" in group:
-        zeros = zeros[:, of_column]
-    return (unpack(group["codes"][:], bits, columns) - zeros) * scales.astype(np.float32)[:, of_column]
+from matrix_file import dequantize
 
 
 class SameBytes(ProgramTest):

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""What each step of the quantizer is worth on held-out text: the tables of docs/fidelity.md.
+
+    tools/measure_fidelity.py NAME=MODEL,CALIBRATION.h5,EVALUATION.h5 ... [--formats int2 int3 ...] [--draws 3]
+                              [--sequences 64] [--ranks 1] [--threads 2] [--into docs/fidelity.md]
+
+Every figure comes from runs of the program: `quantize` with a recipe of its own, then `eval`. A draw is a random
+choice of --sequences rows of the calibration file. "loss" is the mean NLL (nats a token) above the original's, the
+mean over the draws with its standard error; "of plain" its ratio to plain weighted GPTQ in the same format; "error"
+the mean of the matrices' relative squared errors in the norm of their Hessians; "seconds" the whole run's.
+Needs h5py and numpy. --into replaces what stands between the marks <!-- tables --> of a file.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+PLAIN = {"scale_search": "absmax", "refine": 0}
+INTEGERS = ("int2", "int3", "int4")
+# Name, keys of "default", settings, formats it makes sense for (empty: all).
+STEPS = [
+    ("round to nearest", {"method": "rtn"}, PLAIN, ()),
+    ("GPTQ, p = 0", {}, {**PLAIN, "routing_exponent": 0}, ()),
+    ("GPTQ weighted by routing (plain)", {}, PLAIN, ()),
+    ("plain + static act-order", {}, {**PLAIN, "act_order": "static"}, ()),
+    ("plain + mse search", {}, {"scale_sign": "positive", "refine": 0}, ()),
+    ("+ scales of either sign", {}, {"refine": 0}, INTEGERS),
+    ("+ 4 sweeps (the defaults)", {}, {}, ()),
+    ("defaults, positive scales", {}, {"scale_sign": "positive"}, INTEGERS),
+    ("defaults, hessian search", {}, {"scale_search": "hessian"}, ()),
+    ("defaults, static act-order", {}, {"act_order": "static"}, ()),
+    ("defaults, experts on all tokens", {}, {"expert_tokens": "all"}, ()),
+]
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", metavar="NAME=MODEL,CALIBRATION,EVALUATION")
+    parser.add_argument("--program", default=ROOT / "build/release/bin/aq-dist", type=Path)
+    parser.add_argument("--formats", nargs="+", default=["int2", "int3", "int4", "mxfp4", "nvfp4"])
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--sequences", type=int, default=64)
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--into", type=Path)
+    return parser.parse_args()
+
+
+class Model:
+    """One model with its draws of calibration data in a folder."""
+
+    def __init__(self, arguments, folder, text):
+        self.arguments, self.folder = arguments, folder
+        self.name, paths = text.split("=", 1)
+        self.directory, calibration, self.evaluation = paths.split(",")
+        with h5py.File(calibration) as file:
+            rows = file["tokens"][:]
+        self.draws = []
+        for number in range(arguments.draws):
+            chosen = np.random.default_rng(number).permutation(len(rows))[:arguments.sequences]
+            self.draws.append(folder / f"{self.name}-{number}.h5")
+            with h5py.File(self.draws[-1], "w") as file:
+                file["tokens"] = rows[np.sort(chosen)]
+        self.original = self.run("eval", "--tokens", self.evaluation)
+
+    def run(self, command, *further):
+        """Runs the program and returns the object that it writes with --json."""
+        figures = self.folder / "figures.json"
+        line = ["mpirun", "-n", str(self.arguments.ranks)] if self.arguments.ranks > 1 else []
+        line += [str(self.arguments.program), command, "--model", self.directory, *map(str, further), "--json",
+                 str(figures), "--log-level", "error", "--threads", str(self.arguments.threads)]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(line)}\n{done.stdout}{done.stderr}")
+        return json.loads(figures.read_text())
+
+    def measure(self, number_format, keys, settings):
+        """Losses, errors and seconds of all draws."""
+        recipe = self.folder / "recipe.json"
+        default = {"wq": number_format, **({"group_size": 32} if number_format in INTEGERS else {}), **keys}
+        recipe.write_text(json.dumps({"default": default, "gptq": settings}))
+        measured = []
+        for draw in self.draws:
+            done = self.run("quantize", "--config", recipe, "--calib", draw, "--save", self.folder / "run",
+                            "--resume", "never")
+            loss = self.run("eval", "--tokens", self.evaluation, "--quantized", self.folder / "run")["mean_nll"]
+            seconds = done["seconds"]
+            measured.append((loss - self.original["mean_nll"], done.get("error", 0.0),
+                             sum(seconds.values()) if isinstance(seconds, dict) else seconds))
+        return np.array(measured)
+
+
+def table(model, number_format):
+    group = " g32" if number_format in INTEGERS else ""
+    lines = [f"**{model.name}, {number_format}{group}**", "",
+             "| step | loss | of plain | error | seconds |", "|---|---|---|---|---|"]
+    measured = {name: model.measure(number_format, keys, settings) for name, keys, settings, formats in STEPS
+                if not formats or number_format in formats}
+    plain = next(values for name, values in measured.items() if "(plain)" in name)[:, 0].mean()
+    for name, values in measured.items():
+        mean = values.mean(axis=0)
+        spread = values[:, 0].std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
+        error = "-" if name.startswith("round") else f"{mean[1]:.5f}"
+        lines.append(f"| {name} | {mean[0]:.5f} ± {spread:.5f} | {mean[0] / plain:.2f} | {error} | {mean[2]:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    arguments = parse_arguments()
+    os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
+    os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+    tables = []
+    with tempfile.TemporaryDirectory(prefix="aq-dist-fidelity-") as name:
+        for text in arguments.models:
+            model = Model(arguments, Path(name), text)
+            tables.append(f"{model.name}: original perplexity {model.original['perplexity']:.4f} over "
+                          f"{model.original['predictions']} held-out tokens; {arguments.draws} draws of "
+                          f"{arguments.sequences} calibration sequences.\n")
+            print(tables[-1], flush=True)
+            for number_format in arguments.formats:
+                tables.append(table(model, number_format))
+                print(tables[-1], flush=True)
+    if arguments.into:
+        before, _, after = arguments.into.read_text().split("<!-- tables -->")
+        middle = "\n" + "\n".join(tables)
+        arguments.into.write_text("<!-- tables -->".join([before, middle, after]))
+
+
+if __name__ == "__main__":
+    main()
