@@ -360,10 +360,18 @@ def main():
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--more-tokens", type=pathlib.Path, metavar="DIR",
+                        help="only write calibration.h5 and evaluation.h5 of 512 sequences each, for the published model")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
     world = World(arguments.seed)
+    if arguments.more_tokens:
+        tokenizer = Tokenizer.from_file(str(arguments.out / "olmoe-tiny" / "tokenizer.json"))
+        arguments.more_tokens.mkdir(parents=True, exist_ok=True)
+        for name, seed in (("calibration.h5", arguments.seed + 5000), ("evaluation.h5", arguments.seed + 2000)):
+            write_tokens(arguments.more_tokens / name, encode(tokenizer, world, seed, 512))
+        return
     tokenizer = train_tokenizer(world, arguments.seed)
     calibration = encode(tokenizer, world, arguments.seed + 1000, 128)
     evaluation = encode(tokenizer, world, arguments.seed + 2000, 64)

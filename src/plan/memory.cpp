@@ -52,14 +52,18 @@ MemoryEstimate estimate_memory(const LayerSizes& sizes, const Workload& workload
     estimate.attention = std::max(estimate.attention, std::min<Index>(threads, wave_experts) *
                                                           workload.sequence_length * kFloat *
                                                           (sizes.hidden + 2 * sizes.mlp_width));
+  const auto factor = [&](Index n) {
+    return static_cast<Index>(sizes.factor_squares * static_cast<double>(square(n)));
+  };
   const auto stage = [&](Index n) {
-    return wave_experts * pending * sum(n) + owned * sum(n) + batch * square(n);
+    return wave_experts * pending * sum(n) + owned * sum(n) + batch * factor(n);
   };
   const Index gate_up = stage(sizes.hidden);
   const Index chosen = std::min(sizes.top_k, wave_experts);
   const Index down = stage(sizes.mlp_width) + tokens * chosen * sizes.mlp_width * kFloat;
   const Index attention = (pending + workers) * sum(std::max(sizes.hidden, sizes.q_width)) +
-                          2 * square(std::max(sizes.hidden, sizes.q_width));
+                          square(std::max(sizes.hidden, sizes.q_width)) +
+                          factor(std::max(sizes.hidden, sizes.q_width));
   estimate.hessians = std::max({gate_up, down, attention});
   const auto packed = static_cast<Index>(static_cast<double>(wave_experts * sizes.mlp_weights) *
                                          sizes.stored_bits / 8);

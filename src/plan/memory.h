@@ -13,6 +13,9 @@ struct LayerSizes {
   Index top_k = 0;
   Index mlp_weights = 0;    ///< weights of one expert
   double stored_bits = 16;  ///< bits a weight that the packed results take
+  /// Arrays of columns² that factoring a Hessian takes: the triangle and U; for refinement H too;
+  /// for static act-order the reordered triangle.
+  double factor_squares = 1;
   bool two_passes = false;  ///< the layer's input is kept for a second pass (Sequential::layer)
   bool all_tokens = false;  ///< an expert may be calibrated on every token
 };

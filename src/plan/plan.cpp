@@ -33,6 +33,8 @@ LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const QuantizeSe
   sizes.top_k = layer.dense ? 1 : layer.moe->routing.top_k;
   sizes.mlp_weights = 3 * mlp.gate.rows * mlp.gate.columns;
   sizes.stored_bits = stored_bits;
+  sizes.factor_squares = 1 + (settings.gptq.refine > 0 ? 1 : 0) +
+                         (settings.gptq.act_order == ActOrder::fixed ? 0.5 : 0);
   sizes.two_passes = settings.sequential == Sequential::layer;
   sizes.all_tokens =
       layer.moe && (settings.expert_tokens == ExpertTokens::all ||

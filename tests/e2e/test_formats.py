@@ -63,7 +63,7 @@ class Formats(ProgramTest):
                 values = dequantize(group)
                 source = tensors[name + ".weight"]
                 self.assertEqual(values.shape, source.shape)
-                self.assertLess(np.linalg.norm(values - source), 0.6 * np.linalg.norm(source), name)
+                self.assertLess(np.linalg.norm(values - source), 0.8 * np.linalg.norm(source), name)  # int2
                 tensors[name + ".weight"] = values
         self.assertEqual(seen, set(FORMATS))
         stored = self.directory / "stored"
@@ -79,16 +79,17 @@ class Formats(ProgramTest):
             self.assertEqual(len(found), 1)
 
     def test_nvfp4_shares_its_global_scale_where_servers_fuse(self):
+        """A power of two, 2 to 4 times below 448 * 6 / absmax over the matrices that share it."""
         recipe = self.write_recipe(default={"wq": "nvfp4"})
+        tensors = read_safetensors(EXAMPLE / "model.safetensors")
         with h5py.File(self.quantize("run", 2, recipe) / "model.h5") as file:
-            def scale(name):
-                return float(file["matrices"]["model.layers.0." + name]["global_scale"][()])
-
-            for first, *others in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-                                   ("mlp.experts.3.gate_proj", "mlp.experts.3.up_proj")):
-                self.assertEqual({scale(first)}, {scale(other) for other in others})
-            self.assertGreater(len({scale(name) for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp.experts.3.gate_proj",
-                                                             "mlp.experts.3.down_proj", "mlp.experts.9.down_proj")}), 1)
+            for members in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("self_attn.o_proj",),
+                            ("mlp.experts.3.gate_proj", "mlp.experts.3.up_proj"), ("mlp.experts.3.down_proj",)):
+                names = [f"model.layers.0.{member}" for member in members]
+                absmax = max(np.abs(tensors[name + ".weight"]).max() for name in names)
+                expected = 2.0 ** (np.floor(np.log2(448 * 6 / absmax)) - 1)
+                found = {float(file["matrices"][name]["global_scale"][()]) for name in names}
+                self.assertEqual(found, {expected}, names)
 
     def test_positive_scales_when_asked_for(self):
         for sign, negative in (("positive", False), ("any", True)):
