@@ -15,7 +15,8 @@ std::string table_text(const std::vector<std::vector<std::string>>& rows) {
     std::string line;
     for (std::size_t c = 0; c < row.size(); ++c) {
       const std::string pad(widths[c] - row[c].size(), ' ');
-      line += "  " + (c == 0 ? row[c] + pad : pad + row[c]);
+      const bool is_number = !row[c].empty() && row[c].front() >= '0' && row[c].front() <= '9';
+      line += "  " + (c == 0 || !is_number ? row[c] + pad : pad + row[c]);
     }
     text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
   }

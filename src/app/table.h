@@ -6,7 +6,7 @@
 
 namespace aq::app {
 
-/// Rows of cells, columns padded; the first column to the left, the others to the right.
+/// Rows of cells, columns padded: numbers to the right, all else and the first column to the left.
 std::string table_text(const std::vector<std::vector<std::string>>& rows);
 
 }  // namespace aq::app
