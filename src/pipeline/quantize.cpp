@@ -233,15 +233,15 @@ void run_layers(Run& run) {
 
 }  // namespace
 
-RunSummary quantize_model(const QuantizeOptions& asked, Communicator& comm) {
-  const QuantizeOptions options = with_resolved_order(asked);
+RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm) {
+  const QuantizeOptions resolved = with_resolved_order(options);
   runtime::initialize();
   use_single_threaded_blas();
   check_numerics(comm);
   const Stopwatch watch;
   const MemoryWatch memory;
-  Run run(options, comm, prepare(options, comm));
-  if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(options, run.prepared, comm));
+  Run run(resolved, comm, prepare(resolved, comm));
+  if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(resolved, run.prepared, comm));
   try {
     run.reporter.status("running", "", run.state.complete_count());
     if (run.state.all_complete())

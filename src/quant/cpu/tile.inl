@@ -36,7 +36,7 @@ struct Tile {
 
 /// Floats of a buffer of one group for one part: it may begin and end inside a panel.
 constexpr Index group_floats(const TileJob& job) {
-  return (round_up(job.group, kPanel) + 2 * kPanel) * kLanes;
+  return (round_up(job.group, kPanel) + Index{2} * kPanel) * kLanes;
 }
 
 /// Floats before the next part, in the order of Part's arrays.
