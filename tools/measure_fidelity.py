@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What each step of the quantizer is worth on held-out text: the tables of docs/fidelity.md.
 
-    tools/measure_fidelity.py NAME=MODEL,CALIBRATION.h5,EVALUATION.h5 ... [--formats int2 int3 ...] [--draws 3]
+    tools/measure_fidelity.py NAME=MODEL,CALIBRATION.h5,EVALUATION.h5 ... [--formats int2 int3 ...] [--draws 3] [--steps TEXT]
                               [--sequences 64] [--ranks 1] [--threads 2] [--into docs/fidelity.md]
 
 Every figure comes from runs of the program: `quantize` with a recipe of its own, then `eval`. A draw is a random
@@ -33,11 +33,16 @@ STEPS = [
     ("plain + static act-order", {}, {**PLAIN, "act_order": "static"}, ()),
     ("plain + mse search", {}, {"scale_sign": "positive", "refine": 0}, ()),
     ("+ scales of either sign", {}, {"refine": 0}, INTEGERS),
+    ("+ 1 sweep", {}, {"refine": 1}, ()),
+    ("+ 2 sweeps", {}, {"refine": 2}, ()),
     ("+ 4 sweeps (the defaults)", {}, {}, ()),
+    ("+ 8 sweeps", {}, {"refine": 8}, ()),
     ("defaults, positive scales", {}, {"scale_sign": "positive"}, INTEGERS),
     ("defaults, hessian search", {}, {"scale_search": "hessian"}, ()),
     ("defaults, static act-order", {}, {"act_order": "static"}, ()),
     ("defaults, experts on all tokens", {}, {"expert_tokens": "all"}, ()),
+    ("defaults, sequential layer", {}, {"sequential": "layer"}, ()),
+    ("defaults, sequential none", {}, {"sequential": "none"}, ()),
 ]
 
 
@@ -46,6 +51,7 @@ def parse_arguments():
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL,CALIBRATION,EVALUATION")
     parser.add_argument("--program", default=ROOT / "build/release/bin/aq-dist", type=Path)
     parser.add_argument("--formats", nargs="+", default=["int2", "int3", "int4", "mxfp4", "nvfp4"])
+    parser.add_argument("--steps", default="", help="only steps whose name holds this text")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--sequences", type=int, default=64)
     parser.add_argument("--ranks", type=int, default=1)
@@ -103,7 +109,7 @@ def table(model, number_format):
     lines = [f"**{model.name}, {number_format}{group}**", "",
              "| step | loss | of plain | error | seconds |", "|---|---|---|---|---|"]
     measured = {name: model.measure(number_format, keys, settings) for name, keys, settings, formats in STEPS
-                if not formats or number_format in formats}
+                if (not formats or number_format in formats) and (model.arguments.steps in name or "(plain)" in name)}
     plain = next(values for name, values in measured.items() if "(plain)" in name)[:, 0].mean()
     for name, values in measured.items():
         mean = values.mean(axis=0)
