@@ -47,6 +47,12 @@ float decode(const Scheme& scheme, const Grid& grid, std::uint8_t code) {
   return (static_cast<float>(code) - grid.zero) * grid.scale;
 }
 
+float largest_magnitude(std::span<const float> values) {
+  float largest = 0;
+  for (const float value : values) largest = larger(std::abs(value), largest);
+  return largest;
+}
+
 float fit_global_scale(const Scheme& scheme, float absmax) {
   if (!scheme.is_nvfp4() || !(absmax > 0)) return 1;
   const float ideal = float_element(Element::e4m3).largest * float_element(scheme.element).largest /
@@ -57,20 +63,16 @@ float fit_global_scale(const Scheme& scheme, float absmax) {
 void simulate_dynamic(const Scheme& scheme, MatrixView<float> values) {
   AQ_CHECK(scheme.group_size != kPerTensor, "activations per tensor");
   const Index width = group_width(scheme, values.columns);
-  const auto absmax = [](std::span<const float> group) {
-    float largest = 0;
-    for (const float value : group) largest = larger(std::abs(value), largest);
-    return largest;
-  };
   for (Index r = 0; r < values.rows; ++r) {
     const std::span<float> row = values.row(r);
-    const GridRule rule = grid_rule(
-        scheme, ScaleRule::ocp, scheme.is_nvfp4() ? fit_global_scale(scheme, absmax(row)) : 1.0F);
+    const GridRule rule =
+        grid_rule(scheme, ScaleRule::ocp,
+                  scheme.is_nvfp4() ? fit_global_scale(scheme, largest_magnitude(row)) : 1.0F);
     for (Index c = 0; c < values.columns; c += width) {
       const std::span<float> group =
           row.subspan(static_cast<std::size_t>(c),
                       static_cast<std::size_t>(std::min(width, values.columns - c)));
-      const float largest = absmax(group);
+      const float largest = largest_magnitude(group);
       Grid grid;
       fit_grid_inline(rule, -largest, largest, grid.scale, grid.zero);
       round_group(scheme, grid, group);

@@ -1,7 +1,6 @@
 #include "pipeline/stage.h"
 
 #include <algorithm>
-#include <cmath>
 #include <tuple>
 
 #include "aq/core/parallel.h"
@@ -51,31 +50,42 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
   return work;
 }
 
-/// What must be fitted on whole matrices: the grid of a per-tensor scheme, and the global scale
-/// that the nvfp4 matrices of a task share (servers fuse q, k, v and gate, up).
-void fit_whole(const Weights& weights, const TaskPlan& task, const LinearSpec& linear,
-               ScaleSearch search, SolveTask& solve) {
-  if (solve.scheme.group_size == kPerTensor)
-    solve.tensor_grid =
-        fit_tensor_grid(solve.scheme, weights.original_rows(linear, 0, linear.rows).view(), search);
-  if (!solve.scheme.is_nvfp4()) return;
+/// The global scale that the nvfp4 matrices of a task share (servers fuse q, k, v and gate, up).
+float shared_global_scale(const Weights& weights, const TaskPlan& task) {
+  const Scheme* scheme = nullptr;
   float absmax = 0;
-  for (const MatrixPlan& other : task.matrices) {
-    if (!(other.assignment.scheme == solve.scheme)) continue;
-    const Matrix whole = weights.original_rows(other.linear, 0, other.linear.rows);
-    for (const float value : whole.values) absmax = std::max(absmax, std::abs(value));
+  for (const MatrixPlan& matrix : task.matrices) {
+    if (matrix.assignment.method == Method::copy || !matrix.assignment.scheme.is_nvfp4()) continue;
+    scheme = &matrix.assignment.scheme;
+    const Matrix whole = weights.original_rows(matrix.linear, 0, matrix.linear.rows);
+    absmax = std::max(absmax, largest_magnitude(whole.values));
   }
-  solve.global_scale = fit_global_scale(solve.scheme, absmax);
+  return scheme == nullptr ? 1 : fit_global_scale(*scheme, absmax);
 }
 
-void read_weights(const StageContext& context, const StagePlan& stage, std::span<Work> work) {
-  parallel_for(static_cast<Index>(work.size()), [&](Index i) {
+/// Reads the rows of every piece of work, and fits on whole matrices what must be: the grid of a
+/// per-tensor scheme, and once a task the global scale of nvfp4.
+void read_weights(const StageContext& context, const StagePlan& stage,
+                  std::span<const std::size_t> chunk, std::span<Work> work) {
+  const Weights& weights = context.original;
+  std::vector<float> global_scales(stage.tasks.size(), 1);
+  parallel_for(std::ssize(chunk), [&](Index i) {
+    const std::size_t task = chunk[static_cast<std::size_t>(i)];
+    global_scales[task] = shared_global_scale(weights, stage.tasks[task]);
+  });
+  parallel_for(std::ssize(work), [&](Index i) {
     Work& item = work[static_cast<std::size_t>(i)];
-    const TaskPlan& task = stage.tasks[static_cast<std::size_t>(item.slice.task)];
-    const LinearSpec& linear = task.matrices[static_cast<std::size_t>(item.slice.matrix)].linear;
-    fit_whole(context.original, task, linear, context.settings.gptq.scale_search, item.solve);
-    item.weight = context.original.original_rows(linear, item.slice.first_row, item.weight.rows);
-    item.solve.weight = item.weight.view();
+    const auto task = static_cast<std::size_t>(item.slice.task);
+    const LinearSpec& linear =
+        stage.tasks[task].matrices[static_cast<std::size_t>(item.slice.matrix)].linear;
+    SolveTask& solve = item.solve;
+    if (solve.scheme.is_nvfp4()) solve.global_scale = global_scales[task];
+    if (solve.scheme.group_size == kPerTensor)
+      solve.tensor_grid =
+          fit_tensor_grid(solve.scheme, weights.original_rows(linear, 0, linear.rows).view(),
+                          context.settings.gptq.scale_search);
+    item.weight = weights.original_rows(linear, item.slice.first_row, item.weight.rows);
+    solve.weight = item.weight.view();
   });
 }
 
@@ -85,7 +95,7 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
   std::vector<Work> work = list_work(stage, chunk, context.comm.rank(), factors);
   {
     const PhaseTimer timer(context.times, "read");
-    read_weights(context, stage, work);
+    read_weights(context, stage, chunk, work);
   }
   const PhaseTimer timer(context.times, "solve");
   std::vector<SolveTask> tasks;

@@ -2,6 +2,7 @@
 /// The grid of one group: fitted to its range, and the slow, obvious codec.
 
 #include <cstdint>
+#include <span>
 
 #include "aq/core/matrix_view.h"
 #include "aq/formats/scheme.h"
@@ -27,6 +28,9 @@ Grid fit_grid(const Scheme& scheme, float minimum, float maximum, ScaleRule rule
 /// Floats: the nearest element of value * (1 / scale), saturating.
 std::uint8_t encode(const Scheme& scheme, const Grid& grid, float value);
 float decode(const Scheme& scheme, const Grid& grid, std::uint8_t code);
+
+/// The largest magnitude, 0 of nothing.
+float largest_magnitude(std::span<const float> values);
 
 /// The global scale G of an nvfp4 matrix of which no value is larger than `absmax`: a power of two,
 /// so that element * scale / G is exact, and two to four times less than 448 * 6 / absmax (NVIDIA,

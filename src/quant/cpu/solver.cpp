@@ -191,8 +191,10 @@ QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& s
   if (scheme.group_size == kPerTensor)
     task.tensor_grid = fit_tensor_grid(scheme, weight, ScaleSearch::absmax);
   if (scheme.is_nvfp4()) {
-    const Grid range = fit_tensor_grid({.scale_type = ScaleType::f32}, weight, ScaleSearch::absmax);
-    task.global_scale = fit_global_scale(scheme, range.scale * 7.49F);
+    float absmax = 0;
+    for (Index r = 0; r < weight.rows; ++r)
+      absmax = std::max(absmax, largest_magnitude(weight.row(r)));
+    task.global_scale = fit_global_scale(scheme, absmax);
   }
   GptqSettings settings;
   settings.scale_search = ScaleSearch::absmax;
