@@ -217,7 +217,7 @@ const TensorInfo& Checkpoint::info(const std::string& name) const {
   const fs::path& file = files()[static_cast<std::size_t>(other->second.file)];
   throw Error(ErrorKind::input, "read a tensor", str(file.string(), ": ", name),
               str("dtype ", other->second.dtype, " is not supported yet"),
-              "F32, F16 and BF16 can be read");
+              "F32, F16, BF16, F8_E4M3 and U8 can be read");
 }
 
 const TensorInfo& Checkpoint::State::expect(const std::string& name,
@@ -277,6 +277,28 @@ Matrix Checkpoint::read_rows(const std::string& name, Index rows, Index columns,
   Matrix result(count, columns);
   state_->read(tensor, begin * columns, count * columns, result.values.data());
   return result;
+}
+
+void Checkpoint::read_elements(const std::string& name, const std::vector<Index>& shape,
+                               Index first, Index count, float* out) const {
+  info(name);
+  const TensorInfo& tensor = state_->expect(name, shape);
+  AQ_CHECK(first >= 0 && count >= 0 && first <= tensor.elements() - count, name, ": elements ",
+           first, " + ", count);
+  state_->read(tensor, first, count, out);
+}
+
+void Checkpoint::read_bytes(const std::string& name, const std::vector<Index>& shape, Index first,
+                            std::span<std::uint8_t> out) const {
+  info(name);
+  const TensorInfo& tensor = state_->expect(name, shape);
+  AQ_CHECK(first >= 0 && first <= tensor.bytes - std::ssize(out), name, ": bytes ", first, " + ",
+           out.size());
+  if (tensor.dtype != DType::u8)
+    throw Error(ErrorKind::input, "read a tensor", state_->object(tensor),
+                str("its dtype is ", dtype_name(tensor.dtype), ", but U8 is needed"));
+  state_->files[static_cast<std::size_t>(tensor.file)].read_at(tensor.offset + first,
+                                                               std::as_writable_bytes(out));
 }
 
 std::string Checkpoint::fingerprint() const {

@@ -2,41 +2,118 @@
 
 #include <set>
 
-#include "aq/model/architecture.h"
+#include "aq/core/text.h"
+#include "aq/io/file.h"
+#include "aq/model/architecture_json.h"
+#include "io/shape_text.h"
 
 namespace aq {
 namespace {
 
-std::string shape_text(const std::vector<Index>& shape) {
-  std::string text = "[";
-  for (const Index extent : shape) text += str(text.size() > 1 ? ", " : "", extent);
-  return text + "]";
+constexpr std::string_view kDoNotFit = "config.json and weights do not belong together";
+
+TensorShapes shapes_of(const Checkpoint& checkpoint) {
+  TensorShapes shapes;
+  for (const auto& [name, tensor] : checkpoint.tensors()) shapes[name] = tensor.shape;
+  for (const auto& [name, tensor] : checkpoint.other_tensors()) shapes[name] = tensor.shape;
+  return shapes;
+}
+
+InferredArchitecture find_row(const Checkpoint& checkpoint, const TensorShapes& shapes,
+                              const std::filesystem::path& file) {
+  if (!file.empty())
+    return {architecture_from_json(read_text_file(file, Index{1} << 20), file.string()), {}};
+  const std::string config = checkpoint.config_path().string();
+  if (const Architecture* row = named_architecture(checkpoint.config_json(), config))
+    return {*row, {}};
+  return infer_architecture(checkpoint.config_json(), config, shapes);
+}
+
+/// Checks the model's tensors against those of the files.
+class TensorCheck {
+ public:
+  TensorCheck(const Checkpoint& checkpoint, const Model& model)
+      : checkpoint_(checkpoint), model_(model) {}
+
+  void check_all() {
+    for (const ExpectedTensor& tensor : expected_tensors(model_)) {
+      if (!is_superfluous_scale(tensor)) check(tensor);
+      needed.insert(tensor.name);
+    }
+  }
+
+  std::set<std::string> needed;
+
+ private:
+  [[noreturn]] void fail(const std::string& reason, std::string_view hint) const {
+    throw Error(ErrorKind::input, "open the model", checkpoint_.config_path().string(), reason,
+                hint);
+  }
+
+  /// Scales of a weight that is stored plainly after all (they come right behind it).
+  bool is_superfluous_scale(const ExpectedTensor& tensor) {
+    const bool scale = tensor.parameters == 0 && model_.encoding == SourceEncoding::fp8_blocks;
+    return scale && checkpoint_.info(last_).dtype != DType::f8_e4m3;
+  }
+
+  void check(const ExpectedTensor& tensor) {
+    if (!checkpoint_.has(tensor.name))
+      fail(str("describes tensor ", tensor.name, " ", shape_text(tensor.shape),
+               ", which no file of ", checkpoint_.directory().string(), " holds"),
+           str(kDoNotFit, ", or the download is incomplete"));
+    const TensorInfo& info = checkpoint_.info(tensor.name);
+    if (info.shape != tensor.shape)
+      fail(str("describes tensor ", tensor.name, " as ", shape_text(tensor.shape),
+               ", but the file holds ", shape_text(info.shape)),
+           kDoNotFit);
+    const bool decoded = info.dtype == DType::f8_e4m3 || info.dtype == DType::u8;
+    const SourceEncoding needs =
+        info.dtype == DType::u8 ? SourceEncoding::mxfp4 : SourceEncoding::fp8_blocks;
+    if (decoded && model_.encoding != needs)
+      fail(str("describes no encoding for tensor ", tensor.name, ", which the file holds as ",
+               dtype_name(info.dtype)),
+           "its quantization_config is missing or is another one");
+    last_ = tensor.name;
+  }
+
+  const Checkpoint& checkpoint_;
+  const Model& model_;
+  std::string last_;
+};
+
+/// A layer of an inferred architecture may hold nothing that was not understood.
+void refuse_unexplained(const ModelFiles& files) {
+  const std::string layers = files.row.tensors.layer.substr(0, files.row.tensors.layer.find('{'));
+  for (const std::string& name : files.extra_tensors) {
+    const bool in_layer = name.starts_with(layers) && name.find("inv_freq") == std::string::npos;
+    if (in_layer && std::atoll(name.c_str() + layers.size()) < std::ssize(files.model.layers))
+      throw Error(ErrorKind::input, "open the model", files.checkpoint.config_path().string(),
+                  str("names an architecture that is not known, and what its tensor ", name,
+                      " is for cannot be assumed"),
+                  "describe it with --architecture FILE");
+  }
 }
 
 }  // namespace
 
-ModelFiles open_model(const std::filesystem::path& directory) {
+ModelFiles open_model(const std::filesystem::path& directory,
+                      const std::filesystem::path& architecture) {
   Checkpoint checkpoint = Checkpoint::open(directory);
-  Model model = describe_model(checkpoint.config_json(), checkpoint.config_path().string());
-  std::set<std::string> needed;
-  for (const ExpectedTensor& tensor : expected_tensors(model)) {
-    needed.insert(tensor.name);
-    if (!checkpoint.has(tensor.name))
-      throw Error(ErrorKind::input, "open the model", checkpoint.config_path().string(),
-                  str("describes tensor ", tensor.name, " ", shape_text(tensor.shape),
-                      ", which no file of ", directory.string(), " holds"),
-                  "config.json and weights do not belong together, or the download is incomplete");
-    const TensorInfo& info = checkpoint.info(tensor.name);
-    if (info.shape != tensor.shape)
-      throw Error(ErrorKind::input, "open the model", checkpoint.config_path().string(),
-                  str("describes tensor ", tensor.name, " as ", shape_text(tensor.shape),
-                      ", but the file holds ", shape_text(info.shape)),
-                  "config.json and weights do not belong together");
-  }
-  std::vector<std::string> extra;
-  for (const auto& [name, info] : checkpoint.tensors())
-    if (!needed.contains(name)) extra.push_back(name);
-  return {std::move(checkpoint), std::move(model), std::move(extra)};
+  const TensorShapes shapes = shapes_of(checkpoint);
+  InferredArchitecture found = find_row(checkpoint, shapes, architecture);
+  Model model = describe_model(found.row, checkpoint.config_json(),
+                               checkpoint.config_path().string(), shapes);
+  ModelFiles files{std::move(checkpoint),
+                   std::move(found.row),
+                   std::move(model),
+                   std::move(found.assumptions),
+                   {}};
+  TensorCheck check(files.checkpoint, files.model);
+  check.check_all();
+  for (const auto& [name, shape] : shapes)
+    if (!check.needed.contains(name)) files.extra_tensors.push_back(name);
+  if (!files.assumptions.empty()) refuse_unexplained(files);
+  return files;
 }
 
 }  // namespace aq

@@ -35,12 +35,17 @@ const nlohmann::json& ConfigReader::at(std::string_view key) const {
   return *json_.find(key);
 }
 
-Index ConfigReader::positive(std::string_view key) const {
+Index ConfigReader::whole(std::string_view key, Index least) const {
   const nlohmann::json& value = at(key);
-  if (!value.is_number_integer() || value.get<double>() < 1 ||
+  if (!value.is_number_integer() || value.get<double>() < static_cast<double>(least) ||
       value.get<double>() > static_cast<double>(kLargestExtent))
-    fail(key, str("is ", value.dump(), ", not a whole number in [1, ", kLargestExtent, "]"));
+    fail(key,
+         str("is ", value.dump(), ", not a whole number in [", least, ", ", kLargestExtent, "]"));
   return value.get<Index>();
+}
+
+Index ConfigReader::positive(std::string_view key) const {
+  return whole(key, 1);
 }
 
 Index ConfigReader::positive_or(std::string_view key, Index otherwise) const {
@@ -75,6 +80,33 @@ std::optional<ConfigReader> ConfigReader::object(std::string_view key) const {
   if (!has(key)) return std::nullopt;
   if (!at(key).is_object()) fail(key, str("is ", at(key).dump(), ", not an object"));
   return ConfigReader(at(key), file_);
+}
+
+std::string ConfigReader::first_of(const Keys& keys) const {
+  for (const std::string& key : keys)
+    if (has(key)) return key;
+  return {};
+}
+
+Index ConfigReader::get(const Size& size) const {
+  const std::string key = first_of(size.keys);
+  if (!key.empty()) return positive(key);
+  if (size.otherwise > 0) return size.otherwise;
+  fail(size.keys.empty() ? "?" : size.keys.front(), "is missing");
+}
+
+double ConfigReader::get(const Real& real) const {
+  const std::string key = first_of(real.keys);
+  return key.empty() ? real.otherwise : *optional_number(key);
+}
+
+bool ConfigReader::get(const Flag& flag) const {
+  return flag.key.empty() ? flag.otherwise : flag_or(flag.key, flag.otherwise);
+}
+
+Index ConfigReader::count_or(const Keys& keys, Index otherwise) const {
+  const std::string key = first_of(keys);
+  return key.empty() ? otherwise : whole(key, 0);
 }
 
 }  // namespace aq

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "aq/core/index.h"
+#include "aq/model/architecture.h"
 
 namespace aq {
 
@@ -29,6 +29,15 @@ class ConfigReader {
   /// An object inside; nothing when absent or null.
   std::optional<ConfigReader> object(std::string_view key) const;
 
+  /// The first of the keys that is there; empty when none is.
+  std::string first_of(const Keys& keys) const;
+  /// The values that an architecture's row asks for.
+  Index get(const Size& size) const;
+  double get(const Real& real) const;
+  bool get(const Flag& flag) const;
+  /// A whole number in [0, 2^31]; `otherwise` without any of the keys.
+  Index count_or(const Keys& keys, Index otherwise) const;
+
   [[noreturn]] void fail(std::string_view key, std::string_view reason,
                          std::string_view hint = {}) const;
 
@@ -36,9 +45,13 @@ class ConfigReader {
   ConfigReader(nlohmann::json value, std::string file)
       : json_(std::move(value)), file_(std::move(file)) {}
   const nlohmann::json& at(std::string_view key) const;
+  Index whole(std::string_view key, Index least) const;
 
   nlohmann::json json_;
   std::string file_;
 };
+
+/// Error{input}: the architecture that config.json names is not in the table `reason`.
+[[noreturn]] void refuse_unknown_architecture(const ConfigReader& config, std::string_view reason);
 
 }  // namespace aq

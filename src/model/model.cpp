@@ -1,28 +1,53 @@
 #include "aq/model/model.h"
 
 namespace aq {
-
-std::string Model::head_tensor() const {
-  return tied_head ? embedding : head.weight_name();
-}
-
 namespace {
 
 /// Calls visit(linear) for every linear of the layer in order of use.
 template <class Visit>
 void for_each_linear(const LayerSpec& layer, const Visit& visit) {
-  for (const LinearSpec* linear : {&layer.q, &layer.k, &layer.v, &layer.o}) visit(*linear);
   const auto visit_mlp = [&](const MlpSpec& mlp) {
     for (const LinearSpec* linear : {&mlp.gate, &mlp.up, &mlp.down}) visit(*linear);
   };
-  if (layer.dense) visit_mlp(*layer.dense);
-  if (layer.moe) {
-    visit(layer.moe->router);
-    for (const MlpSpec& expert : layer.moe->experts) visit_mlp(expert);
+  for (const LinearSpec* linear : layer.attention_inputs()) visit(*linear);
+  if (layer.latent) {
+    if (layer.latent->q_a) visit(layer.latent->q);
+    visit(layer.latent->kv_b);
   }
+  visit(layer.o);
+  if (layer.dense) visit_mlp(*layer.dense);
+  if (!layer.moe) return;
+  visit(layer.moe->router);
+  const bool shared = layer.moe->shared.has_value();
+  if (shared && layer.moe->shared->router) visit(*layer.moe->shared->router);
+  for (const MlpSpec& expert : layer.moe->experts) visit_mlp(expert);
+  if (shared) visit_mlp(layer.moe->shared->mlp);
 }
 
 }  // namespace
+
+std::string Model::head_tensor() const {
+  return tied_head ? embedding : head.weight_name();
+}
+
+std::vector<const LayerSpec*> Model::moe_layers() const {
+  std::vector<const LayerSpec*> result;
+  for (const LayerSpec& layer : layers)
+    if (layer.moe) result.push_back(&layer);
+  return result;
+}
+
+std::vector<const LinearSpec*> LayerSpec::attention_inputs() const {
+  if (heads) return {&heads->q, &heads->k, &heads->v};
+  return {latent->q_a ? &*latent->q_a : &latent->q, &latent->kv_a};
+}
+
+const MlpSpec& mlp_of(const LayerSpec& layer, Index number) {
+  if (layer.dense) return *layer.dense;
+  const MoeSpec& moe = *layer.moe;
+  return number < moe.routing.experts ? moe.experts[static_cast<std::size_t>(number)]
+                                      : moe.shared->mlp;
+}
 
 std::vector<const LinearSpec*> all_linears(const Model& model) {
   std::vector<const LinearSpec*> linears;
@@ -30,37 +55,6 @@ std::vector<const LinearSpec*> all_linears(const Model& model) {
     for_each_linear(layer, [&](const LinearSpec& linear) { linears.push_back(&linear); });
   linears.push_back(&model.head);
   return linears;
-}
-
-std::vector<ExpectedTensor> expected_tensors(const Model& model) {
-  std::vector<ExpectedTensor> tensors{{model.embedding, {model.vocabulary, model.hidden}}};
-  const AttentionSpec& attention = model.attention;
-  for (const LayerSpec& layer : model.layers) {
-    tensors.push_back({layer.input_norm, {model.hidden}});
-    tensors.push_back({layer.post_attention_norm, {model.hidden}});
-    if (attention.qk_norm == QkNorm::projection) {
-      tensors.push_back({layer.q_norm, {attention.heads * attention.head_dim}});
-      tensors.push_back({layer.k_norm, {attention.kv_heads * attention.head_dim}});
-    }
-    for_each_linear(layer, [&](const LinearSpec& linear) {
-      tensors.push_back({linear.weight_name(), {linear.rows, linear.columns}});
-    });
-  }
-  tensors.push_back({model.final_norm, {model.hidden}});
-  if (!model.tied_head)
-    tensors.push_back({model.head.weight_name(), {model.vocabulary, model.hidden}});
-  return tensors;
-}
-
-Index parameter_count(const Model& model) {
-  Index count = 0;
-  for (const ExpectedTensor& tensor : expected_tensors(model)) {
-    Index elements = 1;
-    for (const Index extent : tensor.shape)
-      elements = checked_multiply(elements, extent, tensor.name);
-    count = checked_add(count, elements, "the model's parameters");
-  }
-  return count;
 }
 
 }  // namespace aq

@@ -34,42 +34,42 @@ std::vector<float> powers(std::span<const float> scores, double exponent, double
   return weights;
 }
 
-}  // namespace
-
-LanePartials sum_all_tokens(const Batch& batch, Index columns, const RowSource& source) {
+/// The tree of the lanes' sums; threads take lanes. Inside a parallel_for one lane after the other.
+template <class LaneSum>
+LanePartials sum_lanes(const Batch& batch, const LaneSum& lane_sum_of) {
   TreeSum tree;
   const Index step = in_parallel_for() ? 1 : thread_count();
   for (Index first = 0; first < batch.lanes(); first += step) {
     const Index count = std::min(step, batch.lanes() - first);
     std::vector<WeightedSum> sums(static_cast<std::size_t>(count));
-    parallel_for(count, [&](Index i) {
-      sums[static_cast<std::size_t>(i)] = lane_sum(batch, first + i, columns, source);
-    });
+    parallel_for(count,
+                 [&](Index i) { sums[static_cast<std::size_t>(i)] = lane_sum_of(first + i); });
     for (Index i = 0; i < count; ++i)
       tree.add_lane(batch.first_lane + first + i, std::move(sums[static_cast<std::size_t>(i)]));
   }
   return tree.take();
 }
 
+}  // namespace
+
+LanePartials sum_all_tokens(const Batch& batch, Index columns, const RowSource& source) {
+  return sum_lanes(batch, [&](Index lane) { return lane_sum(batch, lane, columns, source); });
+}
+
 LanePartials sum_routed_tokens(const Batch& batch, const TokenList& list, double exponent,
-                               Index columns,
-                               const std::function<LaneRows(Index, Matrix&)>& lane_input) {
-  TreeSum tree;
-  Matrix scratch;
-  for (Index lane = 0; lane < batch.lanes(); ++lane) {
+                               Index columns, const std::function<LaneRows(Index)>& lane_input) {
+  return sum_lanes(batch, [&](Index lane) {
     WeightedSum sum;
     const Index tokens = list.lane(lane).size();
-    if (tokens > 0) {
-      const LaneRows input = lane_input(lane, scratch);
-      double weight_sum = 0;
-      const std::vector<float> weights = powers(list.weights_of_lane(lane), exponent, weight_sum);
-      Matrix reversed(tokens, columns);
-      gather_scaled_reversed(input.matrix, input.rows, weights, reversed.view());
-      accumulate_hessian(sum, reversed.view(), weight_sum, false);
-    }
-    tree.add_lane(batch.first_lane + lane, std::move(sum));
-  }
-  return tree.take();
+    if (tokens == 0) return sum;
+    const LaneRows input = lane_input(lane);
+    double weight_sum = 0;
+    const std::vector<float> weights = powers(list.weights_of_lane(lane), exponent, weight_sum);
+    Matrix reversed(tokens, columns);
+    gather_scaled_reversed(input.matrix, input.rows, weights, reversed.view());
+    accumulate_hessian(sum, reversed.view(), weight_sum, true);
+    return sum;
+  });
 }
 
 }  // namespace aq

@@ -23,11 +23,9 @@ struct LaneRows {
   std::span<const std::int32_t> rows;
 };
 
-/// One expert's tokens with weight s^exponent. `lane_input(lane, scratch)` says where the inputs
-/// `[tokens of the lane, columns]` are, computing them into `scratch` if need be; it is asked for
-/// lanes with tokens only. Runs on the calling thread.
+/// One expert's tokens with weight s^exponent. `lane_input(lane)` says where the inputs
+/// `[tokens of the lane, columns]` are; it is asked for lanes with tokens only. Threads as above.
 LanePartials sum_routed_tokens(const Batch& batch, const TokenList& list, double exponent,
-                               Index columns,
-                               const std::function<LaneRows(Index, Matrix&)>& lane_input);
+                               Index columns, const std::function<LaneRows(Index)>& lane_input);
 
 }  // namespace aq

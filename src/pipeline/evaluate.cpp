@@ -61,8 +61,9 @@ class Evaluation {
  public:
   Evaluation(const EvaluateOptions& options, Communicator& comm)
       : options_(options),
-        files_(open_model(options.model)),
+        files_(open_model(options.model, options.architecture)),
         weights_(files_.checkpoint, files_.model) {
+    if (comm.is_first()) warn_of_assumptions(files_);
     if (options.window < 2)
       throw Error(ErrorKind::usage, "evaluate", "--window",
                   str(options.window, " tokens leave nothing to predict"));
@@ -247,9 +248,7 @@ Utilization expert_utilization(const EvaluateOptions& options, Communicator& com
   Evaluation evaluation(options, comm);
   Utilization result;
   evaluation.run_layers([&](const LayerSpec& layer, const Routing& routing) {
-    std::vector<std::int64_t> counts;
-    if (layer.moe)
-      for (const TokenList& list : routing.experts) counts.push_back(list.size());
+    std::vector<std::int64_t> counts = routed_tokens(layer, routing);
     comm.all_reduce_sum(counts);
     result.expert_tokens.push_back(std::move(counts));
   });

@@ -17,10 +17,10 @@ class Wave {
   std::vector<TaskCalibration> sum_gate_up() {
     const PhaseTimer timer(context_.times, "hessian");
     std::vector<TaskCalibration> result = start(plan_.gate_up);
-    parallel_for(plan_.experts.size(), [&](Index i) {
+    for_each_expert(plan_.experts.size(), [&](Index i) {
       if (summed_on(plan_.gate_up, i) == CalibratedOn::routed)
         result[static_cast<std::size_t>(i)].partials =
-            sum_routed(i, plan_.gate_up, [&](Index lane, Matrix&) {
+            sum_routed(i, plan_.gate_up, [&](Index lane) {
               return LaneRows{inputs_.normed.view(), routed(i).rows_of_lane(lane)};
             });
     });
@@ -33,7 +33,7 @@ class Wave {
   std::vector<TaskCalibration> run_gate_up(std::vector<Matrix>* hidden) {
     const PhaseTimer timer(context_.times, "forward");
     std::vector<TaskCalibration> result = start(plan_.down);
-    parallel_for(plan_.experts.size(), [&](Index i) {
+    for_each_expert(plan_.experts.size(), [&](Index i) {
       const CalibratedOn summed = summed_on(plan_.down, i);
       const bool runs = hidden != nullptr || summed == CalibratedOn::routed;
       const bool has_tokens = runs && routed(i).size() > 0;
@@ -44,7 +44,7 @@ class Wave {
       if (has_tokens) out = hidden_of_list(weights, inputs_.normed, routed(i), inputs_.batch);
       LanePartials& partials = result[static_cast<std::size_t>(i)].partials;
       if (summed == CalibratedOn::routed)
-        partials = sum_routed(i, plan_.down, [&](Index lane, Matrix&) -> LaneRows {
+        partials = sum_routed(i, plan_.down, [&](Index lane) -> LaneRows {
           const Range rows = routed(i).lane(lane);
           return {out.view().slice_rows(rows.begin, rows.size()), {}};
         });
@@ -76,7 +76,7 @@ class Wave {
   }
 
   LanePartials sum_routed(Index i, const StagePlan& stage,
-                          const std::function<LaneRows(Index, Matrix&)>& lane_input) const {
+                          const std::function<LaneRows(Index)>& lane_input) const {
     return sum_routed_tokens(inputs_.batch, routed(i), context_.settings.routing_exponent,
                              stage.tasks[static_cast<std::size_t>(i)].columns, lane_input);
   }
@@ -98,7 +98,7 @@ class Wave {
     }
   }
 
-  /// Σ over silu(gate x) * up x of every token, sequence by sequence.
+  /// Σ over activation(gate x, up x) of every token, sequence by sequence.
   LanePartials sum_hidden_of_all(const GateUp& weights) const {
     return sum_all_tokens(inputs_.batch, weights.gate.weight.rows,
                           [&](Range rows, Matrix& scratch) -> MatrixView<const float> {
@@ -133,6 +133,7 @@ std::vector<ExpertCalibration> choose_tokens(const QuantizeSettings& settings,
     else
       chosen.push_back({CalibratedOn::nothing, "starved_rtn"});
   }
+  if (layer.moe->shared) chosen.emplace_back();
   return chosen;
 }
 
@@ -159,7 +160,7 @@ std::vector<QuantizedRecord> in_model_order(std::vector<QuantizedRecord> gate_up
   std::vector<QuantizedRecord> all;
   std::size_t next = 0;
   for (QuantizedRecord& record : down) {
-    while (next < gate_up.size() && gate_up[next].row.stats.expert <= record.row.stats.expert)
+    while (next < gate_up.size() && gate_up[next].task <= record.task)
       all.push_back(std::move(gate_up[next++]));
     all.push_back(std::move(record));
   }

@@ -18,7 +18,7 @@ struct ExpertCalibration {
 };
 
 /// What the settings say of each expert. `expert_tokens` are the tokens routed to it on all ranks;
-/// empty for a dense MLP.
+/// empty for a dense MLP. A shared expert is calibrated on all tokens with its own factors.
 std::vector<ExpertCalibration> choose_tokens(const QuantizeSettings& settings,
                                              const LayerSpec& layer,
                                              std::span<const std::int64_t> expert_tokens);

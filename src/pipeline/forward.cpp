@@ -4,6 +4,7 @@
 
 #include "aq/core/parallel.h"
 #include "aq/runtime/pieces.h"
+#include "pipeline/attention.h"
 #include "pipeline/shared_input.h"
 
 namespace aq {
@@ -38,14 +39,30 @@ Routing dense_routing(const Batch& batch) {
   return routing;
 }
 
+/// Every token, with the factor that the shared expert's output gets.
+TokenList shared_tokens(const SharedExpert& shared, const Weights& weights, const Batch& batch,
+                        const Matrix& normed) {
+  TokenList list = all_tokens(batch);
+  if (!shared.router || batch.rows() == 0) return list;
+  const UsedLinear router = weights.used(*shared.router);
+  parallel_for(batch.sequence_count(), [&](Index sequence) {
+    const Range rows = batch.rows_of_sequence(sequence);
+    const MatrixView<float> factors(list.weights.data() + rows.begin, rows.size(), 1);
+    SharedInput(rows_of(normed, rows)).multiply(router, factors);
+    runtime::apply_sigmoid(factors);
+  });
+  return list;
+}
+
 /// out = down(hidden) of one expert, lane by lane.
 Matrix down_of_list(const LinearSpec& down, const Weights& weights, const TokenList& list,
                     const Batch& batch, const Matrix& hidden) {
   const UsedLinear used = weights.used(down);
   Matrix out(list.size(), down.rows);
-  for (Index lane = 0; lane < batch.lanes(); ++lane)
+  parallel_for(batch.lanes(), [&](Index lane) {
     if (const Range rows = list.lane(lane); rows.size() > 0)
       SharedInput(rows_of(hidden, rows)).multiply(used, rows_of(out, rows));
+  });
   return out;
 }
 
@@ -62,6 +79,11 @@ void add_weighted(const TokenList& list, Index lane, const Matrix& out, Matrix& 
 
 }  // namespace
 
+void for_each_expert(Index count, const std::function<void(Index)>& work) {
+  if (count >= thread_count()) return parallel_for(count, work);
+  for (Index i = 0; i < count; ++i) work(i);
+}
+
 std::span<const std::int32_t> TokenList::rows_of_lane(Index number) const {
   const Range range = lane(number);
   return std::span(rows).subspan(static_cast<std::size_t>(range.begin),
@@ -72,6 +94,14 @@ std::span<const float> TokenList::weights_of_lane(Index number) const {
   const Range range = lane(number);
   return std::span(weights).subspan(static_cast<std::size_t>(range.begin),
                                     static_cast<std::size_t>(range.size()));
+}
+
+std::vector<std::int64_t> routed_tokens(const LayerSpec& layer, const Routing& routing) {
+  std::vector<std::int64_t> counts;
+  if (layer.moe)
+    for (std::size_t expert = 0; expert < layer.moe->experts.size(); ++expert)
+      counts.push_back(routing.experts[expert].size());
+  return counts;
 }
 
 TokenList all_tokens(const Batch& batch) {
@@ -102,52 +132,6 @@ Matrix normalized(const Model& model, const Weights& weights, const std::string&
   return out;
 }
 
-Matrix attention_core(const Model& model, const LayerSpec& layer, const Weights& weights,
-                      const Batch& batch, const Matrix& x) {
-  Matrix core(batch.rows(), layer.q.rows);
-  if (batch.rows() == 0) return core;
-  const UsedLinear used_q = weights.used(layer.q);
-  const UsedLinear used_k = weights.used(layer.k);
-  const UsedLinear used_v = weights.used(layer.v);
-  const std::vector<float> norm = weights.vector(layer.input_norm, model.hidden);
-  std::vector<float> q_norm, k_norm;
-  if (model.attention.qk_norm == QkNorm::projection) {
-    q_norm = weights.vector(layer.q_norm, layer.q.rows);
-    k_norm = weights.vector(layer.k_norm, layer.k.rows);
-  }
-  parallel_for(batch.sequence_count(), [&](Index sequence) {
-    const Range rows = batch.rows_of_sequence(sequence);
-    Matrix normed(rows.size(), model.hidden), q(rows.size(), layer.q.rows),
-        k(rows.size(), layer.k.rows), v(rows.size(), layer.v.rows);
-    runtime::rms_norm(rows_of(x, rows), norm, model.norm_eps, normed.view());
-    SharedInput input(normed.view());
-    input.multiply(used_q, q.view());
-    input.multiply(used_k, k.view());
-    input.multiply(used_v, v.view());
-    runtime::attention(model.attention, q_norm, k_norm, q.view(), k.view(), v.view(),
-                       rows_of(core, rows));
-  });
-  return core;
-}
-
-void add_attention_output(const LayerSpec& layer, const Weights& weights, const Batch& batch,
-                          const Matrix& core, Matrix& x) {
-  if (batch.rows() == 0) return;
-  const UsedLinear used = weights.used(layer.o);
-  parallel_for(batch.sequence_count(), [&](Index sequence) {
-    const Range rows = batch.rows_of_sequence(sequence);
-    Matrix out(rows.size(), layer.o.rows);
-    SharedInput(rows_of(core, rows)).multiply(used, out.view());
-    const MatrixView<float> into = rows_of(x, rows);
-    for (Index i = 0; i < rows.size() * into.columns; ++i)
-      into.data[i] += out.values[static_cast<std::size_t>(i)];
-  });
-}
-
-const MlpSpec& mlp_of(const LayerSpec& layer, Index number) {
-  return layer.dense ? *layer.dense : layer.moe->experts[static_cast<std::size_t>(number)];
-}
-
 Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch& batch,
                      const Matrix& normed) {
   if (layer.dense) return dense_routing(batch);
@@ -158,20 +142,24 @@ Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch
   routing.index.resize(static_cast<std::size_t>(batch.rows() * top_k));
   routing.weight.resize(routing.index.size());
   const UsedLinear router = weights.used(moe.router);
+  std::vector<float> correction;
+  if (!moe.correction_bias.empty())
+    correction = weights.vector(moe.correction_bias, moe.routing.experts);
   parallel_for(batch.sequence_count(), [&](Index sequence) {
     const Range rows = batch.rows_of_sequence(sequence);
     Matrix logits(rows.size(), moe.routing.experts);
     SharedInput(rows_of(normed, rows)).multiply(router, logits.view());
-    runtime::route(moe.routing, logits.view(),
+    runtime::route(moe.routing, logits.view(), correction,
                    {routing.index.data() + rows.begin * top_k, rows.size(), top_k},
                    {routing.weight.data() + rows.begin * top_k, rows.size(), top_k});
   });
   fill_lists(batch, top_k, routing);
+  if (moe.shared) routing.experts.push_back(shared_tokens(*moe.shared, weights, batch, normed));
   return routing;
 }
 
 GateUp gate_up_weights(const MlpSpec& mlp, const Weights& weights) {
-  return {weights.used(mlp.gate), weights.used(mlp.up)};
+  return {weights.used(mlp.gate), weights.used(mlp.up), mlp.activation};
 }
 
 Matrix hidden_of(const GateUp& weights, const Matrix& normed, std::span<const std::int32_t> rows) {
@@ -185,20 +173,20 @@ Matrix hidden_of(const GateUp& weights, const Matrix& normed, std::span<const st
   SharedInput shared(input.view());
   shared.multiply(weights.gate, gate.view());
   shared.multiply(weights.up, up.view());
-  runtime::silu_multiply(gate.view(), up.view());
+  runtime::gated_activation(weights.activation, gate.view(), up.view());
   return gate;
 }
 
 Matrix hidden_of_list(const GateUp& weights, const Matrix& normed, const TokenList& list,
                       const Batch& batch) {
   Matrix hidden(list.size(), weights.gate.weight.rows);
-  for (Index lane = 0; lane < batch.lanes(); ++lane) {
+  parallel_for(batch.lanes(), [&](Index lane) {
     const Range range = list.lane(lane);
-    if (range.size() == 0) continue;
+    if (range.size() == 0) return;
     const Matrix part = hidden_of(weights, normed, list.rows_of_lane(lane));
     std::memcpy(hidden.view().row(range.begin).data(), part.values.data(),
                 part.values.size() * sizeof(float));
-  }
+  });
   return hidden;
 }
 
@@ -208,7 +196,7 @@ void add_down(const LayerSpec& layer, const Weights& weights, const Batch& batch
   for (Index first = experts.begin; first < experts.end; first += step) {
     const Index count = std::min(step, experts.end - first);
     std::vector<Matrix> outputs(static_cast<std::size_t>(count));
-    parallel_for(count, [&](Index i) {
+    for_each_expert(count, [&](Index i) {
       const TokenList& list = routing.experts[static_cast<std::size_t>(first + i)];
       if (list.size() > 0)
         outputs[static_cast<std::size_t>(i)] =
@@ -229,7 +217,7 @@ void add_matrix(const Matrix& y, Matrix& x) {
 
 Routing forward_layer(const Model& model, const LayerSpec& layer, const Weights& weights,
                       const Batch& batch, Matrix& x) {
-  add_attention_output(layer, weights, batch, attention_core(model, layer, weights, batch, x), x);
+  run_attention(model, layer, weights, batch, x);
   const Matrix normed = normalized(model, weights, layer.post_attention_norm, x, batch);
   Routing routing = route_tokens(layer, weights, batch, normed);
   Matrix y(x.rows, x.columns);
@@ -238,7 +226,7 @@ Routing forward_layer(const Model& model, const LayerSpec& layer, const Weights&
   for (Index first = 0; first < experts; first += step) {
     const Range range{first, std::min(first + step, experts)};
     std::vector<Matrix> hidden(static_cast<std::size_t>(range.size()));
-    parallel_for(range.size(), [&](Index i) {
+    for_each_expert(range.size(), [&](Index i) {
       const TokenList& list = routing.experts[static_cast<std::size_t>(first + i)];
       if (list.size() > 0)
         hidden[static_cast<std::size_t>(i)] =

@@ -3,6 +3,8 @@
 /// them. The unit of every call is a sequence or an expert's tokens of one lane: what a piece
 /// computes depends on the lane alone, never on ranks or threads.
 
+#include <functional>
+
 #include "aq/model/model.h"
 #include "pipeline/batch.h"
 #include "pipeline/weights.h"
@@ -26,10 +28,13 @@ struct TokenList {
 
 /// Which tokens go to which expert. A dense MLP is one expert with every token at weight 1.
 struct Routing {
-  std::vector<TokenList> experts;
+  std::vector<TokenList> experts;   ///< the routed ones, behind them the shared one
   std::vector<std::int32_t> index;  ///< [rows, top_k] by falling weight; empty for a dense MLP
   std::vector<float> weight;        ///< [rows, top_k]
 };
+
+/// Tokens of this rank that each routed expert of the layer gets; empty for a dense MLP.
+std::vector<std::int64_t> routed_tokens(const LayerSpec& layer, const Routing& routing);
 
 /// Every token of this rank with weight 1.
 TokenList all_tokens(const Batch& batch);
@@ -38,25 +43,19 @@ Matrix embed_tokens(const Weights& weights, const Batch& batch);
 /// norm(x), row by row; `norm` is the name of its weight.
 Matrix normalized(const Model& model, const Weights& weights, const std::string& norm,
                   const Matrix& x, const Batch& batch);
-/// Output of the attention core `[rows, heads * head_dim]`: before o_proj.
-Matrix attention_core(const Model& model, const LayerSpec& layer, const Weights& weights,
-                      const Batch& batch, const Matrix& x);
-/// x += o(core).
-void add_attention_output(const LayerSpec& layer, const Weights& weights, const Batch& batch,
-                          const Matrix& core, Matrix& x);
-
-/// The experts of every token; `normed` = norm(x).
+/// The experts of every token, shared ones included; `normed` = norm(x).
 Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch& batch,
                      const Matrix& normed);
-/// The MLP of expert `number`, or the dense MLP.
-const MlpSpec& mlp_of(const LayerSpec& layer, Index number);
+/// Experts on threads; few experts one after the other, with threads for the lanes of each.
+void for_each_expert(Index count, const std::function<void(Index)>& work);
 
 /// gate and up of one MLP as they are run.
 struct GateUp {
   UsedLinear gate, up;
+  GatedActivation activation;
 };
 GateUp gate_up_weights(const MlpSpec& mlp, const Weights& weights);
-/// silu(gate(x)) * up(x) for the given rows of `normed`: `[rows.size(), width]`.
+/// activation(gate(x), up(x)) for the given rows of `normed`: `[rows.size(), width]`.
 Matrix hidden_of(const GateUp& weights, const Matrix& normed, std::span<const std::int32_t> rows);
 /// hidden_of for a whole list, lane by lane.
 Matrix hidden_of_list(const GateUp& weights, const Matrix& normed, const TokenList& list,

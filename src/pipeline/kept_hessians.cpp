@@ -130,11 +130,7 @@ void KeptHessians::check_complete(const Plan& plan) const {
   KeptHessians kept(run_.root);
   for (const LayerPlan& layer : plan.layers) {
     kept.open(layer.index);
-    for (const StagePlan* stage : {&layer.qkv, &layer.o, &layer.router}) kept.check_stage(*stage);
-    for (const WavePlan& wave : layer.waves) {
-      kept.check_stage(wave.gate_up);
-      kept.check_stage(wave.down);
-    }
+    for (const StagePlan* stage : layer.stages()) kept.check_stage(*stage);
   }
   kept.open(manifest_.layers);
   kept.check_stage(plan.head);

@@ -1,6 +1,7 @@
 #include "pipeline/layer.h"
 
 #include "aq/runtime/pieces.h"
+#include "pipeline/attention.h"
 #include "pipeline/experts.h"
 
 namespace aq {
@@ -26,23 +27,23 @@ RowSource normalized_rows(const Model& model, const std::vector<float>& norm, co
   };
 }
 
-/// A stage of one task over all tokens: H from `source`, then quantize.
+/// A stage over all tokens: H of each task from its source, then quantize.
 std::vector<QuantizedRecord> quantize_dense_stage(StageContext& context, const StagePlan& stage,
-                                                  const Batch& batch, const RowSource& source) {
+                                                  const Batch& batch,
+                                                  const std::vector<RowSource>& sources) {
   std::vector<TaskCalibration> calibrations(stage.tasks.size());
-  if (stage.needs_hessian()) {
+  for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
+    if (!stage.tasks[i].needs_hessian) continue;
     const PhaseTimer timer(context.times, "hessian");
-    calibrations.front().partials = sum_all_tokens(batch, stage.tasks.front().columns, source);
+    calibrations[i].partials = sum_all_tokens(batch, stage.tasks[i].columns, sources[i]);
   }
   return quantize_stage(context, stage, reduce_sums(context, stage, std::move(calibrations)));
 }
 
 std::vector<std::int64_t> count_expert_tokens(Communicator& comm, const LayerSpec& layer,
                                               const Routing& routing) {
-  if (layer.dense) return {};
-  std::vector<std::int64_t> counts;
-  for (const TokenList& list : routing.experts) counts.push_back(list.size());
-  comm.all_reduce_sum(counts);
+  std::vector<std::int64_t> counts = routed_tokens(layer, routing);
+  if (!counts.empty()) comm.all_reduce_sum(counts);
   return counts;
 }
 
@@ -66,7 +67,7 @@ struct LayerPass {
       const PhaseTimer timer(context.times, "forward");
       normed = normalized(model, weights, layer.post_attention_norm, x, batch);
     }
-    append(quantize_dense_stage(context, plan.router, batch, rows_of(normed)), result.records);
+    append(quantize_dense_stage(context, plan.router, batch, {rows_of(normed)}), result.records);
     Routing routing;
     {
       const PhaseTimer timer(context.times, "forward");
@@ -91,16 +92,32 @@ struct LayerPass {
   void quantize_attention(const Weights& weights, Matrix& x,
                           std::vector<QuantizedRecord>& records) {
     const std::vector<float> norm = weights.vector(layer.input_norm, model.hidden);
-    append(quantize_dense_stage(context, plan.qkv, batch, normalized_rows(model, norm, x)),
+    append(quantize_dense_stage(context, plan.qkv, batch, {normalized_rows(model, norm, x)}),
            records);
     Matrix core;
     {
+      const Latents latents = quantize_latent(weights, x, records);
       const PhaseTimer timer(context.times, "forward");
-      core = attention_core(model, layer, weights, batch, x);
+      core = attention_core(model, layer, weights, batch, x, latents);
     }
-    append(quantize_dense_stage(context, plan.o, batch, rows_of(core)), records);
+    append(quantize_dense_stage(context, plan.o, batch, {rows_of(core)}), records);
     const PhaseTimer timer(context.times, "forward");
     add_attention_output(layer, weights, batch, core, x);
+  }
+
+  /// q_b and kv_b from the latents; nothing for projected heads.
+  Latents quantize_latent(const Weights& weights, const Matrix& x,
+                          std::vector<QuantizedRecord>& records) {
+    Latents latents;
+    {
+      const PhaseTimer timer(context.times, "forward");
+      latents = latents_of(model, layer, weights, batch, x);
+    }
+    std::vector<RowSource> sources;  // in the order of the stage's tasks
+    if (layer.latent && layer.latent->q_a) sources.push_back(rows_of(latents.q));
+    if (layer.latent) sources.push_back(rows_of(latents.kv));
+    append(quantize_dense_stage(context, plan.latent, batch, sources), records);
+    return latents;
   }
 };
 
@@ -138,7 +155,7 @@ std::vector<QuantizedRecord> quantize_head(StageContext& context, const Model& m
                                            const Matrix& x) {
   if (!plan.quantizes()) return {};
   const std::vector<float> norm = context.original.vector(model.final_norm, model.hidden);
-  return quantize_dense_stage(context, plan, batch, normalized_rows(model, norm, x));
+  return quantize_dense_stage(context, plan, batch, {normalized_rows(model, norm, x)});
 }
 
 namespace {
@@ -158,7 +175,7 @@ std::vector<QuantizedRecord> quantize_stage_from(const KeptHessians& kept, Stage
 LayerResult quantize_layer_from(const KeptHessians& kept, StageContext& context,
                                 const LayerPlan& plan, const WaveObserver& before_wave) {
   LayerResult result;
-  for (const StagePlan* stage : {&plan.qkv, &plan.o, &plan.router})
+  for (const StagePlan* stage : {&plan.qkv, &plan.latent, &plan.o, &plan.router})
     append(quantize_stage_from(kept, context, *stage), result.records);
   for (const WavePlan& wave : plan.waves) {
     before_wave(wave.experts);

@@ -10,6 +10,7 @@
 #include "aq/core/parallel.h"
 #include "aq/core/text.h"
 #include "aq/io/file.h"
+#include "aq/model/architecture_json.h"
 #include "aq/runtime/pieces.h"
 
 namespace aq {
@@ -144,13 +145,8 @@ Index kept_bytes(const Plan& plan) {
     for (const TaskPlan& task : stage.tasks)
       if (task.needs_hessian) floats += task.columns * (task.columns + 1) / 2;
   };
-  for (const LayerPlan& layer : plan.layers) {
-    for (const StagePlan* stage : {&layer.qkv, &layer.o, &layer.router}) add(*stage);
-    for (const WavePlan& wave : layer.waves) {
-      add(wave.gate_up);
-      add(wave.down);
-    }
-  }
+  for (const LayerPlan& layer : plan.layers)
+    for (const StagePlan* stage : layer.stages()) add(*stage);
   add(plan.head);
   return floats * static_cast<Index>(sizeof(float));
 }
@@ -177,6 +173,12 @@ std::string numerics() {
              runtime::torch_version());
 }
 
+void warn_of_assumptions(const ModelFiles& files) {
+  for (const std::string& assumption : files.assumptions)
+    log_warning(str(files.checkpoint.config_path().string(),
+                    " names an architecture that is not known; assumed: ", assumption));
+}
+
 void check_numerics(Communicator& comm) {
   const std::string mine = numerics();
   const auto all = comm.all_gather(std::as_bytes(std::span(mine.data(), mine.size())));
@@ -197,8 +199,9 @@ QuantizeOptions with_resolved_order(QuantizeOptions options) {
 
 Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   check_options(options);
-  ModelFiles files = open_model(options.model);
+  ModelFiles files = open_model(options.model, options.architecture);
   const Model& model = files.model;
+  if (comm.is_first()) warn_of_assumptions(files);
   check_patterns(options, model, comm.is_first());
   std::optional<KeptHessians> kept;
   if (!options.hessians.empty()) kept.emplace(options.hessians);
@@ -219,7 +222,8 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   prepared.manifest.layers = static_cast<Index>(prepared.files.model.layers.size());
   prepared.manifest.fingerprint = {
       {"model", prepared.files.checkpoint.fingerprint()},
-      {"architecture", prepared.files.model.architecture},
+      {"architecture", str(prepared.files.row.name, " ",
+                           hash_text(hash_bytes(architecture_to_json(prepared.files.row))))},
       {"tokens", tokens.fingerprint},
       {"sequences", str(workload.lanes.sequences)},
       {"sequence_length", str(workload.sequence_length)},

@@ -25,6 +25,8 @@ QuantizeOptions with_resolved_order(QuantizeOptions options);
 /// Opens, checks and plans. Every rank gets the same plan. Collective.
 Prepared prepare(const QuantizeOptions& options, Communicator& comm);
 
+/// What was taken for granted about an architecture that is not known.
+void warn_of_assumptions(const ModelFiles& files);
 /// Warns on the first rank when ranks run different BLAS kernels, or one that does not fit the CPU.
 void check_numerics(Communicator& comm);
 /// "OpenBLAS 0.3.21 Cooperlake, row kernel v4, LibTorch 1.13.1": what decides the last bits.

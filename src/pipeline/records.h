@@ -28,6 +28,7 @@ std::vector<SolvedSlice> slices_from_bytes(std::span<const std::byte> bytes);
 
 /// A whole matrix with its figures.
 struct QuantizedRecord {
+  std::int64_t task = 0;   ///< index in the stage
   LogRow row;              ///< on every rank
   QuantizedMatrix matrix;  ///< on the rank that writes it; elsewhere without rows
   std::optional<Scheme> activation = std::nullopt;  ///< how its inputs are to be rounded

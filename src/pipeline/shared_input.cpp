@@ -9,6 +9,7 @@ namespace aq {
 
 void SharedInput::multiply(const UsedLinear& linear, MatrixView<float> out) {
   runtime::linear(seen_by(linear), linear.weight.view(), out);
+  if (!linear.bias.empty()) runtime::add_bias(linear.bias, out);
 }
 
 MatrixView<const float> SharedInput::seen_by(const UsedLinear& linear) {

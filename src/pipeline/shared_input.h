@@ -12,7 +12,7 @@ class SharedInput {
   /// `values` [tokens, columns] must outlive this.
   explicit SharedInput(MatrixView<const float> values) : values_(values) {}
 
-  /// out [tokens, rows of the weight] = input · weightᵀ.
+  /// out [tokens, rows of the weight] = input · weightᵀ + bias.
   void multiply(const UsedLinear& linear, MatrixView<float> out);
 
  private:

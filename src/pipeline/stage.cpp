@@ -184,6 +184,7 @@ QuantizedRecord make_record(const MatrixPlan& plan, const std::string& starved,
   AQ_CHECK(matrix.rows == plan.linear.rows, plan.linear.name);
   const SolvedSlice& first = slices.front();
   QuantizedRecord record;
+  record.task = first.task;
   record.row = {plan.linear.name, matrix.rows, matrix.columns, matrix.scheme, {}};
   record.activation = plan.assignment.activation;
   record.row.stats = {.layer = plan.linear.layer,

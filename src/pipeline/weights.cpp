@@ -2,17 +2,10 @@
 
 #include <algorithm>
 
+#include "aq/io/weight_reader.h"
 #include "aq/runtime/pieces.h"
 
 namespace aq {
-namespace {
-
-std::string tensor_name(const Model& model, const LinearSpec& linear) {
-  return linear.role == Role::head ? model.head_tensor() : linear.weight_name();
-}
-
-}  // namespace
-
 void Weights::put(const std::string& name, QuantizedMatrix matrix,
                   std::optional<Scheme> activation) {
   quantized_.insert_or_assign(name, Quantized{std::move(matrix), activation});
@@ -21,16 +14,16 @@ void Weights::put(const std::string& name, QuantizedMatrix matrix,
 UsedLinear Weights::used(const LinearSpec& linear) const {
   const auto found = quantized_.find(linear.name);
   if (found == quantized_.end())
-    return {checkpoint_.read_matrix(tensor_name(model_, linear), linear.rows, linear.columns),
+    return {original_rows(linear, 0, linear.rows), read_bias(checkpoint_, model_, linear),
             std::nullopt};
-  UsedLinear used{Matrix(linear.rows, linear.columns), found->second.activation};
+  UsedLinear used{Matrix(linear.rows, linear.columns), read_bias(checkpoint_, model_, linear),
+                  found->second.activation};
   dequantize(found->second.matrix, used.weight.view());
   return used;
 }
 
 Matrix Weights::original_rows(const LinearSpec& linear, Index begin, Index count) const {
-  return checkpoint_.read_rows(tensor_name(model_, linear), linear.rows, linear.columns, begin,
-                               count);
+  return read_weight_rows(checkpoint_, model_, linear, begin, count);
 }
 
 std::vector<float> Weights::vector(const std::string& tensor, Index size) const {

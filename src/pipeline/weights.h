@@ -17,6 +17,7 @@ namespace aq {
 /// A linear as it is run.
 struct UsedLinear {
   Matrix weight;                     ///< `[rows, columns]`, dequantized or from the checkpoint
+  std::vector<float> bias;           ///< `[rows]`; empty: none
   std::optional<Scheme> activation;  ///< how its inputs are rounded; nothing: not at all
 };
 

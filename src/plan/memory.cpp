@@ -44,10 +44,11 @@ MemoryEstimate estimate_memory(const LayerSizes& sizes, const Workload& workload
   estimate.activations =
       tokens * kFloat *
       (sizes.hidden +
-       std::max(sizes.q_width + (sizes.two_passes ? sizes.hidden : 0), 2 * sizes.hidden) +
+       std::max(sizes.core_width + sizes.latent_width + (sizes.two_passes ? sizes.hidden : 0),
+                2 * sizes.hidden) +
        3 * sizes.top_k + sizes.experts);
   estimate.attention = workers * workload.sequence_length * kFloat *
-                       (sizes.hidden + sizes.q_width + 2 * sizes.kv_width + 2 * kQueryTile);
+                       (sizes.hidden + sizes.head_widths + 2 * kQueryTile);
   if (sizes.all_tokens)  // gate and up of the experts in work, a sequence at a time
     estimate.attention = std::max(estimate.attention, std::min<Index>(threads, wave_experts) *
                                                           workload.sequence_length * kFloat *
@@ -61,15 +62,15 @@ MemoryEstimate estimate_memory(const LayerSizes& sizes, const Workload& workload
   const Index gate_up = stage(sizes.hidden);
   const Index chosen = std::min(sizes.top_k, wave_experts);
   const Index down = stage(sizes.mlp_width) + tokens * chosen * sizes.mlp_width * kFloat;
-  const Index attention = (pending + workers) * sum(std::max(sizes.hidden, sizes.q_width)) +
-                          square(std::max(sizes.hidden, sizes.q_width)) +
-                          factor(std::max(sizes.hidden, sizes.q_width));
+  const Index widest = std::max(sizes.hidden, sizes.core_width);
+  const Index attention = (pending + workers) * sum(widest) + square(widest) + factor(widest);
   estimate.hessians = std::max({gate_up, down, attention});
   const auto packed = static_cast<Index>(static_cast<double>(wave_experts * sizes.mlp_weights) *
                                          sizes.stored_bits / 8);
-  const auto layer_packed = static_cast<Index>(
-      static_cast<double>(sizes.experts * sizes.mlp_weights) * sizes.stored_bits / 8);
-  estimate.weights = layer_packed + 2 * packed + 2 * batch * sizes.mlp_weights * kFloat;
+  const auto layer_packed =
+      static_cast<Index>(static_cast<double>(sizes.layer_weights) * sizes.stored_bits / 8);
+  estimate.weights = layer_packed + std::max(2 * packed + 2 * batch * sizes.mlp_weights * kFloat,
+                                             sizes.attention_weights * kFloat);
   return estimate;
 }
 

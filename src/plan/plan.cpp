@@ -9,7 +9,7 @@
 namespace aq {
 namespace {
 
-TaskPlan make_task(const Recipe& recipe, std::initializer_list<const LinearSpec*> linears) {
+TaskPlan make_task(const Recipe& recipe, const std::vector<const LinearSpec*>& linears) {
   TaskPlan task;
   for (const LinearSpec* linear : linears) {
     task.columns = linear->columns;
@@ -21,17 +21,41 @@ TaskPlan make_task(const Recipe& recipe, std::initializer_list<const LinearSpec*
   return task;
 }
 
-LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const QuantizeSettings& settings,
-                    double stored_bits) {
-  const MlpSpec& mlp = layer.dense ? *layer.dense : layer.moe->experts.front();
+Index weights_of(const LinearSpec& linear) {
+  return linear.rows * linear.columns;
+}
+
+Index weights_of(const MlpSpec& mlp) {
+  return weights_of(mlp.gate) + weights_of(mlp.up) + weights_of(mlp.down);
+}
+
+void add_attention_sizes(const LayerSpec& layer, LayerSizes& sizes) {
+  const AttentionSpec& attention = layer.attention;
+  sizes.core_width = attention.out_width();
+  sizes.head_widths = attention.q_width() + attention.k_width() + attention.v_width();
+  for (const LinearSpec* linear : layer.attention_inputs())
+    sizes.attention_weights += weights_of(*linear);
+  if (layer.latent) {
+    const LatentHeads& latent = *layer.latent;
+    sizes.head_widths += latent.kv_b.rows;
+    sizes.latent_width = (latent.q_a ? latent.q_a->rows : 0) + latent.kv_a.rows;
+    sizes.attention_weights += weights_of(latent.q) + weights_of(latent.kv_b);
+  }
+  sizes.attention_weights = std::max(sizes.attention_weights, weights_of(layer.o));
+}
+
+/// Sizes of a wave of experts like `mlp`, of which each token meets `top_k`.
+LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const MlpSpec& mlp, Index top_k,
+                    const QuantizeSettings& settings, double stored_bits) {
   LayerSizes sizes;
   sizes.hidden = model.hidden;
-  sizes.q_width = layer.q.rows;
-  sizes.kv_width = layer.k.rows;
+  add_attention_sizes(layer, sizes);
   sizes.mlp_width = mlp.gate.rows;
+  sizes.mlp_weights = weights_of(mlp);
   sizes.experts = layer.dense ? 1 : layer.moe->routing.experts;
-  sizes.top_k = layer.dense ? 1 : layer.moe->routing.top_k;
-  sizes.mlp_weights = 3 * mlp.gate.rows * mlp.gate.columns;
+  sizes.layer_weights = sizes.experts * weights_of(mlp_of(layer, 0));
+  if (layer.moe && layer.moe->shared) sizes.layer_weights += weights_of(layer.moe->shared->mlp);
+  sizes.top_k = top_k;
   sizes.stored_bits = stored_bits;
   sizes.factor_squares = 1 + (settings.gptq.refine > 0 ? 1 : 0) +
                          (settings.gptq.act_order == ActOrder::fixed ? 0.5 : 0);
@@ -42,20 +66,20 @@ LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const QuantizeSe
   return sizes;
 }
 
-/// The most experts a wave whose memory stays under the limit.
-Index wave_size(const Model& model, const LayerSizes& sizes, const Workload& workload, int ranks,
-                const PlanLimits& limits) {
+/// The most experts a wave, at most `wanted`, whose memory stays under the limit.
+Index wave_size(const Model& model, const LayerSizes& sizes, Index wanted, const Workload& workload,
+                int ranks, const PlanLimits& limits) {
   const auto total = [&](Index experts) {
     return estimate_memory(sizes, workload, ranks, limits.threads, experts).total();
   };
-  if (limits.memory == 0) return sizes.experts;
+  if (limits.memory == 0) return wanted;
   if (total(1) > limits.memory)
     throw Error(ErrorKind::policy, "plan the run", model.architecture,
                 str("a wave of one expert needs ", bytes_text(total(1)), " a rank, the limit is ",
                     bytes_text(limits.memory)),
                 str("raise --memory to ", ceil_div(total(1), Index{1} << 20),
                     "MiB, use more ranks, or fewer or shorter sequences"));
-  Index least = 1, most = sizes.experts;
+  Index least = 1, most = wanted;
   while (least < most) {  // total() grows with the number of experts
     const Index middle = (least + most + 1) / 2;
     if (total(middle) <= limits.memory)
@@ -70,33 +94,66 @@ struct BitCount {
   double bits = 0, weights = 0;
 };
 
+/// What plans the waves of one layer.
+struct LayerPlanner {
+  const Recipe& recipe;
+  const LayerSpec& layer;
+  int ranks;
+  int rotation;
+
+  void place(StagePlan& stage) {
+    place_stage(stage, ranks, rotation);
+    rotation = (rotation + 1) % ranks;
+  }
+
+  StagePlan stage(const std::vector<std::vector<const LinearSpec*>>& tasks) {
+    StagePlan plan;
+    for (const auto& linears : tasks) plan.tasks.push_back(make_task(recipe, linears));
+    place(plan);
+    return plan;
+  }
+
+  void plan_attention(LayerPlan& plan) {
+    plan.qkv = stage({layer.attention_inputs()});
+    if (layer.latent) {
+      const LatentHeads& latent = *layer.latent;
+      if (latent.q_a)
+        plan.latent = stage({{&latent.q}, {&latent.kv_b}});
+      else
+        plan.latent = stage({{&latent.kv_b}});
+    }
+    plan.o = stage({{&layer.o}});
+    if (!layer.moe) return;
+    std::vector<const LinearSpec*> routers{&layer.moe->router};
+    if (layer.moe->shared && layer.moe->shared->router)
+      routers.push_back(&*layer.moe->shared->router);
+    plan.router = stage({routers});
+  }
+
+  WavePlan wave(Range experts) {
+    std::vector<std::vector<const LinearSpec*>> gate_up, down;
+    for (Index e = experts.begin; e < experts.end; ++e) {
+      const MlpSpec& mlp = mlp_of(layer, e);
+      gate_up.push_back({&mlp.gate, &mlp.up});
+      down.push_back({&mlp.down});
+    }
+    WavePlan plan{experts, stage(gate_up), {}};
+    plan.down = stage(down);
+    return plan;
+  }
+};
+
 LayerPlan plan_layer(const Recipe& recipe, const LayerSpec& layer, int ranks,
                      Index experts_per_wave) {
   LayerPlan plan;
   plan.index = layer.index;
-  int rotation = static_cast<int>(layer.index % ranks);
-  const auto place = [&](StagePlan& stage) {
-    place_stage(stage, ranks, rotation);
-    rotation = (rotation + 1) % ranks;
-  };
-  plan.qkv.tasks.push_back(make_task(recipe, {&layer.q, &layer.k, &layer.v}));
-  plan.o.tasks.push_back(make_task(recipe, {&layer.o}));
-  if (layer.moe) plan.router.tasks.push_back(make_task(recipe, {&layer.moe->router}));
-  for (StagePlan* stage : {&plan.qkv, &plan.o, &plan.router}) place(*stage);
+  LayerPlanner planner{recipe, layer, ranks, static_cast<int>(layer.index % ranks)};
+  planner.plan_attention(plan);
   const Index experts = layer.dense ? 1 : layer.moe->routing.experts;
   const Index waves = ceil_div(experts, experts_per_wave);
-  for (Index w = 0; w < waves; ++w) {
-    WavePlan wave{even_share(experts, waves, w), {}, {}};
-    for (Index e = wave.experts.begin; e < wave.experts.end; ++e) {
-      const MlpSpec& mlp =
-          layer.dense ? *layer.dense : layer.moe->experts[static_cast<std::size_t>(e)];
-      wave.gate_up.tasks.push_back(make_task(recipe, {&mlp.gate, &mlp.up}));
-      wave.down.tasks.push_back(make_task(recipe, {&mlp.down}));
-    }
-    place(wave.gate_up);
-    place(wave.down);
-    plan.waves.push_back(std::move(wave));
-  }
+  for (Index w = 0; w < waves; ++w)
+    plan.waves.push_back(planner.wave(even_share(experts, waves, w)));
+  if (layer.moe && layer.moe->shared) plan.waves.push_back(planner.wave({experts, experts + 1}));
   return plan;
 }
 
@@ -122,14 +179,41 @@ void count_stage(const StagePlan& stage, Plan& plan, BitCount& count) {
 
 /// Stored bits a weight if every linear of the layers were stored as the recipe says.
 double mean_expert_bits(const Recipe& recipe, const LayerSpec& layer) {
-  const MlpSpec& mlp = layer.dense ? *layer.dense : layer.moe->experts.front();
+  const MlpSpec& mlp = mlp_of(layer, 0);
   const Assignment assignment = resolve(recipe, mlp.gate);
   if (assignment.method == Method::copy) return 0;  // copies are read again when they are used
   return static_cast<double>(stored_bits(assignment.scheme, mlp.gate.rows, mlp.gate.columns)) /
          static_cast<double>(mlp.gate.rows * mlp.gate.columns);
 }
 
+/// Experts a wave of the layer; `most` becomes the layer's memory where that is more.
+Index plan_memory(const Model& model, const LayerSpec& layer, const Recipe& recipe, int ranks,
+                  const Workload& workload, const PlanLimits& limits, MemoryEstimate& most) {
+  const double bits = mean_expert_bits(recipe, layer);
+  /// The most experts like `mlp` that a wave can have.
+  const auto fit = [&](const MlpSpec& mlp, Index top_k, Index wanted) {
+    const LayerSizes sizes = sizes_of(model, layer, mlp, top_k, recipe.settings, bits);
+    const Index experts = wave_size(model, sizes, wanted, workload, ranks, limits);
+    const MemoryEstimate memory = estimate_memory(sizes, workload, ranks, limits.threads, experts);
+    if (memory.total() > most.total()) most = memory;
+    return experts;
+  };
+  if (layer.moe && layer.moe->shared) fit(layer.moe->shared->mlp, 1, 1);
+  if (layer.dense) return fit(*layer.dense, 1, 1);
+  const RouterSpec& routing = layer.moe->routing;
+  return fit(layer.moe->experts.front(), routing.top_k, routing.experts);
+}
+
 }  // namespace
+
+std::vector<const StagePlan*> LayerPlan::stages() const {
+  std::vector<const StagePlan*> all{&qkv, &latent, &o, &router};
+  for (const WavePlan& wave : waves) {
+    all.push_back(&wave.gate_up);
+    all.push_back(&wave.down);
+  }
+  return all;
+}
 
 bool StagePlan::needs_hessian() const {
   return std::any_of(tasks.begin(), tasks.end(),
@@ -150,17 +234,9 @@ Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Worklo
   plan.lanes = workload.lanes;
   BitCount count;
   for (const LayerSpec& layer : model.layers) {
-    const LayerSizes sizes =
-        sizes_of(model, layer, recipe.settings, mean_expert_bits(recipe, layer));
-    const Index experts = wave_size(model, sizes, workload, ranks, limits);
-    const MemoryEstimate memory = estimate_memory(sizes, workload, ranks, limits.threads, experts);
-    if (memory.total() > plan.memory.total()) plan.memory = memory;
+    const Index experts = plan_memory(model, layer, recipe, ranks, workload, limits, plan.memory);
     plan.layers.push_back(plan_layer(recipe, layer, ranks, experts));
-    const LayerPlan& planned = plan.layers.back();
-    for (const StagePlan* stage : {&planned.qkv, &planned.o, &planned.router})
-      count_stage(*stage, plan, count);
-    for (const WavePlan& wave : planned.waves)
-      for (const StagePlan* stage : {&wave.gate_up, &wave.down}) count_stage(*stage, plan, count);
+    for (const StagePlan* stage : plan.layers.back().stages()) count_stage(*stage, plan, count);
   }
   plan.head.tasks.push_back(make_task(recipe, {&model.head}));
   place_stage(plan.head, ranks, 0);

@@ -15,12 +15,17 @@ namespace {
 bool stays_unless_named(Role role) {
   switch (role) {
     case Role::router:
+    case Role::shared_router:
     case Role::head:
       return true;
     case Role::q:
     case Role::k:
     case Role::v:
     case Role::o:
+    case Role::q_a:
+    case Role::q_b:
+    case Role::kv_a:
+    case Role::kv_b:
     case Role::gate:
     case Role::up:
     case Role::down:

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,14 @@ class Checkpoint {
   /// Rows [begin, begin + count) of it.
   Matrix read_rows(const std::string& name, Index rows, Index columns, Index begin,
                    Index count) const;
+
+  /// Elements [first, first + count) of a tensor in the order of storage, as floats (a U8 as its
+  /// number); the same checks.
+  void read_elements(const std::string& name, const std::vector<Index>& shape, Index first,
+                     Index count, float* out) const;
+  /// Bytes [first, first + out.size()) of a U8 tensor.
+  void read_bytes(const std::string& name, const std::vector<Index>& shape, Index first,
+                  std::span<std::uint8_t> out) const;
 
   /// Identity of the checkpoint as hex text: a 64-bit hash over config.json, names, dtypes, shapes
   /// and places of the tensors, file sizes, and a sample of the data (the middle of up to 64

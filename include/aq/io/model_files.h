@@ -2,18 +2,24 @@
 /// A checkpoint together with what its configuration says it is.
 
 #include "aq/io/checkpoint.h"
-#include "aq/model/model.h"
+#include "aq/model/architecture.h"
+#include "aq/model/storage.h"
 
 namespace aq {
 
 struct ModelFiles {
   Checkpoint checkpoint;
+  Architecture row;  ///< by which the configuration was read
   Model model;
+  std::vector<std::string> assumptions;    ///< of an inferred row
   std::vector<std::string> extra_tensors;  ///< in the files, but not needed by the forward pass
 };
 
 /// Opens the directory and checks that every tensor the model needs is there in its shape:
-/// Error{input} names config.json and the tensor. Weights are not read.
-ModelFiles open_model(const std::filesystem::path& directory);
+/// Error{input} names config.json and the tensor. Weights are not read. The architecture is that of
+/// `architecture` (a JSON file, architecture_json.h) where one is given, else the one that
+/// config.json names, else one inferred from the tensors.
+ModelFiles open_model(const std::filesystem::path& directory,
+                      const std::filesystem::path& architecture = {});
 
 }  // namespace aq

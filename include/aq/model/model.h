@@ -1,6 +1,7 @@
 #pragma once
 /// What a checkpoint contains, as values: layers, named and shaped linears, and the facts of the
-/// forward pass. Made from config.json alone by an architecture's row (architecture.h).
+/// forward pass. Made from config.json by an architecture's row (architecture.h); where each weight
+/// lies in the files is in storage.h.
 
 #include <optional>
 #include <string>
@@ -10,38 +11,75 @@
 
 namespace aq {
 
-/// Rotary position embedding, half-rotate convention (y[j], y[j+d/2] rotated by pos *
-/// theta^(-2j/d)).
+/// How the frequencies of a rotary embedding are changed for longer contexts.
+enum class RopeScaling { none, linear, llama3, yarn };
+
+/// Rotary position embedding of the dimensions [begin, begin + dims) of every head: pair j is
+/// rotated by pos * frequency(j), frequency(j) = theta^(-2j/dims) before scaling.
 struct RopeSpec {
   double theta = 10000;
+  Index begin = 0;
+  Index dims = 0;            ///< even
+  bool interleaved = false;  ///< pair j is (2j, 2j+1), else (j, j + dims/2)
+  double magnitude = 1;      ///< multiplies cosine and sine (YaRN's attention factor)
+  RopeScaling scaling = RopeScaling::none;
+  double factor = 1;              ///< of linear, llama3 and yarn
+  double original_positions = 0;  ///< of llama3 and yarn: the context before scaling
+  double low_frequency_factor = 1, high_frequency_factor = 4;  ///< of llama3
+  double beta_fast = 32, beta_slow = 1;                        ///< of yarn
+  bool truncate = true;  ///< of yarn: the ends of its ramp are whole dimensions
   bool operator==(const RopeSpec&) const = default;
 };
 
-/// Where q and k are normalised before the rotary embedding.
-enum class QkNorm { none, projection };  ///< projection: RMS over the whole projected width
+/// Where q and k are normalised before the rotary embedding: over the whole projected width, or
+/// each head by itself.
+enum class QkNorm { none, projection, head };
 
 struct AttentionSpec {
   Index heads = 0;
-  Index kv_heads = 0;  ///< kv head g serves query heads g*(heads/kv_heads) ...
-  Index head_dim = 0;
+  Index kv_heads = 0;   ///< kv head g serves query heads g*(heads/kv_heads) ...
+  Index head_dim = 0;   ///< of a head of q and k
+  Index value_dim = 0;  ///< of a head of v and of the output
+  double scale = 1;     ///< of q·k; usually head_dim^-1/2
   double norm_eps = 1e-5;
   QkNorm qk_norm = QkNorm::none;
   std::optional<double> clip_qkv;  ///< clamp of q, k, v after the norm
   Index sliding_window = 0;        ///< 0: every earlier position; else q - k < window
   RopeSpec rope;
+
+  Index q_width() const { return heads * head_dim; }
+  Index k_width() const { return kv_heads * head_dim; }
+  Index v_width() const { return kv_heads * value_dim; }
+  Index out_width() const { return heads * value_dim; }
 };
 
-/// softmax over all experts in fp32, the top_k largest, divided by their sum when `renormalize`.
+enum class RouterScore {
+  softmax,            ///< over all experts
+  sigmoid,            ///< of each expert by itself
+  softmax_of_chosen,  ///< the largest logits are chosen, the softmax is over them alone
+};
+
+/// What makes a group of experts be kept (DeepSeek): its best expert, or its two best together.
+enum class GroupScore { largest, two_largest };
+
+/// Scores of all experts; the `kept_groups` best of `groups` equal groups stay; of their experts
+/// the top_k with the largest score plus correction bias are chosen; their scores, divided by their
+/// sum when `renormalize` and multiplied by `scale`, are the factors of the experts' outputs.
 struct RouterSpec {
   Index experts = 0;
   Index top_k = 0;
+  RouterScore score = RouterScore::softmax;
   bool renormalize = false;
+  double scale = 1;
+  Index groups = 1;
+  Index kept_groups = 1;
+  GroupScore group_score = GroupScore::largest;
 };
 
-/// What a linear is for.
-enum class Role { q, k, v, o, router, gate, up, down, head };
+/// What a linear is for. q_a, q_b, kv_a and kv_b are those of latent attention (MLA).
+enum class Role { q, k, v, o, q_a, q_b, kv_a, kv_b, router, shared_router, gate, up, down, head };
 
-/// y = x Wᵀ, weight tensor `name + ".weight"` of `[rows, columns]` = [outputs, inputs].
+/// y = x Wᵀ + b, W `[rows, columns]` = [outputs, inputs].
 struct LinearSpec {
   std::string name;  ///< dotted module name, as published
   Index rows = 0;
@@ -49,57 +87,120 @@ struct LinearSpec {
   Role role = Role::q;
   Index layer = -1;   ///< -1 outside the layers
   Index expert = -1;  ///< -1 when not part of a routed expert
+  bool bias = false;
 
   std::string weight_name() const { return name + ".weight"; }
+  std::string bias_name() const { return name + ".bias"; }
 };
 
-/// down(silu(gate(x)) * up(x)): a routed expert, or a dense MLP.
+/// h = silu(gate) * up; or, clamped (gpt-oss), with g = min(gate, limit) and u = up within ±limit:
+/// h = g * sigmoid(alpha * g) * (u + 1).
+struct GatedActivation {
+  bool clamped = false;
+  double limit = 7;
+  double alpha = 1.702;
+  bool operator==(const GatedActivation&) const = default;
+};
+
+/// down(activation(gate(x), up(x))): a routed or shared expert, or a dense MLP.
 struct MlpSpec {
   LinearSpec gate, up, down;
+  GatedActivation activation;
+};
+
+/// An expert that every token goes to.
+struct SharedExpert {
+  MlpSpec mlp;
+  std::optional<LinearSpec> router;  ///< one row: its sigmoid is the factor; without one it is 1
 };
 
 struct MoeSpec {
   LinearSpec router;
   RouterSpec routing;
+  std::string correction_bias;  ///< tensor `[experts]` added to scores for the choice; or empty
   std::vector<MlpSpec> experts;
+  std::optional<SharedExpert> shared;
+};
+
+/// q, k and v straight from the layer's input.
+struct ProjectedHeads {
+  LinearSpec q, k, v;
+  std::string q_norm, k_norm;  ///< tensor names; empty when QkNorm::none
+};
+
+/// Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1). kv_a gives a latent of
+/// kv_b.columns numbers and a rotary key that all heads share; kv_b turns the normalised latent
+/// into each head's key without rotation and its value. A head of q and k is [no rotation |
+/// rotary].
+struct LatentHeads {
+  std::optional<LinearSpec> q_a;  ///< then q reads its normalised output, else the layer's input
+  std::string q_a_norm;
+  LinearSpec q;
+  LinearSpec kv_a;
+  std::string kv_a_norm;
+  LinearSpec kv_b;
+  double norm_eps = 1e-6;  ///< of both norms
+
+  Index rank() const { return kv_b.columns; }
+  Index rope_dim() const { return kv_a.rows - kv_b.columns; }
 };
 
 /// x += o(attention(q, k, v of norm(x))); x += mlp(norm(x)).
 struct LayerSpec {
   Index index = 0;
   std::string input_norm, post_attention_norm;  ///< tensor names
-  std::string q_norm, k_norm;                   ///< tensor names; empty when QkNorm::none
-  LinearSpec q, k, v, o;
+  AttentionSpec attention;
+  std::optional<ProjectedHeads> heads;  ///< exactly one of heads and latent
+  std::optional<LatentHeads> latent;
+  std::string sinks;  ///< tensor `[heads]`: logits of a key without value (gpt-oss); or empty
+  LinearSpec o;
   std::optional<MlpSpec> dense;  ///< exactly one of dense and moe
   std::optional<MoeSpec> moe;
+
+  /// The linears that read norm(x): q, k, v; or q_a (q without one) and kv_a.
+  std::vector<const LinearSpec*> attention_inputs() const;
+};
+
+/// The MLP that "expert" `number` of a layer stands for: a routed expert, the shared one behind
+/// them, or 0 for the dense MLP.
+const MlpSpec& mlp_of(const LayerSpec& layer, Index number);
+
+/// Experts of a layer stored as two 3-D tensors, one for gate and up, one for down.
+struct FusedExperts {
+  std::string gate_up, down;  ///< tensor names; "{i}" stands for the layer
+  bool interleaved = false;   ///< rows of gate and up alternate; else all of gate, then all of up
+  bool transposed = false;    ///< [experts, inputs, outputs], else [experts, outputs, inputs]
+};
+
+/// How the checkpoint stores the weights of its linears.
+enum class SourceEncoding {
+  plain,       ///< F32, F16 or BF16
+  fp8_blocks,  ///< F8_E4M3 with `weight_scale_inv`, a factor for each block
+  mxfp4,       ///< fused experts as `_blocks` (two FP4 a byte) and `_scales` (E8M0, 32 a group)
 };
 
 struct Model {
-  std::string architecture;  ///< row of the table: "olmoe"
+  std::string architecture;  ///< row of the table: "qwen2_moe"
+  std::string family;        ///< "qwen"
   Index vocabulary = 0;
   Index hidden = 0;
   Index max_positions = 0;
   double norm_eps = 1e-5;
-  AttentionSpec attention;
   std::string embedding, final_norm;  ///< tensor names
   LinearSpec head;                    ///< when tied its weight is the embedding
   bool tied_head = false;
   std::vector<LayerSpec> layers;
+  std::optional<FusedExperts> fused;  ///< nothing: one tensor an expert and projection
+  SourceEncoding encoding = SourceEncoding::plain;
+  Index block_rows = 128, block_columns = 128;  ///< of fp8_blocks
 
   /// Tensor that holds the weight of `head`.
   std::string head_tensor() const;
+  /// The layers with routed experts.
+  std::vector<const LayerSpec*> moe_layers() const;
 };
 
-/// A tensor that the model needs, with its shape.
-struct ExpectedTensor {
-  std::string name;
-  std::vector<Index> shape;
-};
-/// Every tensor that the forward pass reads, in order of use.
-std::vector<ExpectedTensor> expected_tensors(const Model& model);
 /// Every linear in order of use, routers and the head included.
 std::vector<const LinearSpec*> all_linears(const Model& model);
-/// Number of weights of all expected tensors.
-Index parameter_count(const Model& model);
 
 }  // namespace aq

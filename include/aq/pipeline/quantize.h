@@ -19,7 +19,8 @@ enum class Resume {
 };
 
 struct QuantizeOptions {
-  std::filesystem::path model;  ///< checkpoint directory
+  std::filesystem::path model;         ///< checkpoint directory
+  std::filesystem::path architecture;  ///< JSON file (architecture_json.h); empty: found out
   Recipe recipe;
   std::filesystem::path calibration;  ///< token file; may be empty with `hessians`
   std::filesystem::path save;         ///< run directory

@@ -41,7 +41,8 @@ struct StagePlan {
   bool quantizes() const;  ///< some matrix is not copied
 };
 
-/// Ascending expert range that fits the memory limit. A dense MLP is one wave of one "expert".
+/// Ascending expert range that fits the memory limit. A dense MLP is one wave of one "expert"; a
+/// shared expert is a wave of its own behind the routed ones, with the number that follows theirs.
 struct WavePlan {
   Range experts;
   StagePlan gate_up, down;
@@ -49,8 +50,14 @@ struct WavePlan {
 
 struct LayerPlan {
   Index index = 0;
-  StagePlan qkv, o, router;
+  StagePlan qkv;     ///< what reads norm(x): q, k, v; or q_a (q without it) and kv_a
+  StagePlan latent;  ///< q_b, kv_b of latent attention, else empty
+  StagePlan o;
+  StagePlan router;  ///< the routers of routed and shared experts; empty in a dense layer
   std::vector<WavePlan> waves;
+
+  /// Every stage in the order of work.
+  std::vector<const StagePlan*> stages() const;
 };
 
 /// Bytes of one rank at the peak of a layer, without code and libraries.

@@ -5,8 +5,17 @@
 
 namespace aq::architecture_rows {
 
-extern const Architecture llama;
-extern const Architecture mixtral;
-extern const Architecture olmoe;
+Architecture deepseek();
+Architecture deepseek_v2();
+Architecture deepseek_v3();
+Architecture glm4_moe();
+Architecture gpt_oss();
+Architecture llama();
+Architecture mixtral();
+Architecture olmoe();
+Architecture qwen2();
+Architecture qwen2_moe();
+Architecture qwen3();
+Architecture qwen3_moe();
 
 }  // namespace aq::architecture_rows

@@ -1,0 +1,134 @@
+#include "model/describe.h"
+
+#include "aq/core/text.h"
+
+namespace aq {
+namespace {
+
+/// Biases that config.json asks for and the row knows nothing of.
+void refuse_unknown_biases(const Source& source) {
+  const Architecture& row = source.row;
+  for (const char* key : {"attention_bias", "mlp_bias", "qkv_bias"}) {
+    bool known = false;
+    for (const Flag* flag : {&row.qkv_bias, &row.o_bias, &row.mlp_bias})
+      known = known || flag->key == key;
+    if (!known && source.config.flag_or(key, false))
+      source.config.fail(key, str("is true; ", row.name, " is not known to have such biases"));
+  }
+}
+
+void refuse_unsupported(const Source& source) {
+  const std::string activation = source.config.text_or("hidden_act", "silu");
+  if (activation != "silu" && activation != "swish")
+    source.config.fail("hidden_act", str("is '", activation, "'; only 'silu' is supported"));
+  refuse_unknown_biases(source);
+}
+
+LayerSpec read_layer(const Source& source, Index hidden, Index index) {
+  const TensorNames& names = source.row.tensors;
+  const LayerNamer namer(source.row, hidden, index);
+  LayerSpec layer;
+  layer.index = index;
+  layer.input_norm = namer.tensor(names.input_norm);
+  layer.post_attention_norm = namer.tensor(names.post_attention_norm);
+  read_attention(source, namer, hidden, layer);
+  read_mlp(source, namer, hidden, layer);
+  return layer;
+}
+
+Index read_layer_count(const Source& source) {
+  const ConfigKeys& keys = source.row.keys;
+  const Index layers = source.config.get(keys.layers);
+  if (layers > kMostLayers)
+    source.config.fail(source.config.first_of(keys.layers.keys),
+                       str("is ", layers, ", more than ", kMostLayers));
+  if (has_experts(source.row)) {
+    const Index experts = source.config.get(keys.experts);
+    if (experts > kMostExpertsInAll / layers)
+      source.config.fail(source.config.first_of(keys.experts.keys),
+                         str("is ", experts, ", too many for ", layers, " layers"));
+  }
+  return layers;
+}
+
+}  // namespace
+
+LayerNamer::LayerNamer(const Architecture& row, Index hidden, Index layer)
+    : names_(row.tensors),
+      hidden_(hidden),
+      layer_(layer),
+      prefix_(replace_all(row.tensors.layer, "{i}", str(layer))) {}
+
+std::string LayerNamer::tensor(std::string_view module) const {
+  return str(prefix_, module, ".weight");
+}
+
+std::string LayerNamer::bare(std::string_view module) const {
+  return str(prefix_, module);
+}
+
+LinearSpec LayerNamer::linear(std::string_view module, Role role, Index rows, Index columns,
+                              bool bias, Index expert) const {
+  return {.name = replace_all(str(prefix_, module), "{e}", str(expert)),
+          .rows = rows,
+          .columns = columns,
+          .role = role,
+          .layer = layer_,
+          .expert = expert,
+          .bias = bias};
+}
+
+MlpSpec LayerNamer::expert(Index number, Index width, bool bias) const {
+  return {.gate = linear(names_.expert_gate, Role::gate, width, hidden_, bias, number),
+          .up = linear(names_.expert_up, Role::up, width, hidden_, bias, number),
+          .down = linear(names_.expert_down, Role::down, hidden_, width, bias, number),
+          .activation = {}};
+}
+
+MlpSpec LayerNamer::shared_expert(Index width) const {
+  return {.gate = linear(names_.shared_gate, Role::gate, width, hidden_),
+          .up = linear(names_.shared_up, Role::up, width, hidden_),
+          .down = linear(names_.shared_down, Role::down, hidden_, width),
+          .activation = {}};
+}
+
+MlpSpec LayerNamer::dense(Index width, bool bias) const {
+  return {.gate = linear(names_.dense_gate, Role::gate, width, hidden_, bias),
+          .up = linear(names_.dense_up, Role::up, width, hidden_, bias),
+          .down = linear(names_.dense_down, Role::down, hidden_, width, bias),
+          .activation = {}};
+}
+
+Model describe_model(const Architecture& row, std::string_view config_json, std::string_view file,
+                     const TensorShapes& tensors) {
+  const ConfigReader config(config_json, file);
+  const Source source{config, row};
+  refuse_unsupported(source);
+  Model model;
+  model.architecture = row.name;
+  model.family = row.family;
+  model.vocabulary = config.get(row.keys.vocabulary);
+  model.hidden = config.get(row.keys.hidden);
+  model.max_positions = config.get(row.keys.max_positions);
+  model.norm_eps = config.get(row.keys.norm_eps);
+  model.embedding = row.tensors.embedding + ".weight";
+  model.final_norm = row.tensors.final_norm + ".weight";
+  model.tied_head = config.flag_or("tie_word_embeddings", false);
+  model.head = {.name = row.tensors.head,
+                .rows = model.vocabulary,
+                .columns = model.hidden,
+                .role = Role::head};
+  const Index layers = read_layer_count(source);
+  for (Index index = 0; index < layers; ++index)
+    model.layers.push_back(read_layer(source, model.hidden, index));
+  read_storage(source, tensors, model);
+  return model;
+}
+
+Model describe_model(std::string_view config_json, std::string_view file) {
+  const Architecture* row = named_architecture(config_json, file);
+  if (row == nullptr) refuse_unknown_architecture(ConfigReader(config_json, file), "");
+  return describe_model(*row, config_json, file);
+}
+
+}  // namespace aq

@@ -1,0 +1,150 @@
+#include <cmath>
+
+#include "aq/core/text.h"
+#include "model/describe.h"
+
+namespace aq {
+namespace {
+
+/// Whether the window of config.json applies to this layer.
+bool is_windowed(const Source& source, Index layer) {
+  const ConfigReader& config = source.config;
+  if (!config.get(source.row.sliding_window)) return false;
+  if (config.has("layer_types")) {
+    const nlohmann::json& types = config.json().at("layer_types");
+    if (!types.is_array() || static_cast<Index>(types.size()) <= layer)
+      config.fail("layer_types", "is not a list with one text for each layer");
+    const nlohmann::json& type = types.at(static_cast<std::size_t>(layer));
+    if (type != "sliding_attention" && type != "full_attention")
+      config.fail("layer_types", str("holds ", type.dump(), " for layer ", layer,
+                                     "; known are 'full_attention' and 'sliding_attention'"));
+    return type == "sliding_attention";
+  }
+  if (source.row.alternating_windows) return layer % 2 == 0;
+  return layer >= config.count_or({"max_window_layers"}, 0);
+}
+
+Index read_window(const Source& source, Index layer) {
+  const Index window = source.config.positive_or("sliding_window", 0);
+  return is_windowed(source, layer) ? window : 0;
+}
+
+/// heads, kv_heads and head_dim of projected heads.
+void read_heads(const Source& source, Index hidden, AttentionSpec& attention) {
+  const ConfigReader& config = source.config;
+  const ConfigKeys& keys = source.row.keys;
+  const std::string heads = config.first_of(keys.heads.keys);
+  const std::string kv_heads = config.first_of(keys.kv_heads);
+  const std::string head_dim = config.first_of(keys.head_dim.keys);
+  attention.kv_heads = kv_heads.empty() ? attention.heads : config.positive(kv_heads);
+  if (attention.heads % attention.kv_heads != 0)
+    config.fail(kv_heads, str("is ", attention.kv_heads, ", which does not divide the ",
+                              attention.heads, " attention heads"));
+  if (!head_dim.empty() || keys.head_dim.otherwise > 0) {
+    attention.head_dim = config.get(keys.head_dim);
+  } else {
+    attention.head_dim = hidden / attention.heads;
+    if (hidden % attention.heads != 0)
+      config.fail(heads,
+                  str("is ", attention.heads, ", which does not divide hidden_size ", hidden));
+  }
+  const std::string key = head_dim.empty() ? "head_dim" : head_dim;
+  if (attention.head_dim % 2 != 0)
+    config.fail(key, str("is ", attention.head_dim, "; the rotary embedding needs an even one"));
+  if (attention.head_dim > kLargestWidth / attention.heads)
+    config.fail(key, str("is ", attention.head_dim, ", too much for ", attention.heads,
+                         " attention heads"));
+  attention.value_dim = attention.head_dim;
+}
+
+/// How many dimensions of a head are rotated.
+Index read_rotated(const Source& source, Index head_dim) {
+  Real key = source.row.keys.partial_rotary;
+  key.otherwise = source.config.get(key);
+  const auto parameters = source.config.object("rope_parameters");  // the newer place wins
+  const double partial = parameters ? parameters->get(key) : key.otherwise;
+  const auto rotated = static_cast<Index>(static_cast<double>(head_dim) * partial);
+  if (rotated > head_dim || rotated < 2 || rotated % 2 != 0)
+    source.config.fail(
+        key.keys.front(),
+        str("is ", partial, ": of ", head_dim, " dimensions ", rotated, " would be rotated"),
+        "an even number of at most all is possible");
+  return rotated;
+}
+
+void read_projected(const Source& source, const LayerNamer& namer, Index hidden, LayerSpec& layer) {
+  const Architecture& row = source.row;
+  const TensorNames& names = row.tensors;
+  AttentionSpec& attention = layer.attention;
+  read_heads(source, hidden, attention);
+  double softmax_factor = 1;
+  attention.rope = read_rope(source, 0, read_rotated(source, attention.head_dim), softmax_factor);
+  attention.scale = 1 / std::sqrt(static_cast<double>(attention.head_dim));
+  attention.clip_qkv = source.config.optional_number("clip_qkv");
+  const bool bias = source.config.get(row.qkv_bias);
+  ProjectedHeads heads;
+  heads.q = namer.linear(names.q, Role::q, attention.q_width(), hidden, bias);
+  heads.k = namer.linear(names.k, Role::k, attention.k_width(), hidden, bias);
+  heads.v = namer.linear(names.v, Role::v, attention.v_width(), hidden, bias);
+  if (row.qk_norm != QkNorm::none && source.config.get(row.has_qk_norm)) {
+    attention.qk_norm = row.qk_norm;
+    heads.q_norm = namer.tensor(names.q_norm);
+    heads.k_norm = namer.tensor(names.k_norm);
+  }
+  layer.heads = std::move(heads);
+}
+
+void read_latent(const Source& source, const LayerNamer& namer, Index hidden, LayerSpec& layer) {
+  const ConfigReader& config = source.config;
+  const ConfigKeys& keys = source.row.keys;
+  const TensorNames& names = source.row.tensors;
+  AttentionSpec& attention = layer.attention;
+  const Index nope = config.get(keys.nope_dim), rope = config.get(keys.rope_dim);
+  if (rope % 2 != 0)
+    config.fail(config.first_of(keys.rope_dim.keys),
+                str("is ", rope, "; the rotary embedding needs an even one"));
+  attention.kv_heads = attention.heads;
+  attention.head_dim = nope + rope;
+  attention.value_dim = config.get(keys.value_dim);
+  if (std::max(attention.head_dim, nope + attention.value_dim) > kLargestWidth / attention.heads)
+    config.fail(config.first_of(keys.nope_dim.keys),
+                str("is ", nope, ", too much for ", attention.heads, " attention heads"));
+  double softmax_factor = 1;
+  attention.rope = read_rope(source, nope, rope, softmax_factor);
+  attention.scale = softmax_factor / std::sqrt(static_cast<double>(attention.head_dim));
+  const Index rank = config.get(keys.kv_rank);
+  const bool bias = config.get(source.row.qkv_bias);
+  LatentHeads latent;
+  Index q_columns = hidden;
+  const std::string q_rank = config.first_of(keys.q_rank);
+  if (!q_rank.empty()) {
+    q_columns = config.positive(q_rank);
+    latent.q_a = namer.linear(names.q_a, Role::q_a, q_columns, hidden, bias);
+    latent.q_a_norm = namer.tensor(names.q_a_norm);
+  }
+  latent.q = namer.linear(latent.q_a ? names.q_b : names.q, latent.q_a ? Role::q_b : Role::q,
+                          attention.q_width(), q_columns);
+  latent.kv_a = namer.linear(names.kv_a, Role::kv_a, rank + rope, hidden, bias);
+  latent.kv_a_norm = namer.tensor(names.kv_a_norm);
+  latent.kv_b =
+      namer.linear(names.kv_b, Role::kv_b, attention.heads * (nope + attention.value_dim), rank);
+  layer.latent = std::move(latent);
+}
+
+}  // namespace
+
+void read_attention(const Source& source, const LayerNamer& namer, Index hidden, LayerSpec& layer) {
+  const Architecture& row = source.row;
+  layer.attention.heads = source.config.get(row.keys.heads);
+  layer.attention.norm_eps = source.config.get(row.keys.norm_eps);
+  layer.attention.sliding_window = read_window(source, layer.index);
+  if (row.latent_attention)
+    read_latent(source, namer, hidden, layer);
+  else
+    read_projected(source, namer, hidden, layer);
+  if (!row.tensors.sinks.empty()) layer.sinks = namer.bare(row.tensors.sinks);
+  layer.o = namer.linear(row.tensors.o, Role::o, hidden, layer.attention.out_width(),
+                         source.config.get(row.o_bias));
+}
+
+}  // namespace aq

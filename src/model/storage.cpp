@@ -1,0 +1,243 @@
+#include "aq/model/storage.h"
+
+#include "aq/core/text.h"
+#include "model/describe.h"
+
+namespace aq {
+namespace {
+
+bool is_fused(const Model& model, const LinearSpec& linear) {
+  return model.fused && linear.expert >= 0;
+}
+
+/// The part of a fused tensor that belongs to one projection of one expert.
+StoredPart fused_part(const Model& model, const LinearSpec& linear) {
+  const FusedExperts& fused = *model.fused;
+  const MoeSpec& moe = *model.layers[static_cast<std::size_t>(linear.layer)].moe;
+  const bool both = linear.role != Role::down;
+  StoredPart part;
+  part.tensor = replace_all(both ? fused.gate_up : fused.down, "{i}", str(linear.layer));
+  part.slice = linear.expert;
+  part.slices = moe.routing.experts;
+  part.outputs = both ? 2 * linear.rows : linear.rows;
+  part.inputs = linear.columns;
+  part.transposed = fused.transposed && model.encoding != SourceEncoding::mxfp4;
+  if (both && fused.interleaved) part.step = 2;
+  if (linear.role == Role::up) part.first = fused.interleaved ? 1 : linear.rows;
+  return part;
+}
+
+Index product(const std::vector<Index>& shape, const std::string& name) {
+  Index elements = 1;
+  for (const Index extent : shape) elements = checked_multiply(elements, extent, name);
+  return elements;
+}
+
+/// Collects tensors in order of use.
+class TensorList {
+ public:
+  explicit TensorList(const Model& model) : model_(model) {}
+
+  void vector(const std::string& name, Index size) {
+    if (!name.empty()) plain(name, {size});
+  }
+  void plain(const std::string& name, std::vector<Index> shape) {
+    const Index parameters = product(shape, name);
+    tensors.push_back({name, std::move(shape), parameters});
+  }
+  void linear(const LinearSpec& linear) {
+    weight(linear);
+    if (linear.bias) {
+      const StoredPart part = stored_bias(model_, linear);
+      plain(part.tensor, part.shape());
+    }
+  }
+  /// gate and up of fused experts are one tensor, all experts of a layer as well.
+  void mlp(const MlpSpec& mlp) {
+    if (!is_fused(model_, mlp.gate)) {
+      for (const LinearSpec* part : {&mlp.gate, &mlp.up, &mlp.down}) linear(*part);
+    } else if (mlp.gate.expert == 0) {
+      linear(mlp.gate);
+      linear(mlp.down);
+    }
+  }
+
+  std::vector<ExpectedTensor> tensors;
+
+ private:
+  void weight(const LinearSpec& linear) {
+    const StoredPart part = stored_weight(model_, linear);
+    const Index parameters = product(part.shape(), part.tensor);
+    if (part.fused() && model_.encoding == SourceEncoding::mxfp4) {
+      const Index groups = part.inputs / kMxfp4Group;
+      tensors.push_back({mxfp4_blocks_name(part.tensor),
+                         {part.slices, part.outputs, groups, kMxfp4Group / 2},
+                         parameters});
+      tensors.push_back({mxfp4_scales_name(part.tensor), {part.slices, part.outputs, groups}, 0});
+      return;
+    }
+    tensors.push_back({part.tensor, part.shape(), parameters});
+    if (model_.encoding == SourceEncoding::fp8_blocks && has_block_scales(linear.role))
+      tensors.push_back(
+          {block_scales_name(part.tensor),
+           {ceil_div(part.outputs, model_.block_rows), ceil_div(part.inputs, model_.block_columns)},
+           0});
+  }
+  static bool has_block_scales(Role role) {
+    return role != Role::router && role != Role::shared_router && role != Role::head;
+  }
+
+  const Model& model_;
+};
+
+void list_attention(const Model& model, const LayerSpec& layer, TensorList& list) {
+  const AttentionSpec& attention = layer.attention;
+  if (layer.latent) {
+    const LatentHeads& latent = *layer.latent;
+    if (latent.q_a) {
+      list.linear(*latent.q_a);
+      list.vector(latent.q_a_norm, latent.q_a->rows);
+    }
+    list.linear(latent.q);
+    list.linear(latent.kv_a);
+    list.vector(latent.kv_a_norm, latent.rank());
+    list.linear(latent.kv_b);
+  } else {
+    const ProjectedHeads& heads = *layer.heads;
+    for (const LinearSpec* linear : {&heads.q, &heads.k, &heads.v}) list.linear(*linear);
+    const bool by_head = attention.qk_norm == QkNorm::head;
+    list.vector(heads.q_norm, by_head ? attention.head_dim : attention.q_width());
+    list.vector(heads.k_norm, by_head ? attention.head_dim : attention.k_width());
+  }
+  list.vector(layer.sinks, attention.heads);
+  list.linear(layer.o);
+  list.vector(layer.post_attention_norm, model.hidden);
+}
+
+void list_mlp(const LayerSpec& layer, TensorList& list) {
+  if (layer.dense) list.mlp(*layer.dense);
+  if (!layer.moe) return;
+  const MoeSpec& moe = *layer.moe;
+  list.linear(moe.router);
+  list.vector(moe.correction_bias, moe.routing.experts);
+  for (const MlpSpec& expert : moe.experts) list.mlp(expert);
+  if (!moe.shared) return;
+  list.mlp(moe.shared->mlp);
+  if (moe.shared->router) list.linear(*moe.shared->router);
+}
+
+/// quantization_config of config.json: what its weights are encoded in.
+void read_encoding(const Source& source, Model& model) {
+  const auto quantization = source.config.object("quantization_config");
+  if (!quantization) return;
+  const std::string method = quantization->text_or("quant_method", "");
+  if (method == "fp8" && quantization->has("weight_block_size")) {
+    const nlohmann::json& block = quantization->json().at("weight_block_size");
+    const auto is_size = [](const nlohmann::json& v) {
+      return v.is_number_integer() && v.get<double>() >= 1 && v.get<double>() <= 65536;
+    };
+    if (!block.is_array() || block.size() != 2 || !is_size(block[0]) || !is_size(block[1]))
+      source.config.fail("quantization_config", str("has weight_block_size ", block.dump(),
+                                                    ", not two whole numbers in [1, 65536]"));
+    model.encoding = SourceEncoding::fp8_blocks;
+    model.block_rows = block[0].get<Index>();
+    model.block_columns = block[1].get<Index>();
+  } else if (method == "mxfp4" && source.row.fused_experts) {
+    model.encoding = SourceEncoding::mxfp4;
+  } else {
+    source.config.fail("quantization_config",
+                       str("has quant_method '", method,
+                           "': such sources are not supported, but FP8 with weight_block_size "
+                           "and the MXFP4 of gpt-oss are"),
+                       "use the bf16 checkpoint");
+  }
+}
+
+}  // namespace
+
+std::vector<Index> StoredPart::shape() const {
+  std::vector<Index> result;
+  if (fused()) result.push_back(slices);
+  if (inputs == 0) {
+    result.push_back(outputs);
+  } else {
+    result.push_back(transposed ? inputs : outputs);
+    result.push_back(transposed ? outputs : inputs);
+  }
+  return result;
+}
+
+StoredPart stored_weight(const Model& model, const LinearSpec& linear) {
+  if (is_fused(model, linear)) return fused_part(model, linear);
+  StoredPart part;
+  part.tensor = linear.role == Role::head ? model.head_tensor() : linear.weight_name();
+  part.outputs = linear.rows;
+  part.inputs = linear.columns;
+  return part;
+}
+
+StoredPart stored_bias(const Model& model, const LinearSpec& linear) {
+  if (is_fused(model, linear)) {
+    StoredPart part = fused_part(model, linear);
+    part.tensor += "_bias";
+    part.inputs = 0;
+    return part;
+  }
+  StoredPart part;
+  part.tensor = linear.bias_name();
+  part.outputs = linear.rows;
+  return part;
+}
+
+std::string block_scales_name(const std::string& tensor) {
+  return tensor + "_scale_inv";
+}
+std::string mxfp4_blocks_name(const std::string& tensor) {
+  return tensor + "_blocks";
+}
+std::string mxfp4_scales_name(const std::string& tensor) {
+  return tensor + "_scales";
+}
+
+std::vector<ExpectedTensor> expected_tensors(const Model& model) {
+  TensorList list(model);
+  list.plain(model.embedding, {model.vocabulary, model.hidden});
+  for (const LayerSpec& layer : model.layers) {
+    list.vector(layer.input_norm, model.hidden);
+    list_attention(model, layer, list);
+    list_mlp(layer, list);
+  }
+  list.vector(model.final_norm, model.hidden);
+  if (!model.tied_head) list.linear(model.head);
+  return std::move(list.tensors);
+}
+
+Index parameter_count(const Model& model) {
+  Index count = 0;
+  for (const ExpectedTensor& tensor : expected_tensors(model))
+    count = checked_add(count, tensor.parameters, "the model's parameters");
+  return count;
+}
+
+void read_storage(const Source& source, const TensorShapes& tensors, Model& model) {
+  read_encoding(source, model);
+  const std::vector<const LayerSpec*> layers = model.moe_layers();
+  if (layers.empty()) return;
+  const Architecture& row = source.row;
+  const FusedExperts fused{.gate_up = row.tensors.layer + row.tensors.fused_gate_up,
+                           .down = row.tensors.layer + row.tensors.fused_down,
+                           .interleaved = row.fused_interleaved,
+                           .transposed = row.fused_transposed};
+  const LayerSpec& first = *layers.front();
+  const std::string name = replace_all(fused.down, "{i}", str(first.index));
+  if (row.fused_experts ||
+      (tensors.contains(name) && !tensors.contains(first.moe->experts.front().down.weight_name())))
+    model.fused = fused;
+  if (model.encoding != SourceEncoding::mxfp4) return;
+  for (const Index width : {model.hidden, first.moe->experts.front().gate.rows})
+    if (width % kMxfp4Group != 0)
+      source.config.fail("quantization_config", str("says mxfp4, but rows of ", width,
+                                                    " are no multiple of ", kMxfp4Group));
+}
+
+}  // namespace aq
