@@ -1,4 +1,4 @@
-/// Embedding, RMS norm and the gated activation: bound by memory, so each is one pass.
+/// Embedding, norm, bias and activations: bound by memory, so each is one pass.
 
 #include <algorithm>
 #include <cmath>
@@ -32,11 +32,30 @@ void rms_norm(MatrixView<const float> x, std::span<const float> weight, double e
   }
 }
 
-void silu_multiply(MatrixView<float> gate, MatrixView<const float> up) {
+void add_bias(std::span<const float> bias, MatrixView<float> x) {
+  AQ_CHECK(std::ssize(bias) == x.columns, "bias ", bias.size(), ", columns ", x.columns);
+  for (Index t = 0; t < x.rows; ++t) add(x.row(t).data(), bias.data(), x.columns);
+}
+
+void gated_activation(const GatedActivation& activation, MatrixView<float> gate,
+                      MatrixView<const float> up) {
   AQ_CHECK(gate.rows == up.rows && gate.columns == up.columns, "gate [", gate.rows, ", ",
            gate.columns, "], up [", up.rows, ", ", up.columns, "]");
-  for (Index t = 0; t < gate.rows; ++t)
-    silu_multiply(gate.row(t).data(), up.row(t).data(), gate.columns);
+  const auto limit = static_cast<float>(activation.limit);
+  const auto alpha = static_cast<float>(activation.alpha);
+  for (Index t = 0; t < gate.rows; ++t) {
+    float* row = gate.row(t).data();
+    if (activation.clamped)
+      clamped_multiply(row, up.row(t).data(), limit, alpha, gate.columns);
+    else
+      silu_multiply(row, up.row(t).data(), gate.columns);
+  }
+}
+
+void apply_sigmoid(MatrixView<float> x) {
+  for (Index t = 0; t < x.rows; ++t)
+    for (float& value : x.row(t))
+      value = static_cast<float>(1.0 / (1.0 + std::exp(-static_cast<double>(value))));
 }
 
 }  // namespace aq::runtime

@@ -1,5 +1,5 @@
 #pragma once
-/// Rotary position embedding, half-rotate convention.
+/// Rotary position embedding.
 
 #include <memory>
 #include <vector>
@@ -9,20 +9,23 @@
 
 namespace aq::runtime {
 
-/// Cosines and sines of the angles of positions 0 .. positions-1.
+/// Angle per position of each pair, [dims / 2]: theta^(-2j/dims), scaled. In fp32 with the order of
+/// operations of transformers (modeling_rope_utils.py).
+std::vector<float> rope_frequencies(const RopeSpec& spec);
+
+/// magnitude * cosine and sine of the angles of positions 0 .. positions-1.
 struct RopeTable {
   RopeSpec spec;
-  Index head_dim = 0;
   Index positions = 0;
-  std::vector<float> cosine = {};  ///< [positions, head_dim / 2]
+  std::vector<float> cosine = {};  ///< [positions, dims / 2]
   std::vector<float> sine = {};    ///< the same
 };
 
-/// A table with at least `positions` rows. Tables never change; the one made last is kept, since
-/// all layers and threads ask for the same.
-std::shared_ptr<const RopeTable> rope_table(const RopeSpec& spec, Index head_dim, Index positions);
+/// A table with at least `positions` rows. Tables never change; the few used last are kept, since
+/// threads ask for the same ones and layers for one of two or three.
+std::shared_ptr<const RopeTable> rope_table(const RopeSpec& spec, Index positions);
 
 /// Rotates every head of x [t, heads * head_dim]; row i is position i.
-void rotate(const RopeTable& table, MatrixView<float> x);
+void rotate(const RopeTable& table, Index head_dim, MatrixView<float> x);
 
 }  // namespace aq::runtime

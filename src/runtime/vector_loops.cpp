@@ -143,6 +143,22 @@ void silu_multiply(float* __restrict gate, const float* __restrict up, Index cou
 }
 
 AQ_FOR_ALL_CPUS
+void clamped_multiply(float* __restrict gate, const float* __restrict up, float limit, float alpha,
+                      Index count) {
+  for (Index i = 0; i < count; ++i) {
+    const float g = gate[i] > limit ? limit : gate[i];
+    const float lower = up[i] < -limit ? -limit : up[i];
+    const float u = lower > limit ? limit : lower;
+    gate[i] = g / (1.0F + exponential(-(alpha * g))) * (u + 1.0F);
+  }
+}
+
+AQ_FOR_ALL_CPUS
+void add(float* __restrict x, const float* __restrict values, Index count) {
+  for (Index i = 0; i < count; ++i) x[i] += values[i];
+}
+
+AQ_FOR_ALL_CPUS
 void rotate(float* __restrict low, float* __restrict high, const float* __restrict cosine,
             const float* __restrict sine, Index count) {
   for (Index j = 0; j < count; ++j) {
@@ -150,6 +166,17 @@ void rotate(float* __restrict low, float* __restrict high, const float* __restri
     const float b = high[j];
     low[j] = a * cosine[j] - b * sine[j];
     high[j] = b * cosine[j] + a * sine[j];
+  }
+}
+
+AQ_FOR_ALL_CPUS
+void rotate_pairs(float* __restrict x, const float* __restrict cosine, const float* __restrict sine,
+                  Index count) {
+  for (Index j = 0; j < count; ++j) {
+    const float a = x[2 * j];
+    const float b = x[2 * j + 1];
+    x[2 * j] = a * cosine[j] - b * sine[j];
+    x[2 * j + 1] = b * cosine[j] + a * sine[j];
   }
 }
 

@@ -23,7 +23,14 @@ void scale(float* x, float factor, Index count);
 void clamp(float* x, float limit, Index count);
 /// gate = gate / (1 + exp(-gate)) * up.
 void silu_multiply(float* gate, const float* up, Index count);
+/// g = min(gate, limit), u = min(max(up, -limit), limit): gate = g / (1 + exp(-alpha * g)) * (u +
+/// 1).
+void clamped_multiply(float* gate, const float* up, float limit, float alpha, Index count);
+/// x = x + values.
+void add(float* x, const float* values, Index count);
 /// (low, high) = (low * cosine - high * sine, high * cosine + low * sine).
 void rotate(float* low, float* high, const float* cosine, const float* sine, Index count);
+/// The same of the pairs (x[2j], x[2j+1]), `count` of them.
+void rotate_pairs(float* x, const float* cosine, const float* sine, Index count);
 
 }  // namespace aq::runtime

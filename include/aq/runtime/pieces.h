@@ -29,22 +29,48 @@ void rms_norm(MatrixView<const float> x, std::span<const float> weight, double e
 /// out [tokens, rows of weight] = x [tokens, inputs] · weightᵀ.
 void linear(MatrixView<const float> x, MatrixView<const float> weight, MatrixView<float> out);
 
+/// x[t] += bias [columns of x].
+void add_bias(std::span<const float> bias, MatrixView<float> x);
+
+/// What attention reads beside q, k and v; empty where the model has none.
+struct AttentionVectors {
+  /// Weights of the norms: [q_width] and [k_width] for QkNorm::projection, [head_dim] each for
+  /// QkNorm::head, whose heads share them.
+  std::span<const float> q_norm, k_norm;
+  /// [heads]: one more logit under each softmax of a head, of a key without a value (gpt-oss).
+  std::span<const float> sinks;
+};
+
 /// Norm of q and k, clamp, rotary embedding and causal attention of ONE sequence; q, k and v are
-/// changed. q [t, heads*d], k and v [t, kv_heads*d], out [t, heads*d]. q_norm and k_norm are empty
-/// unless spec.qk_norm asks for them. Positions are 0 .. t-1.
-void attention(const AttentionSpec& spec, std::span<const float> q_norm,
-               std::span<const float> k_norm, MatrixView<float> q, MatrixView<float> k,
-               MatrixView<float> v, MatrixView<float> out);
+/// changed. q [t, q_width], k [t, k_width], v [t, v_width], out [t, out_width], widths of `spec`.
+/// out = softmax(scale * q·kᵀ) · v per head. Positions are 0 .. t-1. @pre spec.scale > 0
+void attention(const AttentionSpec& spec, const AttentionVectors& vectors, MatrixView<float> q,
+               MatrixView<float> k, MatrixView<float> v, MatrixView<float> out);
 /// Memory that attention() takes while it works on a sequence of `tokens`.
 Index attention_scratch_bytes(Index tokens);
 
-/// The chosen experts of each token by falling weight and the factors that multiply their outputs.
-/// logits [t, experts] -> index [t, top_k], weight [t, top_k]. Ties: the lower expert first.
-void route(const RouterSpec& spec, MatrixView<const float> logits, MatrixView<std::int32_t> index,
+/// Keys and values of latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1) for attention()
+/// with as many kv heads as heads. With r columns in rope_key [t, r], that all heads share, and
+/// n = head_dim - r: kv [t, heads * (n + value_dim)], a head is [key without rotation | value]
+/// -> k [t, k_width], a head is [key without rotation | rope_key]; v [t, v_width].
+void expand_latent(const AttentionSpec& spec, MatrixView<const float> kv,
+                   MatrixView<const float> rope_key, MatrixView<float> k, MatrixView<float> v);
+
+/// The chosen experts of each token and the factors that multiply their outputs, as RouterSpec
+/// says. logits [t, experts], correction [experts] or empty -> index [t, top_k], weight [t, top_k],
+/// by falling score. Of equal scores the lower expert is first, of equal sums of score and
+/// correction it is chosen, and of equal groups the lower one is kept. A group's score is made of
+/// its experts' sums. For softmax_of_chosen the score is the logit.
+void route(const RouterSpec& spec, MatrixView<const float> logits,
+           std::span<const float> correction, MatrixView<std::int32_t> index,
            MatrixView<float> weight);
 
-/// gate = silu(gate) * up, in place.
-void silu_multiply(MatrixView<float> gate, MatrixView<const float> up);
+/// gate = activation(gate, up), in place.
+void gated_activation(const GatedActivation& activation, MatrixView<float> gate,
+                      MatrixView<const float> up);
+
+/// x = 1 / (1 + exp(-x)), in double and rounded once: the factor of a shared expert.
+void apply_sigmoid(MatrixView<float> x);
 
 /// nll[t] = logsumexp(logits[t]) - logits[t][targets[t]], in double.
 void token_nll(MatrixView<const float> logits, std::span<const std::int32_t> targets,
