@@ -6,6 +6,7 @@
 
 #include "app/commands.h"
 #include "app/pipeline_library.h"
+#include "app/print_model.h"
 #include "app/table.h"
 #include "aq/core/text.h"
 #include "aq/io/file.h"
@@ -13,6 +14,7 @@
 #include "aq/io/model_files.h"
 #include "aq/io/run_directory.h"
 #include "aq/io/tokens.h"
+#include "aq/model/architecture_json.h"
 #include "aq/plan/recipe.h"
 
 namespace aq::app {
@@ -22,62 +24,10 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::string path, recipe, recipe_out, tokens;
+  std::string path, recipe, recipe_out, tokens, architecture, architecture_out;
 };
 
 constexpr int kQuiet = -1;  // a rank other than the first
-
-/// Width of an expert, or of the dense MLP.
-Index mlp_width(const LayerSpec& layer) {
-  return layer.dense ? layer.dense->gate.rows : layer.moe->experts.front().gate.rows;
-}
-
-/// "3 BF16, 1 F32"
-std::string counts_text(const std::map<std::string, Index>& counts) {
-  std::string text;
-  for (const auto& [name, count] : counts) text += str(text.empty() ? "" : ", ", count, " ", name);
-  return text;
-}
-
-void print_model(const ModelFiles& files, Json& json) {
-  const Model& model = files.model;
-  std::map<std::string, Index> dtypes;
-  Index bytes = 0;
-  for (const auto& [name, tensor] : files.checkpoint.tensors()) {
-    ++dtypes[std::string(dtype_name(tensor.dtype))];
-    bytes += tensor.bytes;
-  }
-  const LayerSpec& last = model.layers.back();
-  std::cout << "checkpoint " << files.checkpoint.directory().string() << "\n"
-            << "  architecture  " << model.architecture << "\n"
-            << "  layers        " << model.layers.size() << ", hidden " << model.hidden
-            << ", vocabulary " << model.vocabulary << (model.tied_head ? ", tied head" : "") << "\n"
-            << "  attention     " << model.attention.heads << " heads, " << model.attention.kv_heads
-            << " key-value heads of " << model.attention.head_dim << "\n";
-  if (last.moe)
-    std::cout << "  experts       " << last.moe->routing.experts << ", top-"
-              << last.moe->routing.top_k << (last.moe->routing.renormalize ? " renormalised" : "")
-              << ", width " << mlp_width(last) << "\n";
-  else
-    std::cout << "  MLP           dense, width " << mlp_width(last) << "\n";
-  std::cout << "  parameters    " << fixed(static_cast<double>(parameter_count(model)) / 1e6, 3)
-            << " M\n"
-            << "  tensors       " << files.checkpoint.tensors().size() << " ("
-            << counts_text(dtypes) << ") in " << files.checkpoint.files().size() << " files, "
-            << bytes_text(bytes) << "\n";
-  if (!files.extra_tensors.empty())
-    std::cout << "  not used      " << files.extra_tensors.size() << " tensors, first "
-              << files.extra_tensors.front() << "\n";
-  json = {{"architecture", model.architecture},
-          {"layers", model.layers.size()},
-          {"hidden", model.hidden},
-          {"vocabulary", model.vocabulary},
-          {"experts", last.moe ? last.moe->routing.experts : 0},
-          {"top_k", last.moe ? last.moe->routing.top_k : 0},
-          {"parameters", parameter_count(model)},
-          {"bytes", bytes},
-          {"extra_tensors", files.extra_tensors}};
-}
 
 /// What the recipe does, one line for linears that differ only in layer and expert.
 void print_recipe(const Recipe& recipe, const Model& model, Json& json) {
@@ -117,7 +67,7 @@ void print_utilization(const Utilization& utilization, const Model& model, Json&
                     str(std::count(counts.begin(), counts.end(), 0))});
   }
   std::cout << "tokens per expert (" << utilization.tokens << " tokens, top-"
-            << model.layers.back().moe->routing.top_k << ")\n"
+            << model.moe_layers().back()->moe->routing.top_k << ")\n"
             << table_text(rows);
   for (std::size_t layer = 0; layer < utilization.expert_tokens.size(); ++layer) {
     std::cout << "  layer " << layer << ":";
@@ -128,8 +78,12 @@ void print_utilization(const Utilization& utilization, const Model& model, Json&
 
 /// A checkpoint, what a recipe does with it, and how its experts are used.
 void inspect_model(const Arguments& arguments, Json& json) {
-  const ModelFiles files = open_model(arguments.path);
+  const ModelFiles files = open_model(arguments.path, arguments.architecture);
   print_model(files, json);
+  if (!arguments.architecture_out.empty()) {
+    write_text_file(arguments.architecture_out, architecture_to_json(files.row));
+    std::cout << "  architecture written to " << arguments.architecture_out << "\n";
+  }
   if (arguments.recipe.empty()) return;
   const Recipe recipe = read_recipe(arguments.recipe);
   print_recipe(recipe, files.model, json);
@@ -141,13 +95,14 @@ void inspect_model(const Arguments& arguments, Json& json) {
 /// Needs the forward pass, so it runs on the ranks of the job.
 int inspect_utilization(const Arguments& arguments, Json& json) {
   return run_on_ranks([&](Communicator& comm) {
-    const Model model = open_model(arguments.path).model;
-    if (!model.layers.back().moe)
+    const Model model = open_model(arguments.path, arguments.architecture).model;
+    if (model.moe_layers().empty())
       throw Error(ErrorKind::usage, "inspect", "--tokens", "the model has no experts");
     if (comm.is_first()) inspect_model(arguments, json);
     EvaluateOptions options;
     options.model = arguments.path;
     options.tokens = arguments.tokens;
+    options.architecture = arguments.architecture;
     const Utilization utilization = pipeline().expert_utilization(options, comm);
     if (comm.is_first()) print_utilization(utilization, model, json);
     return comm.is_first() ? 0 : kQuiet;
@@ -223,6 +178,10 @@ void add_inspect(CLI::App& app, Action& action) {
       ->add_option("--recipe-out", arguments->recipe_out,
                    "write what the recipe does as a flat plan, one line a linear")
       ->needs(recipe);
+  command->add_option("--architecture", arguments->architecture,
+                      "JSON file that describes the architecture (docs/architectures.md)");
+  command->add_option("--architecture-out", arguments->architecture_out,
+                      "write the architecture as such a file");
   command->add_option("--tokens", arguments->tokens, "count the tokens that go to each expert");
   command->callback([=, &action] {
     action = [=] {

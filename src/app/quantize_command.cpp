@@ -18,6 +18,8 @@ struct Arguments {
 
 void add_options(CLI::App& command, Arguments& a) {
   command.add_option("--model", a.model, "checkpoint directory")->required();
+  command.add_option("--architecture", a.options.architecture,
+                     "JSON file that describes the architecture (docs/architectures.md)");
   command.add_option("--config", a.recipe, "recipe (JSON)")->required();
   command.add_option("--calib", a.calibration,
                      "calibration tokens (HDF5); not needed with --hessians");
