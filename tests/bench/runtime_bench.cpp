@@ -123,8 +123,7 @@ Case linear_case(Index tokens, Index inputs, Index outputs, Index blocks) {
 Case attention_case(Index heads, Index tokens, Index head_dim) {
   static aq::AttentionSpec spec;
   static Matrix start[3], q, k, v, out;
-  spec.heads = spec.kv_heads = heads;
-  spec.head_dim = head_dim;
+  spec = aq::reference::plain_attention(heads, heads, head_dim);
   constexpr Index sequences = 2;
   for (unsigned i = 0; i < 3; ++i)
     start[i] = aq::reference::random_matrix(sequences * tokens, heads * head_dim, i);
@@ -134,11 +133,11 @@ Case attention_case(Index heads, Index tokens, Index head_dim) {
       return aq::reference::to_rows(MatrixView<const float>(m.view()).slice_rows(0, tokens));
     };
     aq::reference::Rows ref_q = rows(start[0]), ref_k = rows(start[1]), ref_v = rows(start[2]);
-    aq::reference::rotate(ref_q, spec.head_dim, spec.rope.theta);
-    aq::reference::rotate(ref_k, spec.head_dim, spec.rope.theta);
+    aq::reference::rotate(ref_q, spec.rope, spec.head_dim);
+    aq::reference::rotate(ref_k, spec.rope, spec.head_dim);
     aq::reference::Rows expected = rows(out);
     for (const Index head : {Index{0}, spec.heads - 1})
-      aq::reference::attend(spec, ref_q, ref_k, ref_v, static_cast<std::size_t>(tokens - 1),
+      aq::reference::attend(spec, {}, ref_q, ref_k, ref_v, static_cast<std::size_t>(tokens - 1),
                             static_cast<std::size_t>(head), expected);
     return aq::reference::difference(MatrixView<const float>(out.view()).slice_rows(0, tokens),
                                      expected);
@@ -159,7 +158,7 @@ Case attention_case(Index heads, Index tokens, Index head_dim) {
                 const auto part = [&](Matrix& m) {
                   return m.view().slice_rows(s * tokens, tokens);
                 };
-                aq::runtime::attention(spec, {}, {}, part(q), part(k), part(v), part(out));
+                aq::runtime::attention(spec, {}, part(q), part(k), part(v), part(out));
               },
           .result = [] { return out.values; },
           .error = error};
@@ -179,15 +178,15 @@ Case silu_case(Index tokens, Index width, Index blocks) {
     }
     return worst;
   };
-  return {.name = aq::str("silu_multiply ", tokens, "x", width),
+  return {.name = aq::str("gated_activation ", tokens, "x", width),
           .blocks = blocks,
           .work = 12e-9 * static_cast<double>(tokens * width),
           .unit = "GB",
           .reset = [] { gate = start; },
           .body =
               [rows](Index b) {
-                aq::runtime::silu_multiply(gate.view().slice_rows(b * rows, rows),
-                                           up.view().slice_rows(b * rows, rows));
+                aq::runtime::gated_activation({}, gate.view().slice_rows(b * rows, rows),
+                                              up.view().slice_rows(b * rows, rows));
               },
           .result = [] { return gate.values; },
           .error = error};

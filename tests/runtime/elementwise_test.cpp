@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -53,12 +54,12 @@ TEST(RmsNorm, InPlaceAndStrided) {
   EXPECT_EQ(changed(4, 80), x(4, 80));
 }
 
-TEST(SiluMultiply, ByHand) {
+TEST(GatedActivation, ByHand) {
   Matrix gate(1, 4);
   gate.values = {0, 1, -1, 20};
   Matrix up(1, 4);
   up.values = {5, 2, 1, 0.5F};
-  silu_multiply(gate.view(), up.view());
+  gated_activation({}, gate.view(), up.view());
   EXPECT_EQ(gate(0, 0), 0);
   EXPECT_FLOAT_EQ(gate(0, 1), 1.4621172F);
   EXPECT_FLOAT_EQ(gate(0, 2), -0.26894142F);
@@ -89,16 +90,102 @@ TEST(SiluMultiply, ExtremesAndNaN) {
   EXPECT_TRUE(std::isnan(gate[4]));
 }
 
-TEST(SiluMultiply, Strided) {
+TEST(GatedActivation, Strided) {
   Matrix both = random_matrix(3, 10, 1);
   const Matrix start = both;
-  silu_multiply(both.view().slice_columns(0, 5), both.view().slice_columns(5, 5));
+  gated_activation({}, both.view().slice_columns(0, 5), both.view().slice_columns(5, 5));
   for (Index t = 0; t < 3; ++t)
     for (Index c = 0; c < 5; ++c) {
       const double x = start(t, c);
       EXPECT_NEAR(both(t, c), x / (1 + std::exp(-x)) * start(t, c + 5), 1e-6);
       EXPECT_EQ(both(t, c + 5), start(t, c + 5));
     }
+}
+
+/// With limit 7 and alpha 1.702, as in gpt-oss: sigmoid(1.702) = 0.8457958, sigmoid(11.914) is
+/// 1 - 6.7e-6.
+TEST(ClampedActivation, ByHand) {
+  Matrix gate(1, 6);
+  gate.values = {0, 1, 9, 1, 1, -1};
+  Matrix up(1, 6);
+  up.values = {5, 2, 0, 9, -9, -1};
+  gated_activation({.clamped = true}, gate.view(), up.view());
+  EXPECT_EQ(gate(0, 0), 0);
+  EXPECT_FLOAT_EQ(gate(0, 1), 0.8457958F * 3);
+  EXPECT_FLOAT_EQ(gate(0, 2), 6.9999531F);
+  EXPECT_FLOAT_EQ(gate(0, 3), 0.8457958F * 8);
+  EXPECT_FLOAT_EQ(gate(0, 4), 0.8457958F * -6);
+  EXPECT_EQ(gate(0, 5), 0);  // up + 1 = 0
+}
+
+TEST(ClampedActivation, AgreesWithDoublePrecisionInsideAndBeyondTheLimits) {
+  std::vector<float> gates, ups;
+  for (float g = -45; g < 12; g += 0.0371F)
+    for (const float u :
+         {-1e9F, -7.01F, -7.0F, -6.9F, -0.5F, 0.0F, 3.3F, 6.99F, 7.0F, 8.0F, 1e9F}) {
+      gates.push_back(g);
+      ups.push_back(u);
+    }
+  for (const GatedActivation& activation :
+       {GatedActivation{true}, GatedActivation{true, 2.5, 1.0}, GatedActivation{true, 20, 0.5}}) {
+    Matrix gate(1, std::ssize(gates)), up(1, std::ssize(ups));
+    gate.values = gates;
+    up.values = ups;
+    gated_activation(activation, gate.view(), up.view());
+    for (std::size_t i = 0; i < gates.size(); ++i) {
+      const double g = std::min(double{gates[i]}, activation.limit);
+      const double u = std::clamp(double{ups[i]}, -activation.limit, activation.limit);
+      const double expected = g / (1 + std::exp(-activation.alpha * g)) * (u + 1);
+      // alpha * g is rounded to fp32 before the exponential
+      EXPECT_NEAR(gate.values[i] / expected, 1, 5e-7 + 2e-7 * std::abs(activation.alpha * g))
+          << gates[i] << ", " << ups[i];
+    }
+  }
+}
+
+TEST(ClampedActivation, ExtremesAndNaN) {
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+  Matrix gate(1, 6);
+  gate.values = {-1e30F, -200, 1e30F, 1, kNaN, 1};
+  Matrix up(1, 6);
+  up.values = {1, 1, 1e30F, -1e30F, 1, kNaN};
+  gated_activation({.clamped = true}, gate.view(), up.view());
+  EXPECT_NEAR(gate(0, 0), 0, 1e-7);
+  EXPECT_NEAR(gate(0, 1), 0, 1e-30);
+  EXPECT_FLOAT_EQ(gate(0, 2), 6.9999531F * 8);
+  EXPECT_FLOAT_EQ(gate(0, 3), 0.8457958F * -6);
+  EXPECT_TRUE(std::isnan(gate(0, 4)));
+  EXPECT_TRUE(std::isnan(gate(0, 5)));
+}
+
+TEST(GatedActivation, RefusesShapesThatDoNotFit) {
+  Matrix gate(2, 3), up(2, 4);
+  EXPECT_THROW(gated_activation({}, gate.view(), up.view()), Error);
+}
+
+TEST(Sigmoid, RoundedOnce) {
+  Matrix x = random_matrix(40, 30, 1, 10);
+  const Matrix start = x;
+  apply_sigmoid(x.view().slice_columns(3, 20));
+  for (Index t = 0; t < x.rows; ++t)
+    for (Index c = 0; c < x.columns; ++c) {
+      const bool part = c >= 3 && c < 23;
+      const double exact = 1 / (1 + std::exp(-double{start(t, c)}));
+      EXPECT_EQ(x(t, c), part ? static_cast<float>(exact) : start(t, c));
+    }
+}
+
+TEST(Sigmoid, Extremes) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  Matrix x(1, 8);
+  x.values = {0, 40, -40, 1000, -1000, kInfinity, -kInfinity, std::nanf("")};
+  apply_sigmoid(x.view());
+  EXPECT_EQ(x(0, 0), 0.5F);
+  EXPECT_EQ(x(0, 1), 1);
+  EXPECT_FLOAT_EQ(x(0, 2), 4.2483543e-18F);
+  for (const Index c : {3, 5}) EXPECT_EQ(x(0, c), 1);
+  for (const Index c : {4, 6}) EXPECT_EQ(x(0, c), 0);
+  EXPECT_TRUE(std::isnan(x(0, 7)));
 }
 
 /// Every 4,001st float of [-87.3, 0].
@@ -133,6 +220,8 @@ TEST(VectorLoops, TheRestOfARowIsComputedLikeTheVectors) {
     std::vector<float> gate(x.values.begin(), x.values.begin() + count);
     const std::vector<float> up(gate.size(), 2);
     silu_multiply(gate.data(), up.data(), count);
+    std::vector<float> clamped(x.values.begin(), x.values.begin() + count);
+    clamped_multiply(clamped.data(), up.data(), 4, 1.5F, count);
     for (Index i = 0; i < count; ++i) {
       float one = x(0, i);
       exponentiate(&one, 0.3F, largest, 1);
@@ -140,6 +229,9 @@ TEST(VectorLoops, TheRestOfARowIsComputedLikeTheVectors) {
       one = x(0, i);
       silu_multiply(&one, up.data(), 1);
       EXPECT_EQ(gate[static_cast<std::size_t>(i)], one) << i << " of " << count;
+      one = x(0, i);
+      clamped_multiply(&one, up.data(), 4, 1.5F, 1);
+      EXPECT_EQ(clamped[static_cast<std::size_t>(i)], one) << i << " of " << count;
     }
   }
 }

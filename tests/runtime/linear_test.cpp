@@ -99,5 +99,23 @@ TEST(Linear, RefusesShapesThatDoNotFit) {
   EXPECT_THROW(linear(x.view(), weight.view(), narrow.view()), Error);
 }
 
+TEST(AddBias, ToEveryRowOfAPart) {
+  Matrix x = random_matrix(5, 50, 1);
+  const Matrix start = x;
+  const std::vector<float> bias = random_matrix(1, 37, 2).values;
+  add_bias(bias, x.view().slice_columns(6, 37));
+  for (Index t = 0; t < 5; ++t)
+    for (Index c = 0; c < 50; ++c) {
+      const bool part = c >= 6 && c < 43;
+      EXPECT_EQ(x(t, c), part ? start(t, c) + bias[static_cast<std::size_t>(c - 6)] : start(t, c));
+    }
+}
+
+TEST(AddBias, RefusesAnotherWidth) {
+  Matrix x(2, 3);
+  EXPECT_THROW(add_bias(std::vector<float>(4), x.view()), Error);
+  EXPECT_THROW(add_bias({}, x.view()), Error);
+}
+
 }  // namespace
 }  // namespace aq::runtime

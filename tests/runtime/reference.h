@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "aq/core/matrix_view.h"
 #include "aq/model/model.h"
+#include "aq/runtime/pieces.h"
 
 namespace aq::reference {
 
@@ -44,6 +47,16 @@ inline double difference(MatrixView<const float> got, const Rows& expected) {
   return worst / largest;
 }
 
+/// Heads of one width, scores divided by its root, all of it rotated.
+inline AttentionSpec plain_attention(Index heads, Index kv_heads, Index head_dim) {
+  AttentionSpec spec;
+  spec.heads = heads;
+  spec.kv_heads = kv_heads;
+  spec.head_dim = spec.value_dim = spec.rope.dims = head_dim;
+  spec.scale = 1 / std::sqrt(static_cast<double>(head_dim));
+  return spec;
+}
+
 inline Rows linear(const Rows& x, const Rows& weight) {
   Rows out;
   for (const auto& row : x) {
@@ -67,59 +80,105 @@ inline Rows rms_norm(Rows x, std::span<const float> weight, double eps) {
   return x;
 }
 
-inline void rotate(Rows& x, Index head_dim, double theta) {
+/// Angle per position of pair j: theta^(-2j/dims), scaled.
+inline double rope_frequency(const RopeSpec& spec, double j) {
+  constexpr double kTurn = 2 * std::numbers::pi;
+  const auto dims = static_cast<double>(spec.dims);
+  const double plain = std::pow(spec.theta, -2 * j / dims);
+  if (spec.scaling == RopeScaling::none) return plain;
+  if (spec.scaling == RopeScaling::linear) return plain / spec.factor;
+  double kept = 0;  // the share of the frequency that is not divided by the factor
+  if (spec.scaling == RopeScaling::llama3) {
+    const double turns = spec.original_positions * plain / kTurn;
+    kept = (turns - spec.low_frequency_factor) /
+           (spec.high_frequency_factor - spec.low_frequency_factor);
+  } else {
+    // solves original_positions * theta^(-2j/dims) = turns * 2 pi for j
+    const auto pair_of = [&](double turns) {
+      return dims / 2 * std::log(spec.original_positions / kTurn / turns) / std::log(spec.theta);
+    };
+    double low = pair_of(spec.beta_fast), high = pair_of(spec.beta_slow);
+    if (spec.truncate) low = std::floor(low), high = std::ceil(high);
+    low = std::max(low, 0.0), high = std::min(high, dims - 1);
+    if (low == high) high += 0.001;
+    kept = (high - j) / (high - low);
+  }
+  kept = std::clamp(kept, 0.0, 1.0);
+  return plain * kept + plain / spec.factor * (1 - kept);
+}
+
+inline void rotate(Rows& x, const RopeSpec& spec, Index head_dim) {
   const auto d = static_cast<std::size_t>(head_dim);
+  const auto begin = static_cast<std::size_t>(spec.begin);
+  const auto half = static_cast<std::size_t>(spec.dims) / 2;
   for (std::size_t t = 0; t < x.size(); ++t)
     for (std::size_t head = 0; head < x[t].size(); head += d)
-      for (std::size_t j = 0; j < d / 2; ++j) {
-        const double frequency =
-            std::pow(theta, -2.0 * static_cast<double>(j) / static_cast<double>(d));
-        const double angle = static_cast<double>(t) * frequency;
-        const double a = x[t][head + j];
-        const double b = x[t][head + j + d / 2];
-        x[t][head + j] = a * std::cos(angle) - b * std::sin(angle);
-        x[t][head + j + d / 2] = b * std::cos(angle) + a * std::sin(angle);
+      for (std::size_t j = 0; j < half; ++j) {
+        const double angle = static_cast<double>(t) * rope_frequency(spec, static_cast<double>(j));
+        const double cosine = spec.magnitude * std::cos(angle);
+        const double sine = spec.magnitude * std::sin(angle);
+        const std::size_t first = head + begin + (spec.interleaved ? 2 * j : j);
+        const std::size_t second = spec.interleaved ? first + 1 : first + half;
+        const double a = x[t][first];
+        const double b = x[t][second];
+        x[t][first] = a * cosine - b * sine;
+        x[t][second] = b * cosine + a * sine;
       }
 }
 
-/// One head of one query: softmax over the keys that it sees, times v.
-inline void attend(const AttentionSpec& spec, const Rows& q, const Rows& k, const Rows& v,
-                   std::size_t query, std::size_t head, Rows& out) {
+/// One head of one query: softmax over the keys that it sees and its sink, times v.
+inline void attend(const AttentionSpec& spec, std::span<const float> sinks, const Rows& q,
+                   const Rows& k, const Rows& v, std::size_t query, std::size_t head, Rows& out) {
   const auto d = static_cast<std::size_t>(spec.head_dim);
+  const auto width = static_cast<std::size_t>(spec.value_dim);
   const std::size_t kv = head / static_cast<std::size_t>(spec.heads / spec.kv_heads);
   std::vector<double> weight(query + 1, 0.0);
-  double sum = 0;
+  double sum = sinks.empty() ? 0.0 : std::exp(double{sinks[head]});
   for (std::size_t key = 0; key <= query; ++key) {
     if (spec.sliding_window > 0 && query - key >= static_cast<std::size_t>(spec.sliding_window))
       continue;
     double score = 0;
     for (std::size_t i = 0; i < d; ++i) score += q[query][head * d + i] * k[key][kv * d + i];
-    weight[key] = std::exp(score / std::sqrt(static_cast<double>(d)));
+    weight[key] = std::exp(score * spec.scale);
     sum += weight[key];
   }
-  for (std::size_t i = 0; i < d; ++i) {
+  for (std::size_t i = 0; i < width; ++i) {
     double value = 0;
-    for (std::size_t key = 0; key <= query; ++key) value += weight[key] / sum * v[key][kv * d + i];
-    out[query][head * d + i] = value;
+    for (std::size_t key = 0; key <= query; ++key)
+      value += weight[key] / sum * v[key][kv * width + i];
+    out[query][head * width + i] = value;
   }
 }
 
-inline Rows attention(const AttentionSpec& spec, std::span<const float> q_norm,
-                      std::span<const float> k_norm, Rows q, Rows k, Rows v) {
+/// The norm of each head by itself.
+inline Rows rms_norm_of_heads(Rows x, std::span<const float> weight, double eps) {
+  for (auto& row : x)
+    for (auto head = row.begin(); head != row.end(); head += std::ssize(weight)) {
+      const Rows normed = rms_norm({{head, head + std::ssize(weight)}}, weight, eps);
+      std::ranges::copy(normed[0], head);
+    }
+  return x;
+}
+
+inline Rows attention(const AttentionSpec& spec, const runtime::AttentionVectors& vectors, Rows q,
+                      Rows k, Rows v) {
   if (spec.qk_norm == QkNorm::projection) {
-    q = rms_norm(q, q_norm, spec.norm_eps);
-    k = rms_norm(k, k_norm, spec.norm_eps);
+    q = rms_norm(q, vectors.q_norm, spec.norm_eps);
+    k = rms_norm(k, vectors.k_norm, spec.norm_eps);
+  } else if (spec.qk_norm == QkNorm::head) {
+    q = rms_norm_of_heads(q, vectors.q_norm, spec.norm_eps);
+    k = rms_norm_of_heads(k, vectors.k_norm, spec.norm_eps);
   }
   if (spec.clip_qkv)
     for (Rows* rows : {&q, &k, &v})
       for (auto& row : *rows)
         for (double& value : row) value = std::clamp(value, -*spec.clip_qkv, *spec.clip_qkv);
-  rotate(q, spec.head_dim, spec.rope.theta);
-  rotate(k, spec.head_dim, spec.rope.theta);
-  Rows out(q.size(), std::vector<double>(q.empty() ? 0 : q[0].size()));
+  rotate(q, spec.rope, spec.head_dim);
+  rotate(k, spec.rope, spec.head_dim);
+  Rows out(q.size(), std::vector<double>(static_cast<std::size_t>(spec.out_width())));
   for (std::size_t query = 0; query < q.size(); ++query)
     for (std::size_t head = 0; head < static_cast<std::size_t>(spec.heads); ++head)
-      attend(spec, q, k, v, query, head, out);
+      attend(spec, vectors.sinks, q, k, v, query, head, out);
   return out;
 }
 

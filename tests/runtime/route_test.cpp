@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numeric>
+#include <span>
+#include <utility>
 
 #include "aq/core/error.h"
 #include "aq/runtime/pieces.h"
@@ -19,11 +22,13 @@ struct Choice {
   Matrix weight;
 };
 
-Choice choose(const RouterSpec& spec, const Matrix& logits) {
+Choice choose(const RouterSpec& spec, const Matrix& logits,
+              const std::vector<float>& correction = {}) {
   Choice choice = {
       std::vector<std::int32_t>(static_cast<std::size_t>(logits.rows * spec.top_k), -1),
       Matrix(logits.rows, spec.top_k)};
-  route(spec, logits.view(), {choice.index.data(), logits.rows, spec.top_k}, choice.weight.view());
+  route(spec, logits.view(), correction, {choice.index.data(), logits.rows, spec.top_k},
+        choice.weight.view());
   return choice;
 }
 
@@ -102,14 +107,201 @@ TEST(Route, AgreesWithDoublePrecision) {
                          random_matrix(50, experts, static_cast<unsigned>(experts + top_k), 2));
 }
 
-TEST(Route, NaNIsAnErrorOfTheInput) {
-  const Matrix logits = one_row({1, std::numeric_limits<float>::quiet_NaN(), 2});
+/// Scores 0.5, 0.8, 0.2, 0.75; the corrections change who is chosen, not the factors.
+TEST(Route, CorrectionIsForTheChoiceAlone) {
+  const Matrix logits = one_row({0, std::log(4.0F), -std::log(4.0F), std::log(3.0F)});
+  RouterSpec spec = {.experts = 4, .top_k = 2, .score = RouterScore::sigmoid};
+  EXPECT_EQ(choose(spec, logits).index, (std::vector<std::int32_t>{1, 3}));
+  const std::vector<float> correction = {0.5F, 0, 0.7F, 0};  // sums 1, 0.8, 0.9, 0.75
+  const Choice plain = choose(spec, logits, correction);
+  EXPECT_EQ(plain.index, (std::vector<std::int32_t>{0, 2}));
+  EXPECT_FLOAT_EQ(plain.weight(0, 0), 0.5F);
+  EXPECT_FLOAT_EQ(plain.weight(0, 1), 0.2F);
+  spec.renormalize = true;
+  spec.scale = 2.5;
+  const Choice scaled = choose(spec, logits, correction);
+  EXPECT_FLOAT_EQ(scaled.weight(0, 0), 2.5F * 5 / 7);
+  EXPECT_FLOAT_EQ(scaled.weight(0, 1), 2.5F * 2 / 7);
+  // chosen second by its sum, first by its score
+  EXPECT_EQ(choose(spec, logits, {0.5F, 0.1F, 0, 0}).index, (std::vector<std::int32_t>{1, 0}));
+}
+
+/// The best expert of all is alone in its group.
+TEST(Route, Groups) {
+  const Matrix logits = one_row({9, -5, 3, 2, 1, 4});
+  RouterSpec spec = {.experts = 6, .top_k = 2, .groups = 3, .kept_groups = 1};
+  EXPECT_EQ(choose(spec, logits).index, (std::vector<std::int32_t>{0, 1}));
+  spec.group_score = GroupScore::two_largest;
+  spec.score = RouterScore::softmax_of_chosen;
+  const Choice tie = choose(spec, logits);  // 4, 5, 5: nothing of the first group
+  EXPECT_EQ(tie.index, (std::vector<std::int32_t>{2, 3}));
+  EXPECT_FLOAT_EQ(tie.weight(0, 0), 0.73105858F);
+  spec.kept_groups = 2;
+  EXPECT_EQ(choose(spec, logits).index, (std::vector<std::int32_t>{5, 2}));
+  spec.kept_groups = 3;
+  EXPECT_EQ(choose(spec, logits).index, (std::vector<std::int32_t>{0, 5}));
+}
+
+TEST(Route, ExpertsOfDroppedGroupsAreNeverChosen) {
+  const Matrix logits = one_row({-50, -60, 3, 2});
+  const RouterSpec spec = {.experts = 4,
+                           .top_k = 2,
+                           .score = RouterScore::sigmoid,
+                           .groups = 2,
+                           .kept_groups = 1,
+                           .group_score = GroupScore::two_largest};
+  // the sums of the kept experts are negative: a dropped one counts for less than 0
+  EXPECT_EQ(choose(spec, logits, {-1, -2, -9, -9}).index, (std::vector<std::int32_t>{0, 1}));
+}
+
+TEST(Route, SigmoidExtremes) {
+  RouterSpec spec = {.experts = 4, .top_k = 3, .score = RouterScore::sigmoid};
+  const Choice choice = choose(spec, one_row({-1e30F, 1e30F, 40, 3e38F}));
+  EXPECT_EQ(choice.index, (std::vector<std::int32_t>{1, 2, 3}));  // all are 1
+  EXPECT_EQ(choice.weight.values, (std::vector<float>{1, 1, 1}));
+  spec.renormalize = true;
+  spec.scale = 2;
+  const Matrix none = one_row({-1e30F, -2e30F, -1e30F, -1e30F});
+  EXPECT_EQ(choose(spec, none).weight.values, (std::vector<float>{0, 0, 0}));  // 0 / 1e-20
+}
+
+using Keys = std::vector<double>;
+
+/// Places by falling key, equals in order.
+std::vector<std::size_t> by_falling(const Keys& keys) {
+  std::vector<std::size_t> order(keys.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, [&](auto a, auto b) { return keys[a] > keys[b]; });
+  return order;
+}
+
+/// Scores rounded to fp32; for softmax_of_chosen the logits.
+Keys scores_of(RouterScore kind, std::span<const float> logits) {
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(double{logit});
+  Keys scores;
+  for (const float logit : logits) {
+    const double e = std::exp(double{logit});
+    const double score =
+        kind == RouterScore::softmax ? e / sum : 1 / (1 + std::exp(-double{logit}));
+    scores.push_back(kind == RouterScore::softmax_of_chosen ? logit : static_cast<float>(score));
+  }
+  return scores;
+}
+
+/// The experts of the kept groups.
+std::vector<bool> allowed(const RouterSpec& spec, const Keys& keys) {
+  const auto size = static_cast<std::ptrdiff_t>(spec.experts / spec.groups);
+  Keys groups;
+  for (auto begin = keys.begin(); begin != keys.end(); begin += size) {
+    Keys part(begin, begin + size);
+    std::ranges::sort(part, std::greater());
+    groups.push_back(spec.group_score == GroupScore::largest ? part[0] : part[0] + part.at(1));
+  }
+  std::vector<bool> result(keys.size(), false);
+  const auto order = by_falling(groups);
+  for (std::size_t g = 0; g < static_cast<std::size_t>(spec.kept_groups); ++g)
+    for (std::size_t i = 0; i < static_cast<std::size_t>(size); ++i)
+      result[order[g] * static_cast<std::size_t>(size) + i] = true;
+  return result;
+}
+
+/// Chosen experts with their factors, by falling score.
+std::vector<std::pair<std::int32_t, double>> slow_route(const RouterSpec& spec,
+                                                        std::span<const float> logits,
+                                                        const std::vector<float>& correction) {
+  const Keys scores = scores_of(spec.score, logits);
+  Keys sums = scores;
+  for (std::size_t e = 0; e < correction.size(); ++e) sums[e] += correction[e];
+  const auto in_kept_group = allowed(spec, sums);
+  std::vector<std::size_t> chosen;
+  for (const std::size_t e : by_falling(sums))
+    if (in_kept_group[e] && std::ssize(chosen) < spec.top_k) chosen.push_back(e);
+  std::ranges::sort(chosen);
+  std::ranges::stable_sort(chosen, [&](auto a, auto b) { return scores[a] > scores[b]; });
+  const bool late = spec.score == RouterScore::softmax_of_chosen;
+  double sum = 0;
+  for (const std::size_t e : chosen) sum += late ? std::exp(scores[e]) : scores[e];
+  std::vector<std::pair<std::int32_t, double>> result;
+  for (const std::size_t e : chosen) {
+    const double score = late ? std::exp(scores[e]) / sum : scores[e];
+    const double factor = spec.renormalize && !late ? score / (sum + 1e-20) : score;
+    result.emplace_back(static_cast<std::int32_t>(e), factor * spec.scale);
+  }
+  return result;
+}
+
+void expect_slow(const RouterSpec& spec, const Matrix& logits,
+                 const std::vector<float>& correction) {
+  const Choice got = choose(spec, logits, correction);
+  for (Index t = 0; t < logits.rows; ++t) {
+    const auto expected = slow_route(spec, logits.view().row(t), correction);
+    for (Index i = 0; i < spec.top_k; ++i) {
+      const auto& [expert, factor] = expected[static_cast<std::size_t>(i)];
+      ASSERT_EQ(got.index[static_cast<std::size_t>(t * spec.top_k + i)], expert)
+          << "token " << t << ", place " << i << ", experts " << spec.experts << ", groups "
+          << spec.groups;
+      ASSERT_NEAR(got.weight(t, i) / factor, 1, 3e-7);
+    }
+  }
+}
+
+/// Logits and corrections, in half of the cases multiples of 1/2 and 1/4: with many ties.
+void expect_slow(const RouterSpec& spec, unsigned seed) {
+  for (const bool ties : {false, true})
+    for (const bool corrected : {false, true}) {
+      Matrix logits = random_matrix(40, spec.experts, seed, 2);
+      std::vector<float> correction = random_matrix(1, spec.experts, seed + 1, 0.5F).values;
+      if (ties) {
+        for (float& logit : logits.values) logit = std::round(2 * logit) / 2;
+        for (float& value : correction) value = std::round(4 * value) / 4;
+      }
+      if (!corrected) correction.clear();
+      expect_slow(spec, logits, correction);
+    }
+}
+
+TEST(Route, EverySpecAgreesWithASlowOne) {
+  unsigned seed = 0;
+  for (const RouterScore score :
+       {RouterScore::softmax, RouterScore::sigmoid, RouterScore::softmax_of_chosen})
+    for (const Index experts : {8, 32, 64, 256})
+      for (const auto& [groups, kept] : {std::pair<Index, Index>{1, 1}, {2, 1}, {4, 3}, {4, 4}})
+        for (const GroupScore group : {GroupScore::largest, GroupScore::two_largest})
+          for (const bool renormalize : {false, true})
+            expect_slow({.experts = experts,
+                         .top_k = std::min<Index>(8, experts / groups * kept),
+                         .score = score,
+                         .renormalize = renormalize,
+                         .scale = renormalize ? 2.5 : 1,
+                         .groups = groups,
+                         .kept_groups = kept,
+                         .group_score = group},
+                        seed += 2);
+}
+
+TEST(Route, RefusesShapesThatDoNotFit) {
+  const Matrix logits(1, 6);
+  EXPECT_NO_THROW(choose({.experts = 6, .top_k = 4, .groups = 3, .kept_groups = 2}, logits));
+  EXPECT_THROW(choose({.experts = 6, .top_k = 5, .groups = 3, .kept_groups = 2}, logits), Error);
+  EXPECT_THROW(choose({.experts = 6, .top_k = 1, .groups = 4, .kept_groups = 2}, logits), Error);
+  EXPECT_THROW(choose({.experts = 6, .top_k = 1, .groups = 3, .kept_groups = 4}, logits), Error);
+  EXPECT_THROW(choose({.experts = 6, .top_k = 1}, logits, std::vector<float>(5)), Error);
+}
+
+void expect_input_error(const Matrix& logits, const std::vector<float>& correction) {
   try {
-    choose({.experts = 3, .top_k = 1}, logits);
+    choose({.experts = 3, .top_k = 1}, logits, correction);
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::input);
   }
+}
+
+TEST(Route, NaNIsAnErrorOfTheInput) {
+  constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+  expect_input_error(one_row({1, kNaN, 2}), {});
+  expect_input_error(one_row({1, 3, 2}), {0, 0, kNaN});
 }
 
 TEST(TokenNll, ByHand) {

@@ -67,10 +67,7 @@ TEST(Threads, LinearsOfDifferentShapesAtOnce) {
 }
 
 TEST(Threads, Attention) {
-  AttentionSpec spec;
-  spec.heads = 4;
-  spec.kv_heads = 2;
-  spec.head_dim = 32;
+  AttentionSpec spec = reference::plain_attention(4, 2, 32);
   spec.clip_qkv = 2;
   const std::vector<Index> starts = {0, 300, 301, 364, 430, 700};
   const Matrix start = random_matrix(700, 256, 1);
@@ -81,29 +78,53 @@ TEST(Threads, Attention) {
       const Index first = starts[static_cast<std::size_t>(s)];
       const Index count = starts[static_cast<std::size_t>(s) + 1] - first;
       const auto rows = qkv.view().slice_rows(first, count);
-      attention(spec, {}, {}, rows.slice_columns(0, 128), rows.slice_columns(128, 64),
+      attention(spec, {}, rows.slice_columns(0, 128), rows.slice_columns(128, 64),
                 rows.slice_columns(192, 64), out.view().slice_rows(first, count));
     });
     return out.values;
   });
 }
 
-TEST(Threads, RowsAreIndependentInNormAndActivation) {
+/// Layers of one model that alternate between two rotary embeddings, more positions each time.
+TEST(Threads, TablesOfSeveralRotaryEmbeddingsAtOnce) {
+  const Matrix start = random_matrix(200, 96, 1);
+  const std::vector<float> sinks = {0.5F, -1};
+  expect_equal_bits([&] {
+    Matrix out(200 * 12, 32);
+    parallel_for(12, [&](Index i) {
+      AttentionSpec spec = reference::plain_attention(2, 2, 16);
+      spec.sliding_window = i % 2 == 0 ? 50 : 0;
+      spec.rope.theta = i % 2 == 0 ? 10000 : 1e6;
+      spec.rope.magnitude = 1 + 0.1 * static_cast<double>(i % 3);  // six tables in all
+      Matrix qkv = start;
+      const Index count = 90 + 10 * i;
+      const auto rows = qkv.view().slice_rows(0, count);
+      attention(spec, {.sinks = sinks}, rows.slice_columns(0, 32), rows.slice_columns(32, 32),
+                rows.slice_columns(64, 32), out.view().slice_rows(200 * i, count));
+    });
+    return out.values;
+  });
+}
+
+TEST(Threads, RowsAreIndependentInNormBiasAndActivation) {
   const Matrix x = random_matrix(64, 173, 1);
   const Matrix up = random_matrix(64, 173, 2);
-  Matrix whole = x;
-  rms_norm(x.view(), up.view().row(0), 1e-5, whole.view());
-  silu_multiply(whole.view(), up.view());
-  expect_equal_bits([&] {
-    Matrix parts(64, 173);
-    parallel_for(64, [&](Index t) {
-      const auto row = parts.view().slice_rows(t, 1);
-      rms_norm(x.view().slice_rows(t, 1), up.view().row(0), 1e-5, row);
-      silu_multiply(row, up.view().slice_rows(t, 1));
+  for (const bool clamped : {false, true}) {
+    const auto compute = [&](Index first, Index count, Matrix& out) {
+      const auto rows = out.view().slice_rows(first, count);
+      rms_norm(x.view().slice_rows(first, count), up.view().row(0), 1e-5, rows);
+      add_bias(up.view().row(1), rows);
+      gated_activation({.clamped = clamped}, rows, up.view().slice_rows(first, count));
+    };
+    Matrix whole(64, 173);
+    compute(0, 64, whole);
+    expect_equal_bits([&] {
+      Matrix parts(64, 173);
+      parallel_for(64, [&](Index t) { compute(t, 1, parts); });
+      EXPECT_TRUE(parts.values == whole.values);
+      return parts.values;
     });
-    EXPECT_TRUE(parts.values == whole.values);
-    return parts.values;
-  });
+  }
 }
 
 }  // namespace

@@ -36,9 +36,9 @@ void add_bias(std::span<const float> bias, MatrixView<float> x);
 struct AttentionVectors {
   /// Weights of the norms: [q_width] and [k_width] for QkNorm::projection, [head_dim] each for
   /// QkNorm::head, whose heads share them.
-  std::span<const float> q_norm, k_norm;
+  std::span<const float> q_norm = {}, k_norm = {};
   /// [heads]: one more logit under each softmax of a head, of a key without a value (gpt-oss).
-  std::span<const float> sinks;
+  std::span<const float> sinks = {};
 };
 
 /// Norm of q and k, clamp, rotary embedding and causal attention of ONE sequence; q, k and v are
