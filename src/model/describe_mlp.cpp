@@ -48,7 +48,11 @@ void read_groups(const Source& source, RouterSpec& routing) {
     config.fail(
         config.first_of(keys.groups.keys),
         str("is ", routing.groups, ", which does not divide the ", routing.experts, " experts"));
-  const Index kept = routing.experts / routing.groups * routing.kept_groups;
+  const Index group = routing.experts / routing.groups;
+  if (routing.groups > 1 && routing.group_score == GroupScore::two_largest && group < 2)
+    config.fail(config.first_of(keys.groups.keys),
+                str("is ", routing.groups, ": groups of one expert have no two best"));
+  const Index kept = group * routing.kept_groups;
   if (routing.kept_groups > routing.groups || kept < routing.top_k)
     config.fail(
         config.first_of(keys.kept_groups.keys),

@@ -59,6 +59,10 @@ RopeSpec read_rope(const Source& source, Index begin, Index dims, double& softma
       rope.original_positions = static_cast<double>(config.get(source.row.keys.max_positions));
     rope.low_frequency_factor = scaling->number_or("low_freq_factor", 1);
     rope.high_frequency_factor = scaling->number_or("high_freq_factor", 4);
+    if (rope.scaling == RopeScaling::llama3 &&
+        rope.low_frequency_factor >= rope.high_frequency_factor)
+      config.fail(key, str("has low_freq_factor ", rope.low_frequency_factor,
+                           ", not below high_freq_factor ", rope.high_frequency_factor));
     if (rope.scaling != RopeScaling::yarn) continue;
     read_yarn(*scaling, rope);
     if (const auto all_dim = scaling->optional_number("mscale_all_dim")) {

@@ -63,7 +63,8 @@ enum class RouterScore {
 enum class GroupScore { largest, two_largest };
 
 /// Scores of all experts; the `kept_groups` best of `groups` equal groups stay; of their experts
-/// the top_k with the largest score plus correction bias are chosen; their scores, divided by their
+/// the top_k with the largest score plus correction bias are chosen (groups are compared by these
+/// sums too); their scores, divided by their
 /// sum when `renormalize` and multiplied by `scale`, are the factors of the experts' outputs.
 struct RouterSpec {
   Index experts = 0;

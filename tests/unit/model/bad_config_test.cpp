@@ -3,6 +3,7 @@
 
 #include "aq/core/error.h"
 #include "aq/model/architecture.h"
+#include "aq/model/storage.h"
 #include "configs.h"
 
 namespace aq {
@@ -53,10 +54,9 @@ TEST(BadConfig, EveryNeededKeyIsNamedWhenItIsMissingOrNull) {
 }
 
 TEST(BadConfig, EverySizeMustBeAWholeNumberThatIsPossible) {
-  for (const char* key :
-       {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-        "num_attention_heads", "num_experts", "num_experts_per_tok", "num_key_value_heads",
-        "head_dim", "max_position_embeddings", "sliding_window"})
+  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                          "num_attention_heads", "num_experts", "num_experts_per_tok",
+                          "num_key_value_heads", "head_dim", "max_position_embeddings"})
     for (const char* value :
          {"0", "-1", "2.0", "2.5", "\"8\"", "[8]", "{}", "true", "1e300", "9223372036854775807",
           "9223372036854775808", "18446744073709551615", "-9223372036854775808", "1099511627776"}) {
@@ -85,13 +85,23 @@ TEST(BadConfig, Table) {
       {"num_hidden_layers", "4097", {"'num_hidden_layers'", "4096"}},
       {"hidden_act", "\"gelu\"", {"'hidden_act'", "'gelu'", "'silu'"}},
       {"hidden_act", "7", {"'hidden_act'", "not a text"}},
-      {"attention_bias", "true", {"'attention_bias'", "biases"}},
       {"attention_bias", "1", {"'attention_bias'", "true or false"}},
       {"mlp_bias", "true", {"'mlp_bias'", "biases"}},
       {"qkv_bias", "true", {"'qkv_bias'", "biases"}},
       {"quantization_config", "{\"quant_method\": \"gptq\"}", {"'quantization_config'", "bf16"}},
-      {"rope_scaling", "{\"type\": \"linear\", \"factor\": 2}", {"'rope_scaling'", "'linear'"}},
-      {"rope_scaling", "{\"rope_type\": \"yarn\"}", {"'rope_scaling'", "'yarn'"}},
+      {"quantization_config", "{\"quant_method\": \"mxfp4\"}", {"'quantization_config'", "mxfp4"}},
+      {"quantization_config", "{\"quant_method\": \"fp8\"}", {"weight_block_size"}},
+      {"quantization_config",
+       "{\"quant_method\": \"fp8\", \"weight_block_size\": [128]}",
+       {"weight_block_size", "[128]"}},
+      {"quantization_config",
+       "{\"quant_method\": \"fp8\", \"weight_block_size\": [0, 128]}",
+       {"weight_block_size", "[0,128]"}},
+      {"rope_scaling", "{\"type\": \"longrope\", \"factor\": 2}", {"'rope_scaling'", "longrope"}},
+      {"rope_scaling", "{\"type\": \"yarn\", \"factor\": 0}", {"'factor'", "above zero"}},
+      {"partial_rotary_factor", "1.5", {"'partial_rotary_factor'", "2 dimensions", "3"}},
+      {"partial_rotary_factor", "0.5", {"'partial_rotary_factor'", "1 would be rotated"}},
+      {"scoring_func", "\"sigmoid\"", {"'scoring_func'", "olmoe", "'softmax'"}},
       {"rope_scaling", "\"yarn\"", {"'rope_scaling'", "not an object"}},
       {"rope_scaling", "{\"rope_type\": 3}", {"'rope_type'", "not a text"}},
       {"rope_parameters", "{\"rope_type\": \"dynamic\"}", {"'rope_parameters'", "'dynamic'"}},
@@ -104,10 +114,8 @@ TEST(BadConfig, Table) {
       {"clip_qkv", "0.0", {"'clip_qkv'", "above zero"}},
       {"norm_topk_prob", "\"yes\"", {"'norm_topk_prob'", "true or false"}},
       {"tie_word_embeddings", "0", {"'tie_word_embeddings'", "true or false"}},
-      {"use_sliding_window", "null_", {"'use_sliding_window'"}},
       {"model_type", "3", {"'model_type'", "not a text"}},
       {"architectures", "\"OlmoeForCausalLM\"", {"'architectures'"}},
-      {"architectures", "[]", {"'architectures'"}},
       {"architectures", "[7]", {"'architectures'"}},
   };
   for (const Case& bad : cases) {
@@ -123,9 +131,56 @@ TEST(BadConfig, AnUnknownModelListsTheKnownOnes) {
   config["model_type"] = "gpt2";
   config["architectures"] = {"GPT2LMHeadModel"};
   std::vector<std::string> parts{"'model_type'", "'gpt2'", "GPT2LMHeadModel"};
-  for (const Architecture& row : architectures()) parts.emplace_back(row.model_type);
+  for (const Architecture& row : architectures()) parts.emplace_back(row.name);
   expect_refused(config.dump(), parts);
   expect_refused("{}", parts = {"'model_type'", "olmoe", "mixtral", "llama"});
+}
+
+struct FamilyCase {
+  nlohmann::json config;
+  const char* key;
+  const char* value;
+  std::vector<std::string> parts;
+};
+
+TEST(BadConfig, TableOfTheOtherFamilies) {
+  const auto qwen = test::tiny_qwen2_moe(), deepseek = test::tiny_deepseek_v3();
+  auto windows = test::tiny_mixtral();
+  windows["sliding_window"] = 4;
+  const std::vector<FamilyCase> cases{
+      {qwen, "decoder_sparse_step", "0", {"'decoder_sparse_step'", "0"}},
+      {qwen, "mlp_only_layers", "3", {"'mlp_only_layers'", "list of layers"}},
+      {qwen, "mlp_only_layers", "[0.5]", {"'mlp_only_layers'", "list of layers"}},
+      {qwen, "shared_expert_intermediate_size", "-1", {"'shared_expert_intermediate_size'"}},
+      {qwen, "use_sliding_window", "null_", {"'use_sliding_window'"}},
+      {qwen, "qkv_bias", "1", {"'qkv_bias'", "true or false"}},
+      {windows, "sliding_window", "0", {"'sliding_window'", "0"}},
+      {windows, "layer_types", "[]", {"'layer_types'", "each layer"}},
+      {windows, "layer_types", "[\"chunked\"]", {"'layer_types'", "chunked"}},
+      {windows, "mlp_bias", "true", {"'mlp_bias'", "mixtral"}},
+      {deepseek, "kv_lora_rank", "null", {"'kv_lora_rank'", "missing"}},
+      {deepseek, "q_lora_rank", "0", {"'q_lora_rank'", "0"}},
+      {deepseek, "qk_rope_head_dim", "3", {"'qk_rope_head_dim'", "even"}},
+      {deepseek, "v_head_dim", "2147483648", {"'qk_nope_head_dim'"}},
+      {deepseek, "n_group", "3", {"'n_group'", "3", "4 experts"}},
+      {deepseek, "n_group", "4", {"'n_group'", "no two best"}},
+      {deepseek, "rope_scaling",
+       "{\"rope_type\": \"llama3\", \"low_freq_factor\": 4}",
+       {"'rope_scaling'", "low_freq_factor"}},
+      {deepseek, "topk_group", "3", {"'topk_group'", "too many"}},
+      {deepseek, "num_experts_per_tok", "3", {"'topk_group'", "too few"}},
+      {deepseek, "n_shared_experts", "2147483648", {"'n_shared_experts'", "too many"}},
+      {deepseek, "first_k_dense_replace", "-1", {"'first_k_dense_replace'"}},
+      {deepseek, "moe_layer_freq", "[0, 1]", {"'moe_layer_freq'"}},
+      {deepseek, "scoring_func", "\"softmax\"", {"'scoring_func'", "'sigmoid'"}},
+      {deepseek, "routed_scaling_factor", "0", {"'routed_scaling_factor'", "above zero"}},
+  };
+  for (const FamilyCase& bad : cases) {
+    nlohmann::json config = bad.config;
+    const auto value = nlohmann::json::parse(bad.value, nullptr, false);
+    config[bad.key] = value.is_discarded() ? nlohmann::json(bad.value) : value;
+    expect_refused(config.dump(), bad.parts);
+  }
 }
 
 /// Each size is possible by itself, but not all of them together.

@@ -10,6 +10,11 @@ namespace aq::test {
 nlohmann::json tiny_olmoe();
 /// The same with 2 key heads.
 nlohmann::json tiny_mixtral();
+/// A dense layer of width 7, then 2 experts and a shared one of width 5; biases of q, k and v.
+nlohmann::json tiny_qwen2_moe();
+/// Latent attention: 4 heads of 3 + 2, values of 4, ranks 5 and 6; 4 experts in 2 groups and a
+/// shared one of twice their width.
+nlohmann::json tiny_deepseek_v3();
 /// The same with a head_dim of its own (6) and two dense layers.
 nlohmann::json tiny_llama();
 

@@ -13,6 +13,7 @@
 #include <unordered_set>
 
 #include "aq/model/architecture.h"
+#include "aq/model/storage.h"
 
 namespace aq {
 namespace {

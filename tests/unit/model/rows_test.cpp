@@ -7,6 +7,7 @@
 
 #include "aq/core/error.h"
 #include "aq/model/architecture.h"
+#include "aq/model/storage.h"
 #include "configs.h"
 
 namespace aq {
@@ -83,17 +84,74 @@ model.layers.1.mlp.up_proj.weight 6 8
 model.layers.1.mlp.down_proj.weight 8 6
 model.norm.weight 8
 lm_head.weight 11 8
+)"}},
+      {"qwen2_moe", {test::tiny_qwen2_moe(), R"(model.embed_tokens.weight 11 8
+model.layers.0.input_layernorm.weight 8
+model.layers.0.self_attn.q_proj.weight 8 8
+model.layers.0.self_attn.q_proj.bias 8
+model.layers.0.self_attn.k_proj.weight 4 8
+model.layers.0.self_attn.k_proj.bias 4
+model.layers.0.self_attn.v_proj.weight 4 8
+model.layers.0.self_attn.v_proj.bias 4
+model.layers.0.self_attn.o_proj.weight 8 8
+model.layers.0.post_attention_layernorm.weight 8
+model.layers.0.mlp.gate_proj.weight 7 8
+model.layers.0.mlp.up_proj.weight 7 8
+model.layers.0.mlp.down_proj.weight 8 7
+model.layers.1.input_layernorm.weight 8
+model.layers.1.self_attn.q_proj.weight 8 8
+model.layers.1.self_attn.q_proj.bias 8
+model.layers.1.self_attn.k_proj.weight 4 8
+model.layers.1.self_attn.k_proj.bias 4
+model.layers.1.self_attn.v_proj.weight 4 8
+model.layers.1.self_attn.v_proj.bias 4
+model.layers.1.self_attn.o_proj.weight 8 8
+model.layers.1.post_attention_layernorm.weight 8
+model.layers.1.mlp.gate.weight 2 8
+model.layers.1.mlp.shared_expert_gate.weight 1 8
+model.layers.1.mlp.experts.0.gate_proj.weight 6 8
+model.layers.1.mlp.experts.0.up_proj.weight 6 8
+model.layers.1.mlp.experts.0.down_proj.weight 8 6
+model.layers.1.mlp.experts.1.gate_proj.weight 6 8
+model.layers.1.mlp.experts.1.up_proj.weight 6 8
+model.layers.1.mlp.experts.1.down_proj.weight 8 6
+model.layers.1.mlp.shared_expert.gate_proj.weight 5 8
+model.layers.1.mlp.shared_expert.up_proj.weight 5 8
+model.layers.1.mlp.shared_expert.down_proj.weight 8 5
+model.norm.weight 8
+lm_head.weight 11 8
+)"}},
+      {"deepseek_v3", {test::tiny_deepseek_v3(), R"(model.embed_tokens.weight 11 8
+model.layers.0.input_layernorm.weight 8
+model.layers.0.self_attn.q_a_proj.weight 5 8
+model.layers.0.self_attn.q_a_layernorm.weight 5
+model.layers.0.self_attn.q_b_proj.weight 20 5
+model.layers.0.self_attn.kv_a_proj_with_mqa.weight 8 8
+model.layers.0.self_attn.kv_a_layernorm.weight 6
+model.layers.0.self_attn.kv_b_proj.weight 28 6
+model.layers.0.self_attn.o_proj.weight 8 16
+model.layers.0.post_attention_layernorm.weight 8
+model.layers.0.mlp.gate.weight 4 8
+model.layers.0.mlp.gate.e_score_correction_bias 4
+model.layers.0.mlp.experts.0.gate_proj.weight 6 8
+model.layers.0.mlp.experts.0.up_proj.weight 6 8
+model.layers.0.mlp.experts.0.down_proj.weight 8 6
+model.layers.0.mlp.experts.1.gate_proj.weight 6 8
+model.layers.0.mlp.experts.1.up_proj.weight 6 8
+model.layers.0.mlp.experts.1.down_proj.weight 8 6
+model.layers.0.mlp.experts.2.gate_proj.weight 6 8
+model.layers.0.mlp.experts.2.up_proj.weight 6 8
+model.layers.0.mlp.experts.2.down_proj.weight 8 6
+model.layers.0.mlp.experts.3.gate_proj.weight 6 8
+model.layers.0.mlp.experts.3.up_proj.weight 6 8
+model.layers.0.mlp.experts.3.down_proj.weight 8 6
+model.layers.0.mlp.shared_experts.gate_proj.weight 12 8
+model.layers.0.mlp.shared_experts.up_proj.weight 12 8
+model.layers.0.mlp.shared_experts.down_proj.weight 8 12
+model.norm.weight 8
+lm_head.weight 11 8
 )"}}};
   return all;
-}
-
-const Family* family_of(const Architecture& row) {
-  const auto found = families().find(std::string(row.name));
-  if (found == families().end()) {
-    ADD_FAILURE() << "no expected tensors for architecture '" << row.name << "': add them above";
-    return nullptr;
-  }
-  return &found->second;
 }
 
 Model describe(const nlohmann::json& config) {
@@ -117,56 +175,27 @@ std::multiset<std::string> lines_of(const char* text) {
   return lines;
 }
 
-TEST(Architectures, EveryRowNeedsTheTensorsThatArePublished) {
-  for (const Architecture& row : architectures()) {
-    const Family* family = family_of(row);
-    if (family == nullptr) continue;
-    const Model model = describe(family->config);
-    EXPECT_EQ(model.architecture, row.name);
-    EXPECT_EQ(lines_of(expected_tensors(model)), lines_of(family->tensors)) << row.name;
+TEST(Families, NeedTheTensorsThatArePublished) {
+  for (const auto& [name, family] : families()) {
+    const Model model = describe(family.config);
+    EXPECT_EQ(model.architecture, name);
+    EXPECT_EQ(lines_of(expected_tensors(model)), lines_of(family.tensors)) << name;
     EXPECT_EQ(model.head_tensor(), "lm_head.weight");
-    nlohmann::json tied = family->config;
+    nlohmann::json tied = family.config;
     tied["tie_word_embeddings"] = true;
-    auto lines = lines_of(family->tensors);
+    auto lines = lines_of(family.tensors);
     lines.erase("lm_head.weight 11 8");
-    EXPECT_EQ(lines_of(expected_tensors(describe(tied))), lines) << row.name;
+    EXPECT_EQ(lines_of(expected_tensors(describe(tied))), lines) << name;
     EXPECT_EQ(describe(tied).head_tensor(), "model.embed_tokens.weight");
   }
 }
 
-TEST(Architectures, NamesOfRowsAreUnique) {
-  std::set<std::string_view> names, types, classes;
-  for (const Architecture& row : architectures()) {
-    EXPECT_TRUE(names.insert(row.name).second) << row.name;
-    EXPECT_TRUE(types.insert(row.model_type).second) << row.model_type;
-    EXPECT_TRUE(classes.insert(row.class_name).second) << row.class_name;
-  }
-}
-
-TEST(Architectures, AreFoundByTypeOrByClass) {
-  for (const Architecture& row : architectures()) {
-    const Family* family = family_of(row);
-    if (family == nullptr) continue;
-    nlohmann::json config = family->config;
-    EXPECT_EQ(detect_architecture(config.dump(), "c").name, row.name);
-    config.erase("architectures");
-    EXPECT_EQ(detect_architecture(config.dump(), "c").name, row.name);
-    config["architectures"] = {std::string(row.class_name)};
-    config.erase("model_type");
-    EXPECT_EQ(detect_architecture(config.dump(), "c").name, row.name);
-    config["model_type"] = nullptr;
-    EXPECT_EQ(detect_architecture(config.dump(), "c").name, row.name);
-  }
-}
-
 /// Weights of linears in order of use, and each with a role, layer and expert that fit its name.
-TEST(AllLinears, ListsEveryMatrixOnceInOrderOfUse) {
-  for (const Architecture& row : architectures()) {
-    const Family* family = family_of(row);
-    if (family == nullptr) continue;
-    const Model model = describe(family->config);
+TEST(Families, ListEveryLinearOnceInOrderOfUse) {
+  for (const auto& [name, family] : families()) {
+    const Model model = describe(family.config);
     std::multiset<std::string> weights;
-    std::vector<Index> order;
+    std::vector<Index> layers;
     for (const LinearSpec* linear : all_linears(model)) {
       weights.insert(str(linear->weight_name(), " ", linear->rows, " ", linear->columns));
       if (linear->role == Role::head) {
@@ -176,16 +205,45 @@ TEST(AllLinears, ListsEveryMatrixOnceInOrderOfUse) {
       EXPECT_TRUE(linear->name.starts_with(str("model.layers.", linear->layer, ".")));
       EXPECT_EQ(linear->expert >= 0,
                 linear->name.find(str("experts.", linear->expert, ".")) != std::string::npos);
-      order.push_back(linear->layer * 1000 + linear->expert);
+      layers.push_back(linear->layer);
     }
-    auto expected = lines_of(family->tensors);
+    auto expected = lines_of(family.tensors);
     std::erase_if(expected, [](const std::string& line) {
       return std::count(line.begin(), line.end(), ' ') != 2 || line.starts_with("model.embed");
     });
-    EXPECT_EQ(weights, expected) << row.name;
-    EXPECT_TRUE(std::is_sorted(order.begin(), order.end())) << row.name;
+    EXPECT_EQ(weights, expected) << name;
+    EXPECT_TRUE(std::is_sorted(layers.begin(), layers.end())) << name;
     EXPECT_EQ(all_linears(model).back()->role, Role::head);
   }
+}
+
+TEST(Architectures, NamesTypesAndClassesAreUnique) {
+  std::set<std::string> names, types, classes;
+  for (const Architecture& row : architectures()) {
+    EXPECT_TRUE(names.insert(row.name).second) << row.name;
+    EXPECT_FALSE(row.family.empty()) << row.name;
+    EXPECT_FALSE(row.model_types.empty()) << row.name;
+    for (const std::string& type : row.model_types) EXPECT_TRUE(types.insert(type).second) << type;
+    for (const std::string& name : row.class_names)
+      EXPECT_TRUE(classes.insert(name).second) << name;
+  }
+}
+
+TEST(Architectures, AreFoundByTypeOrByClass) {
+  const auto found = [](const nlohmann::json& config) {
+    const Architecture* row = named_architecture(config.dump(), "c");
+    return row == nullptr ? "" : row->name;
+  };
+  for (const Architecture& row : architectures()) {
+    for (const std::string& type : row.model_types)
+      EXPECT_EQ(found({{"model_type", type}, {"architectures", {"Whatever"}}}), row.name);
+    for (const std::string& name : row.class_names) {
+      EXPECT_EQ(found({{"model_type", nullptr}, {"architectures", {name}}}), row.name);
+      EXPECT_EQ(found({{"model_type", "a_new_type"}, {"architectures", {name}}}), row.name);
+    }
+  }
+  EXPECT_EQ(found({{"model_type", "kimi_k2"}}), "deepseek_v3");
+  EXPECT_EQ(found({{"model_type", "gpt2"}, {"architectures", nlohmann::json::array()}}), "");
 }
 
 TEST(ExpectedTensors, AreInOrderOfUse) {
@@ -197,19 +255,19 @@ TEST(ExpectedTensors, AreInOrderOfUse) {
 
 TEST(DescribeModel, FactsOfTheFamilies) {
   const Model olmoe = describe(test::tiny_olmoe());
-  EXPECT_EQ(olmoe.attention.qk_norm, QkNorm::projection);
+  EXPECT_EQ(olmoe.layers[0].attention.qk_norm, QkNorm::projection);
   EXPECT_FALSE(olmoe.layers[0].moe->routing.renormalize);
   EXPECT_EQ(olmoe.norm_eps, 1e-5);
-  EXPECT_EQ(olmoe.attention.rope.theta, 10000);
+  EXPECT_EQ(olmoe.layers[0].attention.rope.theta, 10000);
   const Model mixtral = describe(test::tiny_mixtral());
-  EXPECT_EQ(mixtral.attention.qk_norm, QkNorm::none);
+  EXPECT_EQ(mixtral.layers[0].attention.qk_norm, QkNorm::none);
   EXPECT_TRUE(mixtral.layers[0].moe->routing.renormalize);
-  EXPECT_EQ(mixtral.attention.rope.theta, 1e6);
+  EXPECT_EQ(mixtral.layers[0].attention.rope.theta, 1e6);
   EXPECT_EQ(mixtral.layers[0].moe->routing.experts, 3);
   EXPECT_EQ(mixtral.layers[0].moe->routing.top_k, 2);
   const Model llama = describe(test::tiny_llama());
   EXPECT_EQ(llama.norm_eps, 1e-6);
-  EXPECT_EQ(llama.attention.rope.theta, 10000);
+  EXPECT_EQ(llama.layers[0].attention.rope.theta, 10000);
   EXPECT_FALSE(llama.layers[0].moe);
   ASSERT_TRUE(llama.layers[0].dense);
 }
@@ -227,33 +285,28 @@ TEST(DescribeModel, BothGenerationsOfKeys) {
   nlohmann::json old_style = test::tiny_mixtral();
   old_style["rope_theta"] = 12345.5;
   old_style["rope_scaling"] = nullptr;
-  EXPECT_EQ(describe(old_style).attention.rope.theta, 12345.5);
+  EXPECT_EQ(describe(old_style).layers[0].attention.rope.theta, 12345.5);
   nlohmann::json new_style = test::tiny_mixtral();
   new_style["rope_parameters"] = {{"rope_theta", 777.0}, {"rope_type", "default"}};
   new_style["head_dim"] = nullptr;
   new_style["dtype"] = "bfloat16";
-  EXPECT_EQ(describe(new_style).attention.rope.theta, 777);
-  EXPECT_EQ(describe(new_style).attention.head_dim, 2);
+  EXPECT_EQ(describe(new_style).layers[0].attention.rope.theta, 777);
+  EXPECT_EQ(describe(new_style).layers[0].attention.head_dim, 2);
   new_style["rope_theta"] = 5.0;
-  EXPECT_EQ(describe(new_style).attention.rope.theta, 777) << "the newer key wins";
+  EXPECT_EQ(describe(new_style).layers[0].attention.rope.theta, 777) << "the newer key wins";
   new_style["rope_parameters"].erase("rope_theta");
-  EXPECT_EQ(describe(new_style).attention.rope.theta, 5);
+  EXPECT_EQ(describe(new_style).layers[0].attention.rope.theta, 5);
 }
 
 TEST(DescribeModel, OptionalKeys) {
   nlohmann::json config = test::tiny_olmoe();
   config.erase("num_key_value_heads");
-  EXPECT_EQ(describe(config).attention.kv_heads, 4);
+  EXPECT_EQ(describe(config).layers[0].attention.kv_heads, 4);
   config["num_key_value_heads"] = nullptr;
-  EXPECT_EQ(describe(config).attention.kv_heads, 4);
-  EXPECT_FALSE(describe(config).attention.clip_qkv);
+  EXPECT_EQ(describe(config).layers[0].attention.kv_heads, 4);
+  EXPECT_FALSE(describe(config).layers[0].attention.clip_qkv);
   config["clip_qkv"] = 7.5;
-  EXPECT_EQ(describe(config).attention.clip_qkv, 7.5);
-  EXPECT_EQ(describe(config).attention.sliding_window, 0);
-  config["sliding_window"] = 64;
-  EXPECT_EQ(describe(config).attention.sliding_window, 64);
-  config["use_sliding_window"] = false;
-  EXPECT_EQ(describe(config).attention.sliding_window, 0);
+  EXPECT_EQ(describe(config).layers[0].attention.clip_qkv, 7.5);
   config["max_position_embeddings"] = 512;
   EXPECT_EQ(describe(config).max_positions, 512);
 }

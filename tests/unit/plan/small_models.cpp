@@ -39,10 +39,7 @@ Workload workload(Index sequences, Index length) {
 }
 
 std::vector<const StagePlan*> stages_of(const LayerPlan& layer) {
-  std::vector<const StagePlan*> stages{&layer.qkv, &layer.o, &layer.router};
-  for (const WavePlan& wave : layer.waves)
-    for (const StagePlan* stage : {&wave.gate_up, &wave.down}) stages.push_back(stage);
-  return stages;
+  return layer.stages();
 }
 
 std::vector<const StagePlan*> stages_of(const Plan& plan) {
@@ -83,7 +80,8 @@ std::string plan_text(const Plan& plan) {
           ", bits ", shortest(plan.mean_bits), ", balance ", shortest(plan.balance), "\n");
   for (const LayerPlan& layer : plan.layers) {
     text += str("layer ", layer.index, "\n");
-    for (const StagePlan* stage : {&layer.qkv, &layer.o, &layer.router}) add_stage(text, *stage);
+    for (const StagePlan* stage : {&layer.qkv, &layer.latent, &layer.o, &layer.router})
+      add_stage(text, *stage);
     for (const WavePlan& wave : layer.waves) {
       text += str("wave ", wave.experts.begin, "..", wave.experts.end, "\n");
       for (const StagePlan* stage : {&wave.gate_up, &wave.down}) add_stage(text, *stage);

@@ -1,0 +1,254 @@
+/// Facts of the forward pass that config.json decides: windows, rotary embeddings, dense layers,
+/// routers, storage.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "aq/core/error.h"
+#include "aq/model/architecture.h"
+#include "aq/model/storage.h"
+#include "configs.h"
+
+namespace aq {
+namespace {
+
+using nlohmann::json;
+
+Model describe(const json& config) {
+  return describe_model(config.dump(), "config.json");
+}
+RopeSpec rope_of(const json& config) {
+  return describe(config).layers[0].attention.rope;
+}
+std::vector<Index> windows_of(const json& config) {
+  std::vector<Index> windows;
+  for (const LayerSpec& layer : describe(config).layers)
+    windows.push_back(layer.attention.sliding_window);
+  return windows;
+}
+/// One letter a layer: dense or MoE.
+std::string kinds_of(const json& config) {
+  std::string kinds;
+  for (const LayerSpec& layer : describe(config).layers) kinds += layer.moe ? 'm' : 'd';
+  return kinds;
+}
+
+TEST(SlidingWindow, IsOfTheLayersThatTheFamilySays) {
+  json llama = test::tiny_llama();
+  llama["sliding_window"] = 64;
+  EXPECT_EQ(windows_of(llama), (std::vector<Index>{0, 0})) << "not a key of this family";
+  json mixtral = test::tiny_mixtral();
+  mixtral["sliding_window"] = 64;
+  EXPECT_EQ(windows_of(mixtral), std::vector<Index>{64});
+  mixtral["sliding_window"] = nullptr;
+  EXPECT_EQ(windows_of(mixtral), std::vector<Index>{0});
+  json qwen = test::tiny_qwen2_moe();
+  qwen["sliding_window"] = 64;
+  qwen["max_window_layers"] = 1;
+  EXPECT_EQ(windows_of(qwen), (std::vector<Index>{0, 0})) << "use_sliding_window is false";
+  qwen["use_sliding_window"] = true;
+  EXPECT_EQ(windows_of(qwen), (std::vector<Index>{0, 64}));
+  qwen["layer_types"] = {"sliding_attention", "full_attention"};
+  EXPECT_EQ(windows_of(qwen), (std::vector<Index>{64, 0})) << "the newer key wins";
+  json oss = test::tiny_mixtral();
+  oss["model_type"] = "gpt_oss";
+  oss["num_hidden_layers"] = 3;
+  oss["sliding_window"] = 128;
+  EXPECT_EQ(windows_of(oss), (std::vector<Index>{128, 0, 128}));
+}
+
+TEST(DenseLayers, FollowTheRuleOfTheFamily) {
+  json qwen = test::tiny_qwen2_moe();
+  qwen["num_hidden_layers"] = 6;
+  EXPECT_EQ(kinds_of(qwen), "dmdmdm");
+  qwen["mlp_only_layers"] = {1};
+  EXPECT_EQ(kinds_of(qwen), "dddmdm");
+  qwen.erase("decoder_sparse_step");
+  EXPECT_EQ(kinds_of(qwen), "mdmmmm");
+  json deepseek = test::tiny_deepseek_v3();
+  deepseek["num_hidden_layers"] = 5;
+  deepseek["first_k_dense_replace"] = 1;
+  EXPECT_EQ(kinds_of(deepseek), "dmmmm");
+  deepseek["moe_layer_freq"] = 2;
+  EXPECT_EQ(kinds_of(deepseek), "ddmdm");
+  EXPECT_EQ(describe(deepseek).moe_layers().size(), 2u);
+}
+
+/// Values of the published models: DeepSeek-V2-Lite, V3, gpt-oss.
+TEST(Yarn, ScalesTheScoresAndTheAngles) {
+  json config = test::tiny_deepseek_v3();
+  const double plain = 1 / std::sqrt(5.0);
+  EXPECT_DOUBLE_EQ(describe(config).layers[0].attention.scale, plain);
+  config["rope_scaling"] = {{"type", "yarn"},  {"factor", 40},
+                            {"mscale", 0.707}, {"mscale_all_dim", 0.707},
+                            {"beta_fast", 32}, {"original_max_position_embeddings", 4096}};
+  EXPECT_NEAR(describe(config).layers[0].attention.scale / plain, 1.5896, 1e-4);
+  EXPECT_DOUBLE_EQ(rope_of(config).magnitude, 1);
+  config["rope_scaling"]["mscale"] = 1.0;
+  config["rope_scaling"]["mscale_all_dim"] = 1.0;
+  EXPECT_NEAR(describe(config).layers[0].attention.scale / plain, 1.8738, 1e-4);
+  config["rope_scaling"].erase("mscale");
+  EXPECT_NEAR(rope_of(config).magnitude, 0.1 * std::log(40.0) + 1, 1e-12);
+  config["rope_scaling"]["attention_factor"] = 0.5;
+  EXPECT_DOUBLE_EQ(rope_of(config).magnitude, 0.5);
+
+  json oss = test::tiny_llama();
+  oss["rope_parameters"] = {{"rope_type", "yarn"},  {"factor", 32.0},
+                            {"rope_theta", 150000}, {"truncate", false},
+                            {"beta_slow", 2},       {"original_max_position_embeddings", 4096}};
+  const RopeSpec rope = rope_of(oss);
+  EXPECT_NEAR(rope.magnitude, 1.3466, 1e-4);
+  EXPECT_EQ(rope.scaling, RopeScaling::yarn);
+  EXPECT_EQ(rope.factor, 32);
+  EXPECT_EQ(rope.theta, 150000);
+  EXPECT_EQ(rope.original_positions, 4096);
+  EXPECT_EQ(rope.beta_fast, 32);
+  EXPECT_EQ(rope.beta_slow, 2);
+  EXPECT_FALSE(rope.truncate);
+  EXPECT_DOUBLE_EQ(describe(oss).layers[0].attention.scale, 1 / std::sqrt(6.0))
+      << "only latent attention scales the scores";
+}
+
+TEST(Rope, OtherScalingsAndPlaces) {
+  json config = test::tiny_llama();
+  config["rope_scaling"] = {{"rope_type", "llama3"},
+                            {"factor", 8.0},
+                            {"low_freq_factor", 1.5},
+                            {"high_freq_factor", 4.5},
+                            {"original_max_position_embeddings", 8192}};
+  RopeSpec rope = rope_of(config);
+  EXPECT_EQ(rope.scaling, RopeScaling::llama3);
+  EXPECT_EQ(rope.low_frequency_factor, 1.5);
+  EXPECT_EQ(rope.high_frequency_factor, 4.5);
+  EXPECT_EQ(rope.original_positions, 8192);
+  EXPECT_EQ(rope.magnitude, 1);
+  config["rope_scaling"] = {{"type", "linear"}, {"factor", 3}};
+  EXPECT_EQ(rope_of(config).scaling, RopeScaling::linear);
+  EXPECT_EQ(rope_of(config).factor, 3);
+  EXPECT_EQ(rope_of(config).dims, 6);
+  EXPECT_FALSE(rope_of(config).interleaved);
+
+  rope = rope_of(test::tiny_deepseek_v3());
+  EXPECT_EQ(rope.begin, 3);
+  EXPECT_EQ(rope.dims, 2);
+  EXPECT_TRUE(rope.interleaved);
+
+  json glm = test::tiny_deepseek_v3();
+  glm["model_type"] = "glm4_moe";
+  glm["head_dim"] = 8;
+  EXPECT_EQ(rope_of(glm).dims, 4) << "half of a head without a key";
+  glm["partial_rotary_factor"] = 1.0;
+  EXPECT_EQ(rope_of(glm).dims, 8);
+  glm["rope_parameters"] = {{"rope_theta", 5.0}, {"partial_rotary_factor", 0.25}};
+  EXPECT_EQ(rope_of(glm).dims, 2) << "the newer place wins";
+}
+
+TEST(Router, FactsOfTheFamilies) {
+  const Model v3 = describe(test::tiny_deepseek_v3());
+  const RouterSpec& routing = v3.layers[0].moe->routing;
+  EXPECT_EQ(routing.score, RouterScore::sigmoid);
+  EXPECT_TRUE(routing.renormalize);
+  EXPECT_EQ(routing.scale, 2.5);
+  EXPECT_EQ(routing.groups, 2);
+  EXPECT_EQ(routing.kept_groups, 1);
+  EXPECT_EQ(routing.group_score, GroupScore::two_largest);
+  EXPECT_EQ(v3.layers[0].moe->shared->mlp.gate.rows, 12);
+  EXPECT_FALSE(v3.layers[0].moe->shared->router);
+
+  json v2 = test::tiny_deepseek_v3();
+  v2["model_type"] = "deepseek_v2";
+  v2["topk_method"] = "group_limited_greedy";
+  v2["q_lora_rank"] = nullptr;
+  const LayerSpec layer = describe(v2).layers[0];
+  EXPECT_EQ(layer.moe->routing.groups, 2);
+  EXPECT_EQ(layer.moe->routing.group_score, GroupScore::largest);
+  EXPECT_FALSE(layer.moe->routing.renormalize);
+  EXPECT_EQ(layer.moe->routing.scale, 1);
+  EXPECT_FALSE(layer.latent->q_a);
+  EXPECT_EQ(layer.latent->q.name, "model.layers.0.self_attn.q_proj");
+  EXPECT_EQ(layer.latent->rope_dim(), 2);
+  v2["topk_method"] = "greedy";
+  EXPECT_EQ(describe(v2).layers[0].moe->routing.groups, 1) << "greedy has no groups";
+  v2["n_shared_experts"] = nullptr;
+  EXPECT_FALSE(describe(v2).layers[0].moe->shared);
+}
+
+TEST(Biases, AreOfTheLinearsThatTheFamilySays) {
+  json llama = test::tiny_llama();
+  const auto biases = [](const json& config) {
+    std::string text;
+    const Model model = describe(config);
+    for (const LinearSpec* linear : all_linears(model))
+      if (linear->layer == 0) text += linear->bias ? '1' : '0';
+    return text;
+  };
+  EXPECT_EQ(biases(llama), "0000000");
+  llama["attention_bias"] = true;
+  EXPECT_EQ(biases(llama), "1111000");
+  llama["mlp_bias"] = true;
+  EXPECT_EQ(biases(llama), "1111111");
+  llama["model_type"] = "qwen2";
+  llama.erase("attention_bias");
+  llama.erase("mlp_bias");
+  EXPECT_EQ(biases(llama), "1110000");
+  json v3 = test::tiny_deepseek_v3();
+  v3["attention_bias"] = true;
+  EXPECT_EQ(biases(v3).substr(0, 6), "110010") << "q_a, kv_a, and o; not q_b and kv_b";
+}
+
+TEST(Storage, PartsOfFusedTensors) {
+  json config = test::tiny_mixtral();
+  config["model_type"] = "gpt_oss";
+  const Model model = describe(config);
+  const MlpSpec& expert = model.layers[0].moe->experts[2];
+  const StoredPart up = stored_weight(model, expert.up);
+  EXPECT_EQ(up.tensor, "model.layers.0.mlp.experts.gate_up_proj");
+  EXPECT_EQ(up.shape(), (std::vector<Index>{3, 8, 12}));
+  EXPECT_EQ(std::tuple(up.slice, up.first, up.step, up.transposed), std::tuple(2, 1, 2, true));
+  EXPECT_EQ(stored_weight(model, expert.gate).first, 0);
+  const StoredPart down = stored_weight(model, expert.down);
+  EXPECT_EQ(down.shape(), (std::vector<Index>{3, 6, 8}));
+  EXPECT_EQ(down.step, 1);
+  const StoredPart bias = stored_bias(model, expert.up);
+  EXPECT_EQ(bias.tensor, "model.layers.0.mlp.experts.gate_up_proj_bias");
+  EXPECT_EQ(bias.shape(), (std::vector<Index>{3, 12}));
+}
+
+/// Any family may come with 3-D tensors in the order of transformers 5: gate, then up.
+TEST(Storage, FusedFormIsSeenInTheTensors) {
+  const json config = test::tiny_olmoe();
+  const auto describe_with = [&](const TensorShapes& tensors) {
+    return describe_model(*find_architecture("olmoe"), config.dump(), "c", tensors);
+  };
+  EXPECT_FALSE(describe(config).fused);
+  const std::string single = "model.layers.0.mlp.experts.0.down_proj.weight";
+  const std::string fused = "model.layers.0.mlp.experts.down_proj";
+  EXPECT_FALSE(describe_with({{single, {8, 6}}}).fused);
+  const Model model = describe_with({{fused, {3, 8, 6}}});
+  ASSERT_TRUE(model.fused);
+  const StoredPart up = stored_weight(model, model.layers[0].moe->experts[1].up);
+  EXPECT_EQ(up.shape(), (std::vector<Index>{3, 12, 8}));
+  EXPECT_EQ(std::tuple(up.slice, up.first, up.step, up.transposed), std::tuple(1, 6, 1, false));
+}
+
+TEST(Storage, EncodingsAreThoseOfTheConfiguration) {
+  json v3 = test::tiny_deepseek_v3();
+  v3["quantization_config"] = {{"quant_method", "fp8"}, {"weight_block_size", {4, 3}}};
+  const Model model = describe(v3);
+  EXPECT_EQ(model.encoding, SourceEncoding::fp8_blocks);
+  std::map<std::string, std::vector<Index>> scales;
+  for (const ExpectedTensor& tensor : expected_tensors(model))
+    if (tensor.parameters == 0) scales[tensor.name] = tensor.shape;
+  EXPECT_EQ(scales.size(), 5u + 3 * 5);
+  EXPECT_EQ(scales.at("model.layers.0.self_attn.q_b_proj.weight_scale_inv"),
+            (std::vector<Index>{5, 2}));
+  EXPECT_EQ(parameter_count(model), parameter_count(describe(test::tiny_deepseek_v3())));
+  json oss = test::tiny_mixtral();
+  oss["model_type"] = "gpt_oss";
+  oss["quantization_config"] = {{"quant_method", "mxfp4"}};
+  EXPECT_THROW(describe(oss), Error) << "rows of 8 are no groups of 32";
+}
+
+}  // namespace
+}  // namespace aq
