@@ -81,13 +81,34 @@ class TensorCheck {
   std::string last_;
 };
 
-/// A layer of an inferred architecture may hold nothing that was not understood.
-void refuse_unexplained(const ModelFiles& files) {
-  const std::string layers = files.row.tensors.layer.substr(0, files.row.tensors.layer.find('{'));
+/// Tensors of the model's layers that the forward pass does not read.
+std::vector<std::string> unexplained_tensors(const ModelFiles& files) {
+  const std::string& pattern = files.row.tensors.layer;
+  const std::string prefix = pattern.substr(0, pattern.find("{i}"));
+  std::vector<std::string> names;
   for (const std::string& name : files.extra_tensors) {
-    const bool in_layer = name.starts_with(layers) && name.find("inv_freq") == std::string::npos;
-    if (in_layer && std::atoll(name.c_str() + layers.size()) < std::ssize(files.model.layers))
-      throw Error(ErrorKind::input, "open the model", files.checkpoint.config_path().string(),
+    const bool in_layer = name.starts_with(prefix) && name.find("inv_freq") == std::string::npos;
+    if (in_layer && std::atoll(name.c_str() + prefix.size()) < std::ssize(files.model.layers))
+      names.push_back(name);
+  }
+  return names;
+}
+
+/// A bias that the model does not know would be left out silently, and of an architecture that is
+/// not known nothing in a layer may be left out.
+void refuse_unexplained(const ModelFiles& files) {
+  const std::string config = files.checkpoint.config_path().string();
+  std::set<std::string> biases;
+  for (const LinearSpec* linear : all_linears(files.model))
+    if (!linear->bias) biases.insert(linear->bias_name());
+  for (const std::string& name : files.unexplained_tensors) {
+    if (biases.contains(name))
+      throw Error(ErrorKind::input, "open the model", config,
+                  str("describes a ", files.model.architecture, " without tensor ", name,
+                      ", which the files hold"),
+                  kDoNotFit);
+    if (!files.assumptions.empty())
+      throw Error(ErrorKind::input, "open the model", config,
                   str("names an architecture that is not known, and what its tensor ", name,
                       " is for cannot be assumed"),
                   "describe it with --architecture FILE");
@@ -112,7 +133,8 @@ ModelFiles open_model(const std::filesystem::path& directory,
   check.check_all();
   for (const auto& [name, shape] : shapes)
     if (!check.needed.contains(name)) files.extra_tensors.push_back(name);
-  if (!files.assumptions.empty()) refuse_unexplained(files);
+  files.unexplained_tensors = unexplained_tensors(files);
+  refuse_unexplained(files);
   return files;
 }
 

@@ -25,8 +25,7 @@ bool is_windowed(const Source& source, Index layer) {
 }
 
 Index read_window(const Source& source, Index layer) {
-  const Index window = source.config.positive_or("sliding_window", 0);
-  return is_windowed(source, layer) ? window : 0;
+  return is_windowed(source, layer) ? source.config.count_or({"sliding_window"}, 0) : 0;
 }
 
 /// heads, kv_heads and head_dim of projected heads.

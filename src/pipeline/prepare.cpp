@@ -177,6 +177,10 @@ void warn_of_assumptions(const ModelFiles& files) {
   for (const std::string& assumption : files.assumptions)
     log_warning(str(files.checkpoint.config_path().string(),
                     " names an architecture that is not known; assumed: ", assumption));
+  if (!files.unexplained_tensors.empty())
+    log_warning(str(files.checkpoint.directory().string(), ": ", files.unexplained_tensors.size(),
+                    " tensors of its layers are not used, first ",
+                    files.unexplained_tensors.front()));
 }
 
 void check_numerics(Communicator& comm) {

@@ -25,7 +25,7 @@ QuantizeOptions with_resolved_order(QuantizeOptions options);
 /// Opens, checks and plans. Every rank gets the same plan. Collective.
 Prepared prepare(const QuantizeOptions& options, Communicator& comm);
 
-/// What was taken for granted about an architecture that is not known.
+/// What was taken for granted about an architecture that is not known, and what is left out.
 void warn_of_assumptions(const ModelFiles& files);
 /// Warns on the first rank when ranks run different BLAS kernels, or one that does not fit the CPU.
 void check_numerics(Communicator& comm);

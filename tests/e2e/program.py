@@ -50,9 +50,15 @@ def start(*arguments, ranks=0, threads=1):
                             start_new_session=True)
 
 
+def model_arguments(model):
+    """--model, and --architecture where the model comes with a description of its own."""
+    description = Path(model) / "architecture.json"
+    return ["--model", model] + (["--architecture", description] if description.is_file() else [])
+
+
 def quantize_arguments(save, model=EXAMPLE, recipe=RECIPE, calibration=CALIBRATION, samples=16,
                        length=64):
-    arguments = ["quantize", "--model", model, "--config", recipe, "--calib", calibration, "--save", save]
+    arguments = ["quantize", *model_arguments(model), "--config", recipe, "--calib", calibration, "--save", save]
     if samples:
         arguments += ["--nsamples", samples]
     if length:

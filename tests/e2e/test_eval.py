@@ -6,7 +6,7 @@ import unittest
 import h5py
 import numpy as np
 
-from program import EVALUATION, EXAMPLE, FIXTURES, ProgramTest
+from program import EVALUATION, EXAMPLE, FIXTURES, ProgramTest, model_arguments
 
 # Mean NLL of the example by transformers in float32 (tools/make_example.py prints it).
 EXAMPLE_NLL = 0.980370
@@ -16,8 +16,9 @@ class Golden(ProgramTest):
     def compare(self, name, ranks):
         trace_path = self.directory / "trace.h5"
         figures = self.directory / "eval.json"
-        self.succeed("eval", "--model", FIXTURES / name, "--tokens", FIXTURES / name / "golden.h5",
-                     "--trace", trace_path, "--json", figures, ranks=ranks)
+        self.succeed("eval", *model_arguments(FIXTURES / name), "--tokens",
+                     FIXTURES / name / "golden.h5", "--trace", trace_path, "--json", figures,
+                     ranks=ranks)
         with h5py.File(FIXTURES / name / "golden.h5") as golden, h5py.File(trace_path) as trace:
             expected = golden["logits"][:]
             got = trace["logits"][:]

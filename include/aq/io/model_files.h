@@ -13,10 +13,12 @@ struct ModelFiles {
   Model model;
   std::vector<std::string> assumptions;    ///< of an inferred row
   std::vector<std::string> extra_tensors;  ///< in the files, but not needed by the forward pass
+  std::vector<std::string> unexplained_tensors;  ///< those of them that lie in the model's layers
 };
 
 /// Opens the directory and checks that every tensor the model needs is there in its shape:
-/// Error{input} names config.json and the tensor. Weights are not read. The architecture is that of
+/// Error{input} names config.json and the tensor; so does a bias that the model does not know.
+/// Weights are not read. The architecture is that of
 /// `architecture` (a JSON file, architecture_json.h) where one is given, else the one that
 /// config.json names, else one inferred from the tensors.
 ModelFiles open_model(const std::filesystem::path& directory,

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -139,10 +140,35 @@ TEST(DType, NamesAndSizes) {
   EXPECT_EQ(dtype_size(DType::f32), 4);
   EXPECT_EQ(dtype_size(DType::f16), 2);
   EXPECT_EQ(dtype_size(DType::bf16), 2);
-  for (const DType dtype : {DType::f32, DType::f16, DType::bf16})
+  EXPECT_EQ(dtype_size(DType::f8_e4m3), 1);
+  EXPECT_EQ(dtype_size(DType::u8), 1);
+  for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f8_e4m3, DType::u8})
     EXPECT_EQ(dtype_from_name(dtype_name(dtype)), dtype);
-  for (const char* name : {"", "f32", "F64", "BF16 ", "F8_E4M3", "I32", "?"})
+  for (const char* name : {"", "f32", "F64", "BF16 ", "F8_E5M2", "I32", "?"})
     EXPECT_FALSE(dtype_from_name(name)) << name;
+}
+
+/// The definition, by powers of two: sign, 4 bits of exponent with bias 7, 3 bits of fraction.
+TEST(F8E4M3, EveryCode) {
+  for (int bits = 0; bits < 256; ++bits) {
+    const float value = f8_e4m3_to_float(static_cast<std::uint8_t>(bits));
+    const int exponent = bits / 8 % 16, fraction = bits % 8;
+    if (bits % 128 == 127) {
+      EXPECT_TRUE(std::isnan(value));
+      continue;
+    }
+    const double scale = std::pow(2.0, exponent == 0 ? -6 : exponent - 7);
+    const double magnitude = scale * (fraction / 8.0 + (exponent == 0 ? 0 : 1));
+    EXPECT_EQ(value, bits < 128 ? magnitude : -magnitude) << bits;
+    EXPECT_EQ(std::signbit(value), bits >= 128) << bits;
+  }
+  EXPECT_EQ(f8_e4m3_to_float(0x7e), 448);
+  const std::array<unsigned char, 2> bytes{0x7e, 3};
+  std::array<float, 2> out{};
+  to_float(DType::f8_e4m3, bytes.data(), 2, out.data());
+  EXPECT_EQ(out, (std::array<float, 2>{448, 0.005859375f}));
+  to_float(DType::u8, bytes.data(), 2, out.data());
+  EXPECT_EQ(out, (std::array<float, 2>{126, 3}));
 }
 
 TEST(ToFloat, ReadsEveryTypeAtAnyAlignment) {

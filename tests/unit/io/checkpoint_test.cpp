@@ -119,7 +119,7 @@ TEST(Checkpoint, NamesWhatDoesNotFit) {
 TEST(Checkpoint, OtherTypesAreNamedWhenRead) {
   const TemporaryDirectory directory;
   write_text_file(directory / "config.json", "{}");
-  const std::string header = R"({"f8":{"dtype":"F8_E4M3","shape":[2,4],"data_offsets":[0,8]},)"
+  const std::string header = R"({"f8":{"dtype":"F8_E5M2","shape":[2,4],"data_offsets":[0,8]},)"
                              R"("i":{"dtype":"I64","shape":[1],"data_offsets":[8,16]},)"
                              R"("four":{"dtype":"F4","shape":[4],"data_offsets":[16,18]},)"
                              R"("w":{"dtype":"BF16","shape":[1],"data_offsets":[18,20]}})";
@@ -134,7 +134,7 @@ TEST(Checkpoint, OtherTypesAreNamedWhenRead) {
   EXPECT_TRUE(checkpoint.has("f8"));
   EXPECT_EQ(checkpoint.read("w", {1}), std::vector<float>{0});
   expect_input_error([&] { checkpoint.read_matrix("f8", 2, 4); },
-                     {"model.safetensors: f8", "F8_E4M3 is not supported yet"});
+                     {"model.safetensors: f8", "F8_E5M2 is not supported yet"});
   expect_input_error([&] { checkpoint.info("i"); }, {": i", "I64 is not supported yet"});
 }
 

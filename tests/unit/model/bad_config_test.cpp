@@ -154,7 +154,7 @@ TEST(BadConfig, TableOfTheOtherFamilies) {
       {qwen, "shared_expert_intermediate_size", "-1", {"'shared_expert_intermediate_size'"}},
       {qwen, "use_sliding_window", "null_", {"'use_sliding_window'"}},
       {qwen, "qkv_bias", "1", {"'qkv_bias'", "true or false"}},
-      {windows, "sliding_window", "0", {"'sliding_window'", "0"}},
+      {windows, "sliding_window", "-1", {"'sliding_window'", "-1"}},
       {windows, "layer_types", "[]", {"'layer_types'", "each layer"}},
       {windows, "layer_types", "[\"chunked\"]", {"'layer_types'", "chunked"}},
       {windows, "mlp_bias", "true", {"'mlp_bias'", "mixtral"}},
