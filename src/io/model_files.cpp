@@ -128,6 +128,7 @@ ModelFiles open_model(const std::filesystem::path& directory,
                    std::move(found.row),
                    std::move(model),
                    std::move(found.assumptions),
+                   {},
                    {}};
   TensorCheck check(files.checkpoint, files.model);
   check.check_all();

@@ -40,18 +40,20 @@ class Inference {
   void assume(std::string text) { result_.assumptions.push_back(std::move(text)); }
 
   void infer_attention() {
-    const auto q = tensors_.find(str(kAttention, "q_proj.weight"));
-    if (q == tensors_.end())
-      refuse_unknown_architecture(
-          config_, str(", and its tensors do not follow the common names: there is no ", kAttention,
-                       "q_proj.weight"));
-    row_.qkv_bias.otherwise = has(str(kAttention, "q_proj.bias"));
+    for (const char* module : {"q_proj", "k_proj", "v_proj", "o_proj"})
+      if (!has(str(kAttention, module, ".weight")))
+        refuse_unknown_architecture(
+            config_, str(", and its tensors do not follow the common names: there is no ",
+                         kAttention, module, ".weight"));
+    const Index q_width = tensors_.at(str(kAttention, "q_proj.weight")).front();
+    row_.qkv_bias = {config_.has("qkv_bias") ? "qkv_bias" : "attention_bias",
+                     has(str(kAttention, "q_proj.bias"))};
     row_.o_bias.otherwise = has(str(kAttention, "o_proj.bias"));
     const auto norm = tensors_.find(str(kAttention, "q_norm.weight"));
     if (norm != tensors_.end())
       row_.qk_norm =
-          norm->second == std::vector<Index>{q->second.front()} ? QkNorm::projection : QkNorm::head;
-    assume(str("attention as Llama's, ", row_.qkv_bias.otherwise ? "with" : "without",
+          norm->second == std::vector<Index>{q_width} ? QkNorm::projection : QkNorm::head;
+    assume(str("attention as Llama's, ", config_.get(row_.qkv_bias) ? "with" : "without",
                " biases of q, k and v, ",
                row_.qk_norm == QkNorm::none   ? "without norms of q and k"
                : row_.qk_norm == QkNorm::head ? "each head of q and k normalised"
@@ -73,7 +75,7 @@ class Inference {
     Index layer = first_layer_with(replace_all(row_.tensors.expert_down, "{e}", "0") + ".weight");
     if (layer < 0) layer = first_layer_with(row_.tensors.fused_down);
     if (layer < 0) {
-      row_.mlp_bias.otherwise = has("model.layers.0.mlp.gate_proj.bias");
+      row_.mlp_bias = {"mlp_bias", has("model.layers.0.mlp.gate_proj.bias")};
       return assume("one gated MLP in every layer, SiLU");
     }
     row_.name = row_.family = "generic_moe";
