@@ -11,7 +11,8 @@ namespace {
 
 /// The command line as it was written; what it leaves out stays as the recipe says.
 struct Arguments {
-  std::string model, recipe, calibration, save, memory, hessians, resume = "auto";
+  std::string model, recipe, calibration, save, memory, hessians, resume = "auto",
+                                                                  tokens_to_experts = "auto";
   QuantizeOptions options;
   std::map<std::string_view, std::string> settings;  ///< of setting_keys(); empty: not given
 };
@@ -32,6 +33,12 @@ void add_options(CLI::App& command, Arguments& a) {
   command.add_option("--lanes", a.options.lanes, "units of computation, a power of two")
       ->check(CLI::PositiveNumber);
   command.add_option("--memory", a.memory, "limit of a rank, e.g. 40GiB (default: what is free)");
+  command
+      .add_option("--tokens-to-experts", a.tokens_to_experts,
+                  "reduce: sums of each rank's tokens travel to the owners; dispatch: tokens "
+                  "travel to their experts; the result is the same")
+      ->check(CLI::IsMember({"auto", "reduce", "dispatch"}))
+      ->capture_default_str();
   command.add_option("--resume", a.resume, "go on with the run in --save")
       ->check(CLI::IsMember({"auto", "never", "require"}))
       ->capture_default_str();
@@ -76,6 +83,7 @@ QuantizeOptions resolve_options(const Arguments& a) {
   for (const auto& [key, text] : a.settings)
     if (!text.empty()) set_setting(options.recipe.settings, key, text);
   if (!a.memory.empty()) options.memory = parse_bytes(a.memory, "--memory");
+  options.tokens_to_experts = *tokens_to_experts_from_name(a.tokens_to_experts);
   if (a.resume != "auto") options.resume = a.resume == "never" ? Resume::never : Resume::require;
   return options;
 }

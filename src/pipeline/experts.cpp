@@ -1,23 +1,27 @@
 #include "pipeline/experts.h"
 
+#include <algorithm>
+#include <map>
 #include <numeric>
 
 #include "aq/core/parallel.h"
+#include "aq/plan/dispatch.h"
+#include "pipeline/dispatch.h"
 
 namespace aq {
 namespace {
 
-/// One wave in work.
+/// Some experts of a wave in work.
 class Wave {
  public:
-  Wave(StageContext& context, const WavePlan& plan, const ExpertInputs& inputs,
+  Wave(StageContext& context, const ExpertTasks& plan, const ExpertInputs& inputs,
        std::span<const ExpertCalibration> calibrations)
       : context_(context), plan_(plan), inputs_(inputs), calibrations_(calibrations) {}
 
   std::vector<TaskCalibration> sum_gate_up() {
     const PhaseTimer timer(context_.times, "hessian");
     std::vector<TaskCalibration> result = start(plan_.gate_up);
-    for_each_expert(plan_.experts.size(), [&](Index i) {
+    for_each_expert(count(), [&](Index i) {
       if (summed_on(plan_.gate_up, i) == CalibratedOn::routed)
         result[static_cast<std::size_t>(i)].partials =
             sum_routed(i, plan_.gate_up, [&](Index lane) {
@@ -33,13 +37,12 @@ class Wave {
   std::vector<TaskCalibration> run_gate_up(std::vector<Matrix>* hidden) {
     const PhaseTimer timer(context_.times, "forward");
     std::vector<TaskCalibration> result = start(plan_.down);
-    for_each_expert(plan_.experts.size(), [&](Index i) {
+    for_each_expert(count(), [&](Index i) {
       const CalibratedOn summed = summed_on(plan_.down, i);
       const bool runs = hidden != nullptr || summed == CalibratedOn::routed;
       const bool has_tokens = runs && routed(i).size() > 0;
       if (!has_tokens && summed != CalibratedOn::all) return;
-      const GateUp weights =
-          gate_up_weights(mlp_of(inputs_.layer, plan_.experts.begin + i), inputs_.weights);
+      const GateUp weights = gate_up_weights(mlp_of(inputs_.layer, number(i)), inputs_.weights);
       Matrix out;
       if (has_tokens) out = hidden_of_list(weights, inputs_.normed, routed(i), inputs_.batch);
       LanePartials& partials = result[static_cast<std::size_t>(i)].partials;
@@ -55,12 +58,15 @@ class Wave {
   }
 
  private:
+  Index count() const { return std::ssize(plan_.experts); }
+  /// In the layer.
+  Index number(Index i) const { return plan_.experts[static_cast<std::size_t>(i)]; }
   const ExpertCalibration& calibration(Index i) const {
-    return calibrations_[static_cast<std::size_t>(plan_.experts.begin + i)];
+    return calibrations_[static_cast<std::size_t>(number(i))];
   }
   /// The tokens that the forward pass sends to expert i of the wave.
   const TokenList& routed(Index i) const {
-    return inputs_.routing.experts[static_cast<std::size_t>(plan_.experts.begin + i)];
+    return inputs_.routing.experts[static_cast<std::size_t>(number(i))];
   }
   /// What the Hessian of expert i is summed over; nothing where none is needed.
   CalibratedOn summed_on(const StagePlan& stage, Index i) const {
@@ -70,7 +76,7 @@ class Wave {
 
   std::vector<TaskCalibration> start(const StagePlan& stage) const {
     std::vector<TaskCalibration> result(stage.tasks.size());
-    for (Index i = 0; i < plan_.experts.size(); ++i)
+    for (Index i = 0; i < count(); ++i)
       result[static_cast<std::size_t>(i)].starved = calibration(i).starved;
     return result;
   }
@@ -85,7 +91,7 @@ class Wave {
   /// computes it.
   void share_all_tokens(std::vector<TaskCalibration>& result) const {
     const LanePartials* first = nullptr;
-    for (Index i = 0; i < plan_.experts.size(); ++i) {
+    for (Index i = 0; i < count(); ++i) {
       if (summed_on(plan_.gate_up, i) != CalibratedOn::all) continue;
       LanePartials& partials = result[static_cast<std::size_t>(i)].partials;
       if (first == nullptr)
@@ -111,7 +117,7 @@ class Wave {
   }
 
   StageContext& context_;
-  const WavePlan& plan_;
+  const ExpertTasks& plan_;
   const ExpertInputs& inputs_;
   std::span<const ExpertCalibration> calibrations_;
 };
@@ -137,22 +143,114 @@ std::vector<ExpertCalibration> choose_tokens(const QuantizeSettings& settings,
   return chosen;
 }
 
+namespace {
+
+/// Quantizes experts whose tokens stay where they are. `hidden` gets what down reads.
+std::vector<QuantizedRecord> quantize_reduced(StageContext& context, const ExpertTasks& tasks,
+                                              const ExpertInputs& inputs,
+                                              std::span<const ExpertCalibration> calibrations,
+                                              std::vector<Matrix>* hidden) {
+  Wave work(context, tasks, inputs, calibrations);
+  std::vector<QuantizedRecord> gate_up = quantize_stage(
+      context, tasks.gate_up, reduce_sums(context, tasks.gate_up, work.sum_gate_up()));
+  if (hidden != nullptr) hidden->resize(tasks.experts.size());
+  std::vector<QuantizedRecord> down = quantize_stage(
+      context, tasks.down, reduce_sums(context, tasks.down, work.run_gate_up(hidden)));
+  return in_model_order(std::move(gate_up), std::move(down));
+}
+
+/// Owner of each task.
+std::vector<int> owners_of(const StagePlan& stage) {
+  std::vector<int> owners;
+  for (const TaskPlan& task : stage.tasks) owners.push_back(task.owner);
+  return owners;
+}
+
+/// Quantizes experts whose tokens come to their owners. `outputs` gets those of this rank's tokens.
+std::vector<QuantizedRecord> quantize_dispatched(StageContext& context, const ExpertTasks& tasks,
+                                                 const ExpertInputs& inputs,
+                                                 std::span<const ExpertCalibration> calibrations,
+                                                 std::vector<Matrix>* outputs) {
+  Dispatch dispatch(context.comm, context.lanes, inputs.batch, inputs.routing, tasks.experts,
+                    owners_of(tasks.down));
+  Matrix normed;
+  {
+    const PhaseTimer timer(context.times, "dispatch");
+    normed = dispatch.gather(inputs.normed);
+  }
+  const ExpertInputs here{inputs.layer, dispatch.batch(), normed, dispatch.routing(),
+                          inputs.weights};
+  Wave work(context, tasks, here, calibrations);
+  std::vector<QuantizedRecord> gate_up =
+      quantize_stage(context, tasks.gate_up, own_sums(context, tasks.gate_up, work.sum_gate_up()),
+                     Codes::at_owner);
+  std::vector<Matrix> hidden(tasks.experts.size());
+  std::vector<QuantizedRecord> down = quantize_stage(
+      context, tasks.down,
+      own_sums(context, tasks.down, work.run_gate_up(outputs != nullptr ? &hidden : nullptr)),
+      Codes::at_owner);
+  if (outputs != nullptr) {
+    const PhaseTimer timer(context.times, "dispatch");
+    *outputs = dispatch.bring_back(run_down(inputs.layer, inputs.weights, dispatch.batch(),
+                                            dispatch.routing(), tasks.experts, std::move(hidden)),
+                                   inputs.normed.columns);
+  }
+  return in_model_order(std::move(gate_up), std::move(down));
+}
+
+/// Reduced and dispatched experts of one wave; y gets their outputs in ascending order.
+std::vector<QuantizedRecord> quantize_split(StageContext& context, const WaveSplit& split,
+                                            const ExpertInputs& inputs,
+                                            std::span<const ExpertCalibration> calibrations,
+                                            Matrix* y) {
+  std::vector<Matrix> hidden, outputs;
+  std::vector<QuantizedRecord> records = quantize_reduced(
+      context, split.reduced, inputs, calibrations, y != nullptr ? &hidden : nullptr);
+  for (QuantizedRecord& record : quantize_dispatched(
+           context, split.dispatched, inputs, calibrations, y != nullptr ? &outputs : nullptr))
+    records.push_back(std::move(record));
+  std::stable_sort(records.begin(), records.end(),
+                   [](const QuantizedRecord& a, const QuantizedRecord& b) {
+                     return a.row.stats.expert < b.row.stats.expert;
+                   });
+  const std::vector<int> owners = owners_of(split.dispatched.down);
+  for (std::size_t i = 0; i < owners.size(); ++i)
+    context.expert_owners[static_cast<std::size_t>(split.dispatched.experts[i])] = owners[i];
+  if (y == nullptr) return records;
+  const PhaseTimer timer(context.times, "forward");
+  std::vector<Matrix> reduced_outputs =
+      run_down(inputs.layer, inputs.weights, inputs.batch, inputs.routing, split.reduced.experts,
+               std::move(hidden));
+  std::map<Index, const Matrix*> all;
+  for (std::size_t i = 0; i < reduced_outputs.size(); ++i)
+    all[split.reduced.experts[i]] = &reduced_outputs[i];
+  for (std::size_t i = 0; i < outputs.size(); ++i) all[split.dispatched.experts[i]] = &outputs[i];
+  add_outputs(inputs.batch, inputs.routing, all, *y);
+  return records;
+}
+
+}  // namespace
+
 std::vector<QuantizedRecord> quantize_wave(StageContext& context, const WavePlan& wave,
                                            const ExpertInputs& inputs,
                                            std::span<const ExpertCalibration> calibrations,
                                            Matrix* y) {
-  Wave work(context, wave, inputs, calibrations);
-  std::vector<QuantizedRecord> gate_up =
-      quantize_stage(context, wave.gate_up, reduce_sums(context, wave.gate_up, work.sum_gate_up()));
-  std::vector<Matrix> hidden(static_cast<std::size_t>(wave.experts.size()));
-  std::vector<QuantizedRecord> down = quantize_stage(
-      context, wave.down,
-      reduce_sums(context, wave.down, work.run_gate_up(y != nullptr ? &hidden : nullptr)));
+  const bool routed = inputs.layer.moe && wave.experts.begin < inputs.layer.moe->routing.experts;
+  if (context.dispatch && routed) {
+    std::vector<bool> stays;
+    for (const ExpertCalibration& calibration : calibrations)
+      stays.push_back(calibration.tokens == CalibratedOn::all);
+    const WaveSplit split = split_wave(wave, inputs.expert_tokens, stays, context.comm.size());
+    return quantize_split(context, split, inputs, calibrations, y);
+  }
+  std::vector<Matrix> hidden;
+  std::vector<QuantizedRecord> records = quantize_reduced(
+      context, reduce_wave(wave).reduced, inputs, calibrations, y != nullptr ? &hidden : nullptr);
   if (y != nullptr) {
     const PhaseTimer timer(context.times, "forward");
     add_down(inputs.layer, inputs.weights, inputs.batch, inputs.routing, wave.experts, hidden, *y);
   }
-  return in_model_order(std::move(gate_up), std::move(down));
+  return records;
 }
 
 std::vector<QuantizedRecord> in_model_order(std::vector<QuantizedRecord> gate_up,

@@ -30,6 +30,8 @@ struct ExpertInputs {
   const Matrix& normed;    ///< norm(x) `[rows, hidden]`
   const Routing& routing;  ///< which tokens go where
   const Weights& weights;  ///< of gate, up and down as the tokens meet them
+  /// Tokens of each routed expert on all ranks.
+  std::span<const std::int64_t> expert_tokens = {};
 };
 
 /// Quantizes gate and up, then down, of the wave's experts; records in the order of the model. With

@@ -1,14 +1,18 @@
 #include "pipeline/forward.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "aq/core/parallel.h"
 #include "aq/runtime/pieces.h"
 #include "pipeline/attention.h"
+#include "pipeline/dispatch.h"
 #include "pipeline/shared_input.h"
 
 namespace aq {
 namespace {
+
+constexpr Index kExpertsOfAnExchange = 64;
 
 MatrixView<const float> rows_of(const Matrix& matrix, Range rows) {
   return matrix.view().slice_rows(rows.begin, rows.size());
@@ -215,24 +219,104 @@ void add_matrix(const Matrix& y, Matrix& x) {
   for (std::size_t i = 0; i < x.values.size(); ++i) x.values[i] += y.values[i];
 }
 
+std::vector<Matrix> run_down(const LayerSpec& layer, const Weights& weights, const Batch& batch,
+                             const Routing& routing, std::span<const Index> experts,
+                             std::vector<Matrix> hidden) {
+  std::vector<Matrix> outputs(experts.size());
+  for_each_expert(std::ssize(experts), [&](Index i) {
+    const auto at = static_cast<std::size_t>(i);
+    const TokenList& list = routing.experts[static_cast<std::size_t>(experts[at])];
+    if (list.size() == 0) return;
+    outputs[at] = down_of_list(mlp_of(layer, experts[at]).down, weights, list, batch, hidden[at]);
+    hidden[at] = {};
+  });
+  return outputs;
+}
+
+void add_outputs(const Batch& batch, const Routing& routing,
+                 const std::map<Index, const Matrix*>& outputs, Matrix& y) {
+  parallel_for(batch.lanes(), [&](Index lane) {
+    for (const auto& [expert, output] : outputs)
+      add_weighted(routing.experts[static_cast<std::size_t>(expert)], lane, *output, y);
+  });
+}
+
+namespace {
+
+/// y += the outputs of the experts [range.begin, range.end) where their tokens are.
+void run_experts(const LayerSpec& layer, const Weights& weights, const Batch& batch,
+                 const Matrix& normed, const Routing& routing, Range range, Matrix& y) {
+  std::vector<Matrix> hidden(static_cast<std::size_t>(range.size()));
+  for_each_expert(range.size(), [&](Index i) {
+    const TokenList& list = routing.experts[static_cast<std::size_t>(range.begin + i)];
+    if (list.size() > 0)
+      hidden[static_cast<std::size_t>(i)] = hidden_of_list(
+          gate_up_weights(mlp_of(layer, range.begin + i), weights), normed, list, batch);
+  });
+  add_down(layer, weights, batch, routing, range, hidden, y);
+}
+
+/// The same where some of them live on one rank. Collective.
+void run_experts_at(const ExpertHomes& homes, const LayerSpec& layer, const Weights& weights,
+                    const Batch& batch, const Matrix& normed, const Routing& routing, Range range,
+                    Matrix& y) {
+  std::vector<Index> local, away;
+  std::vector<int> owners;
+  for (Index e = range.begin; e < range.end; ++e) {
+    const int owner = homes.owner_of(e);
+    (owner == kEverywhere ? local : away).push_back(e);
+    if (owner != kEverywhere) owners.push_back(owner);
+  }
+  const auto outputs_of = [&](const Batch& of, const Matrix& input, const Routing& lists,
+                              std::span<const Index> experts) {
+    std::vector<Matrix> hidden(experts.size());
+    for_each_expert(std::ssize(experts), [&](Index i) {
+      const Index expert = experts[static_cast<std::size_t>(i)];
+      const TokenList& list = lists.experts[static_cast<std::size_t>(expert)];
+      if (list.size() > 0)
+        hidden[static_cast<std::size_t>(i)] =
+            hidden_of_list(gate_up_weights(mlp_of(layer, expert), weights), input, list, of);
+    });
+    return run_down(layer, weights, of, lists, experts, std::move(hidden));
+  };
+  Dispatch dispatch(*homes.comm, *homes.lanes, batch, routing, away, owners);
+  const Matrix gathered = dispatch.gather(normed);
+  const std::vector<Matrix> back = dispatch.bring_back(
+      outputs_of(dispatch.batch(), gathered, dispatch.routing(), away), normed.columns);
+  const std::vector<Matrix> here = outputs_of(batch, normed, routing, local);
+  std::map<Index, const Matrix*> all;
+  for (std::size_t i = 0; i < back.size(); ++i) all[away[i]] = &back[i];
+  for (std::size_t i = 0; i < here.size(); ++i) all[local[i]] = &here[i];
+  add_outputs(batch, routing, all, y);
+}
+
+}  // namespace
+
+int ExpertHomes::owner_of(Index expert) const {
+  const auto at = static_cast<std::size_t>(expert);
+  return at < owners.size() ? owners[at] : kEverywhere;
+}
+
+bool ExpertHomes::everywhere() const {
+  return std::all_of(owners.begin(), owners.end(), [](int owner) { return owner == kEverywhere; });
+}
+
 Routing forward_layer(const Model& model, const LayerSpec& layer, const Weights& weights,
-                      const Batch& batch, Matrix& x) {
+                      const Batch& batch, Matrix& x, const ExpertHomes& homes) {
   run_attention(model, layer, weights, batch, x);
   const Matrix normed = normalized(model, weights, layer.post_attention_norm, x, batch);
   Routing routing = route_tokens(layer, weights, batch, normed);
   Matrix y(x.rows, x.columns);
   const auto experts = static_cast<Index>(routing.experts.size());
-  const Index step = thread_count();
+  const bool local = homes.everywhere();
+  // Few at one time bound the memory; an exchange wants many.
+  const Index step = local ? thread_count() : kExpertsOfAnExchange;
   for (Index first = 0; first < experts; first += step) {
     const Range range{first, std::min(first + step, experts)};
-    std::vector<Matrix> hidden(static_cast<std::size_t>(range.size()));
-    for_each_expert(range.size(), [&](Index i) {
-      const TokenList& list = routing.experts[static_cast<std::size_t>(first + i)];
-      if (list.size() > 0)
-        hidden[static_cast<std::size_t>(i)] =
-            hidden_of_list(gate_up_weights(mlp_of(layer, first + i), weights), normed, list, batch);
-    });
-    add_down(layer, weights, batch, routing, range, hidden, y);
+    if (local)
+      run_experts(layer, weights, batch, normed, routing, range, y);
+    else
+      run_experts_at(homes, layer, weights, batch, normed, routing, range, y);
   }
   add_matrix(y, x);
   return routing;

@@ -4,6 +4,7 @@
 /// computes depends on the lane alone, never on ranks or threads.
 
 #include <functional>
+#include <map>
 
 #include "aq/model/model.h"
 #include "pipeline/batch.h"
@@ -65,10 +66,27 @@ Matrix hidden_of_list(const GateUp& weights, const Matrix& normed, const TokenLi
 void add_down(const LayerSpec& layer, const Weights& weights, const Batch& batch,
               const Routing& routing, Range experts, const std::vector<Matrix>& hidden, Matrix& y);
 
+/// down(hidden) of each of `experts` for the tokens of its list; hidden[i] is of experts[i].
+std::vector<Matrix> run_down(const LayerSpec& layer, const Weights& weights, const Batch& batch,
+                             const Routing& routing, std::span<const Index> experts,
+                             std::vector<Matrix> hidden);
+/// y[row] += weight * output of its experts in ascending order; outputs by expert.
+void add_outputs(const Batch& batch, const Routing& routing,
+                 const std::map<Index, const Matrix*>& outputs, Matrix& y);
+
+/// Where the weights of routed experts are.
+struct ExpertHomes {
+  Communicator* comm = nullptr;
+  const LaneLayout* lanes = nullptr;
+  std::vector<int> owners = {};  ///< rank of each expert or kEverywhere; empty: all everywhere
+  int owner_of(Index expert) const;
+  bool everywhere() const;
+};
+
 /// The whole layer with the weights as they are: x becomes the next layer's input. The routing is
-/// returned for whoever wants to look at it.
+/// returned for whoever wants to look at it. Collective unless all experts are everywhere.
 Routing forward_layer(const Model& model, const LayerSpec& layer, const Weights& weights,
-                      const Batch& batch, Matrix& x);
+                      const Batch& batch, Matrix& x, const ExpertHomes& homes = {});
 
 /// x += y.
 void add_matrix(const Matrix& y, Matrix& x);

@@ -2,6 +2,7 @@
 
 #include "aq/runtime/pieces.h"
 #include "pipeline/attention.h"
+#include "pipeline/dispatch.h"
 #include "pipeline/experts.h"
 
 namespace aq {
@@ -77,7 +78,8 @@ struct LayerPass {
 
     const std::vector<ExpertCalibration> calibrations =
         choose_tokens(context.settings, layer, result.expert_tokens);
-    const ExpertInputs inputs{layer, batch, normed, routing, weights};
+    const ExpertInputs inputs{layer, batch, normed, routing, weights, result.expert_tokens};
+    context.expert_owners.assign(result.expert_tokens.size(), kEverywhere);
     Matrix y;
     if (!stops_early) y = Matrix(x.rows, x.columns);
     for (const WavePlan& wave : plan.waves) {
@@ -137,7 +139,8 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
         result = pass.run(context.original, original, true);
       }
       const PhaseTimer timer(context.times, "forward");
-      forward_layer(model, layer, context.quantized, batch, x);
+      forward_layer(model, layer, context.quantized, batch, x,
+                    {&context.comm, &context.lanes, context.expert_owners});
       return result;
     }
     case Sequential::none:  // the original model runs

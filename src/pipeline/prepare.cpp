@@ -222,7 +222,16 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
     batch = make_batch(workload.lanes, comm.rank(), comm.size(), [&](Index first, Index count) {
       return tokens.file->read(first, count, workload.sequence_length, model.vocabulary);
     });
-  Prepared prepared{std::move(files), workload, std::move(batch), memory, std::move(plan), {}, {}};
+  ChosenWay way =
+      choose_way(options.tokens_to_experts, files.model, plan.mean_bits, workload, comm.size());
+  Prepared prepared{std::move(files),
+                    workload,
+                    std::move(batch),
+                    memory,
+                    std::move(plan),
+                    std::move(way),
+                    {},
+                    {}};
   prepared.manifest.layers = static_cast<Index>(prepared.files.model.layers.size());
   prepared.manifest.fingerprint = {
       {"model", prepared.files.checkpoint.fingerprint()},
@@ -266,6 +275,9 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
   if (options.keep_hessians) line("hessians", bytes_text(kept_bytes(plan)) + " will be kept");
   line("ranks",
        str(comm.size(), " x ", thread_count(), " threads, balance ", fixed(plan.balance, 2)));
+  if (comm.size() > 1)
+    line("experts", str(prepared.way.dispatch ? "tokens travel to them" : "sums travel to them",
+                        "; ", prepared.way.reason));
   std::size_t waves = 0;
   for (const LayerPlan& layer : plan.layers) waves = std::max(waves, layer.waves.size());
   line("memory", str(bytes_text(plan.memory.total()), " a rank planned of ",

@@ -4,6 +4,7 @@
 #include "aq/io/model_files.h"
 #include "aq/io/run_directory.h"
 #include "aq/pipeline/quantize.h"
+#include "aq/plan/dispatch.h"
 #include "aq/plan/plan.h"
 #include "pipeline/kept_hessians.h"
 
@@ -15,6 +16,7 @@ struct Prepared {
   Batch batch;             ///< this rank's calibration tokens
   Index memory_limit = 0;  ///< bytes a rank
   Plan plan;
+  ChosenWay way;                     ///< how tokens and experts come together
   Manifest manifest;                 ///< of a fresh run
   std::optional<KeptHessians> kept;  ///< the sums to quantize from; then `batch` is empty
 };

@@ -13,6 +13,7 @@
 #include "aq/io/file.h"
 #include "aq/report/progress.h"
 #include "aq/runtime/pieces.h"
+#include "pipeline/dispatch.h"
 #include "pipeline/prepare.h"
 #include "pipeline/run_state.h"
 
@@ -65,6 +66,11 @@ class Reporter {
   Progress progress_;
 };
 
+/// Wants no matrix: only the log of a part is needed.
+bool nothing(Index) {
+  return false;
+}
+
 /// Throws on every rank when any rank was asked to stop. Collective.
 void stop_if_asked(Communicator& comm) {
   std::array<std::int64_t, 1> asked{stop_requested() ? 1 : 0};
@@ -96,9 +102,14 @@ struct Run {
         original(prepared.files.checkpoint, prepared.files.model),
         quantized(original),
         keeper(state.directory(), comm.rank()),
-        context{
-            comm,      prepared.workload.lanes, options.recipe.settings, original, quantized, times,
-            observer()} {}
+        context{comm,
+                prepared.workload.lanes,
+                options.recipe.settings,
+                original,
+                quantized,
+                times,
+                observer(),
+                prepared.way.dispatch} {}
 
   const Model& model() const { return prepared.files.model; }
   Index layer_count() const { return static_cast<Index>(prepared.files.model.layers.size()); }
@@ -129,13 +140,26 @@ struct Run {
     return quantize_layer_from(*prepared.kept, context, plan, before_wave);
   }
 
+  /// Owners of a layer's experts when its tokens are dispatched without being counted first.
+  std::vector<int> dealt_experts(const LayerSpec& layer) const {
+    std::vector<int> owners;
+    if (prepared.way.dispatch && layer.moe)
+      for (Index e = 0; e < layer.moe->routing.experts; ++e)
+        owners.push_back(static_cast<int>(e % comm.size()));
+    return owners;
+  }
+
   /// The layer's matrices from disk; x goes on as it did when they were made.
   std::vector<LogRow> resume(Index index, Matrix& x) {
     const PhaseTimer timer(times, "resume");
-    std::vector<LogRow> rows = state.load(index, quantized);
+    const LayerSpec& layer = model().layers[static_cast<std::size_t>(index)];
+    const ExpertHomes homes{&comm, &prepared.workload.lanes, dealt_experts(layer)};
+    std::vector<LogRow> rows = state.load(index, quantized, [&](Index expert) {
+      return expert < 0 || homes.owner_of(expert) == kEverywhere ||
+             homes.owner_of(expert) == comm.rank();
+    });
     if (!prepared.kept)
-      forward_layer(model(), model().layers[static_cast<std::size_t>(index)],
-                    forward_weights(context), prepared.batch, x);
+      forward_layer(model(), layer, forward_weights(context), prepared.batch, x, homes);
     return rows;
   }
 
@@ -172,7 +196,7 @@ struct Run {
 
   void do_head(const Matrix& x) {
     const Index part = layer_count();
-    if (state.complete(part)) return keep(state.load(part, quantized));
+    if (state.complete(part)) return keep(state.load(part, quantized, nothing));
     keeper.start(part);
     std::vector<QuantizedRecord> records;
     if (prepared.kept) {
@@ -187,7 +211,7 @@ struct Run {
   /// A run whose parts are all on disk: only the log is needed.
   void load_log() {
     for (Index part = 0; part <= layer_count(); ++part) {
-      keep(state.load(part, quantized));
+      keep(state.load(part, quantized, nothing));
       quantized.clear();
     }
   }

@@ -79,7 +79,8 @@ bool RunState::complete(Index part) const {
   return part < static_cast<Index>(manifest_.complete.size());
 }
 
-std::vector<LogRow> RunState::load(Index part, Weights& weights) const {
+std::vector<LogRow> RunState::load(Index part, Weights& weights,
+                                   const std::function<bool(Index expert)>& wanted) const {
   const CompletePart& complete = manifest_.complete[static_cast<std::size_t>(part)];
   std::map<std::string, LogRow> rows;
   for (const std::string& shard : complete.shards) {
@@ -89,7 +90,7 @@ std::vector<LogRow> RunState::load(Index part, Weights& weights) const {
       const std::string object = str((directory_.shards() / shard).string(), ": ", name);
       rows[name] = {name, read.matrix.rows, read.matrix.columns, read.matrix.scheme,
                     stats_from_json(read.stats_json, object)};
-      weights.put(name, std::move(read.matrix));
+      if (wanted(rows[name].stats.expert)) weights.put(name, std::move(read.matrix));
     }
   }
   std::vector<LogRow> ordered;

@@ -19,8 +19,10 @@ class RunState {
   }
   Index complete_count() const { return static_cast<Index>(manifest_.complete.size()); }
 
-  /// Puts the matrices of a complete part into `weights`; their rows for the log.
-  std::vector<LogRow> load(Index part, Weights& weights) const;
+  /// Puts the matrices of a complete part into `weights`, of routed experts only those that are
+  /// wanted here; the rows of all for the log.
+  std::vector<LogRow> load(Index part, Weights& weights,
+                           const std::function<bool(Index expert)>& wanted) const;
   /// Writes this rank's shard, and, when all ranks have, the part into the manifest. Collective.
   /// `kept_hessians`: whether this rank wrote a file of the part's Hessians; nothing where no rank
   /// was asked to.

@@ -1,7 +1,9 @@
 #include "pipeline/stage.h"
 
 #include <algorithm>
+#include <map>
 #include <tuple>
+#include <utility>
 
 #include "aq/core/parallel.h"
 #include "aq/quant/hessian.h"
@@ -148,12 +150,20 @@ std::vector<SolvedSlice> solve_own(StageContext& context, const StagePlan& stage
   return solved;
 }
 
-std::vector<SolvedSlice> exchange_slices(StageContext& context,
-                                         std::span<const SolvedSlice> solved) {
+/// Every rank's slices; with Codes::at_owner those of others without their codes.
+std::vector<SolvedSlice> exchange_slices(StageContext& context, std::vector<SolvedSlice> solved,
+                                         Codes codes) {
   const PhaseTimer timer(context.times, "exchange");
+  std::map<std::pair<std::int64_t, std::int64_t>, QuantizedMatrix> own;
+  if (codes == Codes::at_owner)
+    for (SolvedSlice& slice : solved)
+      own[{slice.task, slice.matrix}] = std::exchange(slice.rows, QuantizedMatrix{});
   std::vector<SolvedSlice> all;
   for (const std::vector<std::byte>& bytes : context.comm.all_gather(slices_to_bytes(solved)))
     for (SolvedSlice& slice : slices_from_bytes(bytes)) all.push_back(std::move(slice));
+  for (SolvedSlice& slice : all)
+    if (const auto mine = own.find({slice.task, slice.matrix}); mine != own.end())
+      slice.rows = std::move(mine->second);
   std::sort(all.begin(), all.end(), [](const SolvedSlice& a, const SolvedSlice& b) {
     return std::tie(a.task, a.matrix, a.first_row) < std::tie(b.task, b.matrix, b.first_row);
   });
@@ -176,16 +186,23 @@ void add_errors(std::span<const SolvedSlice> slices, MatrixStats& stats) {
   }
 }
 
-QuantizedRecord make_record(const MatrixPlan& plan, const std::string& starved,
-                            std::span<SolvedSlice> slices, QuantizedMatrix& matrix) {
+/// The matrix whose rows the slices hold; without rows where they were left at the owner.
+QuantizedMatrix take_matrix(const MatrixPlan& plan, std::span<SolvedSlice> slices, Codes codes) {
   std::vector<QuantizedMatrix> parts;
   for (SolvedSlice& slice : slices) parts.push_back(std::move(slice.rows));
-  matrix = parts.size() == 1 ? std::move(parts.front()) : stack_rows(parts);
-  AQ_CHECK(matrix.rows == plan.linear.rows, plan.linear.name);
+  QuantizedMatrix matrix = parts.size() == 1 ? std::move(parts.front()) : stack_rows(parts);
+  AQ_CHECK(matrix.rows == plan.linear.rows || (codes == Codes::at_owner && matrix.rows == 0),
+           plan.linear.name);
+  return matrix;
+}
+
+QuantizedRecord make_record(const MatrixPlan& plan, const std::string& starved,
+                            std::span<const SolvedSlice> slices) {
   const SolvedSlice& first = slices.front();
   QuantizedRecord record;
   record.task = first.task;
-  record.row = {plan.linear.name, matrix.rows, matrix.columns, matrix.scheme, {}};
+  record.row = {
+      plan.linear.name, plan.linear.rows, plan.linear.columns, plan.assignment.scheme, {}};
   record.activation = plan.assignment.activation;
   record.row.stats = {.layer = plan.linear.layer,
                       .expert = plan.linear.expert,
@@ -199,6 +216,15 @@ QuantizedRecord make_record(const MatrixPlan& plan, const std::string& starved,
     record.row.stats.fallback = starved;
   add_errors(slices, record.row.stats);
   return record;
+}
+
+/// Shows the sums that are owned here.
+void observe(const StageContext& context, const StagePlan& stage,
+             const std::vector<TaskSum>& sums) {
+  if (!context.observer) return;
+  for (std::size_t i = 0; i < stage.tasks.size(); ++i)
+    if (stage.tasks[i].needs_hessian && stage.tasks[i].owner == context.comm.rank())
+      context.observer(stage.tasks[i], sums[i]);
 }
 
 }  // namespace
@@ -220,19 +246,29 @@ std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
     const PhaseTimer timer(context.times, "reduce");
     reduce_to_owners(context.comm, context.lanes, reductions);
   }
-  for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
-    const TaskPlan& task = stage.tasks[i];
+  for (std::size_t i = 0; i < stage.tasks.size(); ++i)
     sums[i].sum = std::move(reductions[i].result);
-    if (context.observer && task.needs_hessian && task.owner == context.comm.rank())
-      context.observer(task, sums[i]);
+  observe(context, stage, sums);
+  return sums;
+}
+
+std::vector<TaskSum> own_sums(StageContext& context, const StagePlan& stage,
+                              std::vector<TaskCalibration> calibrations) {
+  std::vector<TaskSum> sums;
+  for (TaskCalibration& calibration : calibrations) {
+    AQ_CHECK(calibration.partials.size() <= 1, "the lanes of all ranks are one tree");
+    sums.push_back({{}, std::move(calibration.starved)});
+    if (!calibration.partials.empty())
+      sums.back().sum = std::move(calibration.partials.front().sum);
   }
+  observe(context, stage, sums);
   return sums;
 }
 
 std::vector<QuantizedRecord> quantize_stage(StageContext& context, const StagePlan& stage,
-                                            std::vector<TaskSum> sums) {
+                                            std::vector<TaskSum> sums, Codes codes) {
   if (!stage.quantizes()) return {};
-  std::vector<SolvedSlice> all = exchange_slices(context, solve_own(context, stage, sums));
+  std::vector<SolvedSlice> all = exchange_slices(context, solve_own(context, stage, sums), codes);
   std::vector<QuantizedRecord> records;
   for (std::size_t begin = 0; begin < all.size();) {
     std::size_t end = begin;
@@ -242,11 +278,11 @@ std::vector<QuantizedRecord> quantize_stage(StageContext& context, const StagePl
     const auto task = static_cast<std::size_t>(all[begin].task);
     const MatrixPlan& plan =
         stage.tasks[task].matrices[static_cast<std::size_t>(all[begin].matrix)];
-    QuantizedMatrix matrix;
-    records.push_back(
-        make_record(plan, sums[task].starved, std::span(all).subspan(begin, end - begin), matrix));
+    const std::span slices = std::span(all).subspan(begin, end - begin);
+    records.push_back(make_record(plan, sums[task].starved, slices));
+    QuantizedMatrix matrix = take_matrix(plan, slices, codes);
     if (plan.writer() == context.comm.rank()) records.back().matrix = matrix;
-    context.quantized.put(plan.linear.name, std::move(matrix));
+    if (matrix.rows > 0) context.quantized.put(plan.linear.name, std::move(matrix));
     begin = end;
   }
   return records;

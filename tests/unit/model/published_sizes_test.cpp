@@ -9,6 +9,7 @@
 #include <charconv>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 #include <unordered_set>
 
@@ -126,6 +127,14 @@ std::string test_name(const testing::TestParamInfo<std::string>& parameter) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Configs, PublishedSizes, testing::ValuesIn(names_of(".json")), test_name);
+
+TEST(PublishedConfigs, ThereIsOneOfEveryArchitecture) {
+  std::set<std::string> seen;
+  for (const std::string& name : names_of(".json"))
+    if (const Architecture* row = named_architecture(read_text(config_path(name + ".json")), name))
+      seen.insert(row->name);
+  for (const Architecture& row : architectures()) EXPECT_TRUE(seen.contains(row.name)) << row.name;
+}
 
 TEST(PublishedConfigs, EachHasAList) {
   EXPECT_FALSE(names_of(".json").empty());

@@ -1,0 +1,200 @@
+#include "pipeline/dispatch.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "aq/core/error.h"
+
+namespace aq {
+namespace {
+
+constexpr int kListTag = 7101, kRowsTag = 7102, kOutputTag = 7103;
+
+std::span<std::byte> bytes_of(MatrixView<float> rows) {
+  return std::as_writable_bytes(
+      std::span(rows.data, static_cast<std::size_t>(rows.rows * rows.columns)));
+}
+
+/// Sizes of the messages that every rank sends to every other: [from][to].
+std::vector<std::vector<std::int64_t>> exchange_sizes(Communicator& comm,
+                                                      const std::vector<std::int64_t>& mine) {
+  std::vector<std::vector<std::int64_t>> sizes;
+  for (const std::vector<std::byte>& bytes : comm.all_gather(std::as_bytes(std::span(mine)))) {
+    sizes.emplace_back(mine.size());
+    std::memcpy(sizes.back().data(), bytes.data(), bytes.size());
+  }
+  return sizes;
+}
+
+}  // namespace
+
+Dispatch::Dispatch(Communicator& comm, const LaneLayout& layout, const Batch& batch,
+                   const Routing& routing, std::vector<Index> experts, std::vector<int> owners)
+    : comm_(comm),
+      layout_(layout),
+      batch_(batch),
+      routing_(routing),
+      experts_(std::move(experts)),
+      owners_(std::move(owners)) {
+  AQ_CHECK(experts_.size() == owners_.size(), experts_.size(), " experts, ", owners_.size(),
+           " owners");
+  choose_rows();
+  exchange_lists();
+}
+
+/// The rows that each rank needs, each once.
+void Dispatch::choose_rows() {
+  const auto ranks = static_cast<std::size_t>(comm_.size());
+  rows_for_.resize(ranks);
+  for (std::size_t i = 0; i < experts_.size(); ++i) {
+    const TokenList& list = routing_.experts[static_cast<std::size_t>(experts_[i])];
+    std::vector<std::int32_t>& rows = rows_for_[static_cast<std::size_t>(owners_[i])];
+    rows.insert(rows.end(), list.rows.begin(), list.rows.end());
+  }
+  for (std::vector<std::int32_t>& rows : rows_for_) {
+    std::sort(rows.begin(), rows.end());
+    rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+  }
+}
+
+/// What `owner` must know: for each of my lanes its number of rows; then for each expert there and
+/// each of my lanes the number of its tokens, their places among the rows, and their weights.
+std::vector<std::int32_t> Dispatch::list_for(int owner) const {
+  const std::vector<std::int32_t>& rows = rows_for_[static_cast<std::size_t>(owner)];
+  const auto place = [&](std::int64_t row) {
+    return checked_cast<std::int32_t>(std::lower_bound(rows.begin(), rows.end(), row) -
+                                      rows.begin());
+  };
+  std::vector<std::int32_t> list;
+  for (Index lane = 0; lane < batch_.lanes(); ++lane) {
+    const Range range = batch_.rows_of_lane(lane);
+    list.push_back(place(range.end) - place(range.begin));
+  }
+  for (std::size_t i = 0; i < experts_.size(); ++i) {
+    if (owners_[i] != owner) continue;
+    const TokenList& tokens = routing_.experts[static_cast<std::size_t>(experts_[i])];
+    for (Index lane = 0; lane < batch_.lanes(); ++lane) {
+      list.push_back(checked_cast<std::int32_t>(tokens.lane(lane).size()));
+      for (const std::int32_t row : tokens.rows_of_lane(lane)) list.push_back(place(row));
+      for (const float weight : tokens.weights_of_lane(lane))
+        list.push_back(std::bit_cast<std::int32_t>(weight));
+    }
+  }
+  return list;
+}
+
+void Dispatch::exchange_lists() {
+  const int ranks = comm_.size(), me = comm_.rank();
+  std::vector<std::vector<std::int32_t>> sent, received(static_cast<std::size_t>(ranks));
+  std::vector<std::int64_t> lengths;
+  for (int to = 0; to < ranks; ++to) {
+    sent.push_back(list_for(to));
+    lengths.push_back(std::ssize(sent.back()));
+  }
+  const auto all_lengths = exchange_sizes(comm_, lengths);
+  for (int other = 0; other < ranks; ++other) {
+    const auto at = static_cast<std::size_t>(other);
+    if (other == me) {
+      received[at] = std::move(sent[at]);
+      continue;
+    }
+    received[at].resize(static_cast<std::size_t>(all_lengths[at][static_cast<std::size_t>(me)]));
+    if (!sent[at].empty()) comm_.start_send(std::as_bytes(std::span(sent[at])), other, kListTag);
+    if (!received[at].empty())
+      comm_.start_receive(std::as_writable_bytes(std::span(received[at])), other, kListTag);
+  }
+  comm_.wait_all();
+  gathered_routing_.experts.resize(routing_.experts.size());
+  for (TokenList& list : gathered_routing_.experts) list.lane_offsets.push_back(0);
+  gathered_begin_.push_back(0);
+  for (int from = 0; from < ranks; ++from)
+    read_list(from, received[static_cast<std::size_t>(from)]);
+}
+
+/// Appends the lanes of rank `from`, which follow those of the ranks before it.
+void Dispatch::read_list(int from, std::span<const std::int32_t> list) {
+  const Index lanes = layout_.lanes_of_rank(from, comm_.size()).size();
+  std::size_t at = 0;
+  const std::int64_t first = gathered_begin_.back();
+  std::int64_t row = first;
+  for (Index lane = 0; lane < lanes; ++lane) {
+    const Index sequence = gathered_batch_.lanes();
+    gathered_batch_.lane_sequences.push_back({sequence, sequence + 1});
+    gathered_batch_.sequence_rows.push_back({row, row + list[at]});
+    row += list[at++];
+  }
+  gathered_begin_.push_back(row);
+  std::vector<bool> here(gathered_routing_.experts.size(), false);
+  for (std::size_t i = 0; i < experts_.size(); ++i)
+    if (owners_[i] == comm_.rank()) here[static_cast<std::size_t>(experts_[i])] = true;
+  for (std::size_t expert = 0; expert < here.size(); ++expert) {
+    TokenList& tokens = gathered_routing_.experts[expert];
+    for (Index lane = 0; lane < lanes; ++lane) {
+      if (here[expert]) {
+        const auto count = static_cast<std::size_t>(list[at++]);
+        for (const std::int32_t place : list.subspan(at, count))
+          tokens.rows.push_back(checked_cast<std::int32_t>(first + place));
+        for (const std::int32_t bits : list.subspan(at + count, count))
+          tokens.weights.push_back(std::bit_cast<float>(bits));
+        at += 2 * count;
+      }
+      tokens.lane_offsets.push_back(tokens.size());
+    }
+  }
+  AQ_CHECK(at == list.size(), "read ", at, " of ", list.size(), " from rank ", from);
+}
+
+Range Dispatch::gathered_rows_of(int rank) const {
+  return {gathered_begin_[static_cast<std::size_t>(rank)],
+          gathered_begin_[static_cast<std::size_t>(rank) + 1]};
+}
+
+Matrix Dispatch::gather(const Matrix& x) {
+  Matrix gathered(gathered_begin_.back(), x.columns);
+  std::vector<Matrix> sent(static_cast<std::size_t>(comm_.size()));
+  for (int other = 0; other < comm_.size(); ++other) {
+    const std::vector<std::int32_t>& rows = rows_for_[static_cast<std::size_t>(other)];
+    const Range range = gathered_rows_of(other);
+    const MatrixView<float> into = gathered.view().slice_rows(range.begin, range.size());
+    const bool stays = other == comm_.rank();
+    Matrix& packed = sent[static_cast<std::size_t>(other)];
+    if (!stays) packed = Matrix(std::ssize(rows), x.columns);
+    const MatrixView<float> to = stays ? into : packed.view();
+    for (Index i = 0; i < to.rows; ++i)
+      std::ranges::copy(x.view().row(rows[static_cast<std::size_t>(i)]), to.row(i).begin());
+    if (stays) continue;
+    if (packed.rows > 0) comm_.start_send(bytes_of(packed.view()), other, kRowsTag);
+    if (range.size() > 0) comm_.start_receive(bytes_of(into), other, kRowsTag);
+  }
+  comm_.wait_all();
+  return gathered;
+}
+
+std::vector<Matrix> Dispatch::bring_back(std::vector<Matrix> outputs, Index columns) {
+  std::vector<Matrix> mine(experts_.size());
+  for (std::size_t i = 0; i < experts_.size(); ++i) {
+    const auto expert = static_cast<std::size_t>(experts_[i]);
+    mine[i] = Matrix(routing_.experts[expert].size(), columns);
+    if (owners_[i] != comm_.rank()) {
+      if (mine[i].rows > 0) comm_.start_receive(bytes_of(mine[i].view()), owners_[i], kOutputTag);
+      continue;
+    }
+    const std::vector<Index>& offsets = gathered_routing_.experts[expert].lane_offsets;
+    for (int rank = 0; rank < comm_.size(); ++rank) {
+      const Range lanes = layout_.lanes_of_rank(rank, comm_.size());
+      const Index begin = offsets[static_cast<std::size_t>(lanes.begin)];
+      const Index count = offsets[static_cast<std::size_t>(lanes.end)] - begin;
+      if (count == 0) continue;
+      const MatrixView<float> rows = outputs[i].view().slice_rows(begin, count);
+      if (rank == comm_.rank())
+        std::memcpy(mine[i].values.data(), rows.data, bytes_of(rows).size());
+      else
+        comm_.start_send(bytes_of(rows), rank, kOutputTag);
+    }
+  }
+  comm_.wait_all();
+  return mine;
+}
+
+}  // namespace aq

@@ -1,0 +1,52 @@
+#pragma once
+/// Tokens travel to the owners of their experts, and outputs come back. A lane's tokens of an
+/// expert stay together in their order, so that what the owner computes from them is, bit for bit,
+/// what every rank would compute from its own.
+
+#include "pipeline/forward.h"
+
+namespace aq {
+
+/// Owner of an expert whose tokens stay where they are.
+inline constexpr int kEverywhere = -1;
+
+/// One exchange of some routed experts of a layer.
+class Dispatch {
+ public:
+  /// Sends the lists of tokens: experts[i] (ascending) lives at owners[i]. Collective.
+  Dispatch(Communicator& comm, const LaneLayout& layout, const Batch& batch, const Routing& routing,
+           std::vector<Index> experts, std::vector<int> owners);
+
+  /// The lanes of all ranks, with the gathered rows of each.
+  const Batch& batch() const { return gathered_batch_; }
+  /// Gathered rows and weights of the experts that live here, by their number in the layer; those
+  /// of all others are empty.
+  const Routing& routing() const { return gathered_routing_; }
+  /// The rows of x that experts here need, from all ranks `[gathered rows, columns]`; a token that
+  /// several of them need comes once. Collective.
+  Matrix gather(const Matrix& x);
+  /// outputs[i] of experts[i] where it lives, a row for each gathered token; afterwards on every
+  /// rank a row for each token of its own list. Collective.
+  std::vector<Matrix> bring_back(std::vector<Matrix> outputs, Index columns);
+
+ private:
+  void choose_rows();
+  std::vector<std::int32_t> list_for(int owner) const;
+  void exchange_lists();
+  void read_list(int from, std::span<const std::int32_t> list);
+  Range gathered_rows_of(int rank) const;
+
+  Communicator& comm_;
+  const LaneLayout& layout_;
+  const Batch& batch_;
+  const Routing& routing_;
+  std::vector<Index> experts_;
+  std::vector<int> owners_;
+  std::vector<std::vector<std::int32_t>>
+      rows_for_;                       ///< per rank: own rows that it needs, ascending
+  std::vector<Index> gathered_begin_;  ///< [ranks + 1] rows that came from each rank
+  Batch gathered_batch_;
+  Routing gathered_routing_;
+};
+
+}  // namespace aq
