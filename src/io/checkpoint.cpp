@@ -43,6 +43,17 @@ constexpr const char* kOpen = "open the checkpoint";
   throw Error(ErrorKind::input, kOpen, object.string(), reason, hint);
 }
 
+/// Whether there is such a file. Links are normal in a hub's cache; one that leads nowhere is an
+/// error of its own.
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  if (fs::exists(path, error)) return true;
+  if (fs::is_symlink(path, error))
+    fail_open(path, str("it is a dangling link to ", fs::read_symlink(path, error).string()),
+              "the download is not complete, or was moved without what it links to");
+  return false;
+}
+
 /// "allenai/OLMoE-1B-7B-0924": owner and name.
 bool looks_like_hub_id(std::string_view text) {
   const auto is_name = [](std::string_view part) {
@@ -72,8 +83,7 @@ void check_directory(const fs::path& directory) {
 /// Reads config.json and checks that it is a JSON object.
 std::string read_config(const fs::path& directory) {
   const fs::path path = directory / "config.json";
-  std::error_code error;
-  if (!fs::exists(path, error))
+  if (!is_there(path))
     fail_open(directory, "it holds no config.json", "is this a Hugging Face checkpoint?");
   std::string text = read_text_file(path, Index{1} << 24);
   parse_json_object(text, "read the model configuration", path.string());
@@ -150,8 +160,7 @@ void Checkpoint::State::open_single(const fs::path& path) {
 void Checkpoint::State::open_index(const fs::path& path) {
   for (const auto& [file, names] : read_index(path)) {
     paths.push_back(path.parent_path() / file);
-    std::error_code error;
-    if (!fs::exists(paths.back(), error))
+    if (!is_there(paths.back()))
       fail_open(paths.back(), str("the file is missing, but '", names.front(), "' should be in it"),
                 "the download is not complete");
     files.push_back(PosixFile::open(paths.back()));
@@ -174,10 +183,9 @@ Checkpoint Checkpoint::open(const fs::path& directory) {
   state->config = read_config(directory);
   const fs::path single = directory / "model.safetensors";
   const fs::path index = directory / "model.safetensors.index.json";
-  std::error_code error;
-  if (fs::exists(single, error))
+  if (is_there(single))
     state->open_single(single);
-  else if (fs::exists(index, error))
+  else if (is_there(index))
     state->open_index(index);
   else
     fail_open(directory, "it holds neither model.safetensors nor model.safetensors.index.json",

@@ -1,6 +1,7 @@
 #include "aq/io/file.h"
 
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <array>
@@ -8,6 +9,7 @@
 #include <cstdio>
 #include <system_error>
 
+#include "aq/core/text.h"
 #include "io/posix_file.h"
 
 namespace aq {
@@ -41,6 +43,34 @@ void make_directory(const std::filesystem::path& path) {
   if (::faccessat(AT_FDCWD, path.c_str(), W_OK | X_OK, AT_EACCESS) != 0)
     throw Error(ErrorKind::input, "create files in the directory", path.string(),
                 std::generic_category().message(errno));
+}
+
+void check_free_space(const std::filesystem::path& directory, Index bytes) {
+  std::error_code error;
+  std::filesystem::path place = std::filesystem::absolute(directory);
+  while (!std::filesystem::exists(place, error) && place.has_relative_path())
+    place = place.parent_path();
+  struct statvfs status {};
+  if (::statvfs(place.c_str(), &status) != 0) return;  // then the first write tells
+  const Index free = checked_multiply(static_cast<Index>(status.f_bavail),
+                                      static_cast<Index>(status.f_frsize), place.string());
+  if (free < bytes)
+    throw Error(ErrorKind::input, "check the free disk space", directory.string(),
+                str(bytes_text(bytes), " are needed, but only ", bytes_text(free), " are free"),
+                "free some, or choose another --save directory");
+}
+
+Index bytes_below(const std::filesystem::path& directory) {
+  Index bytes = 0;
+  std::error_code error;
+  for (auto entry = std::filesystem::recursive_directory_iterator(directory, error);
+       !error && entry != std::filesystem::recursive_directory_iterator(); entry.increment(error)) {
+    std::error_code ignored;
+    if (!entry->is_regular_file(ignored)) continue;
+    const std::uintmax_t size = entry->file_size(ignored);  // -1: it went away meanwhile
+    if (!ignored) bytes += static_cast<Index>(size);
+  }
+  return bytes;
 }
 
 std::uint64_t hash_bytes(std::string_view bytes, std::uint64_t seed) {

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "aq/io/hessian_file.h"
+#include "io/checksum.h"
 #include "io/matrix_names.h"
 #include "io/shape_text.h"
 
@@ -18,11 +19,12 @@ struct HessianReader::State {
 
 namespace {
 
+constexpr const char* kOperation = "read the kept Hessian";
 constexpr const char* kHint =
     "the file is damaged: keep the Hessians anew (quantize --keep-hessians)";
 
 [[noreturn]] void fail(const std::string& object, const std::string& reason) {
-  throw Error(ErrorKind::input, "read the kept Hessian", object, reason, kHint);
+  throw Error(ErrorKind::input, kOperation, object, reason, kHint);
 }
 
 NamedHessian read_attributes(const hdf5::Object& group, const std::string& name) {
@@ -39,6 +41,19 @@ NamedHessian read_attributes(const hdf5::Object& group, const std::string& name)
   if (std::find(hessian.used_by.begin(), hessian.used_by.end(), name) == hessian.used_by.end())
     fail(group.text(), "the attribute 'used_by' does not name it");
   return hessian;
+}
+
+/// Reads the sum and compares the checksum.
+void read_upper(const hdf5::Object& group, NamedHessian& hessian) {
+  const hdf5::Object dataset = hdf5::open_dataset(group, kUpper);
+  if (hdf5::stored_type(dataset) != hdf5::Type::f32)
+    fail(dataset.text(), "its elements are not of type float32");
+  const std::vector<Index> shape = hdf5::shape(dataset);
+  if (shape.size() != 1)
+    fail(dataset.text(), str("its shape ", shape_text(shape), " is not that of a list"));
+  hessian.upper.resize(static_cast<std::size_t>(shape[0]));
+  hdf5::read_dataset(dataset, hdf5::Type::f32, hessian.upper.data());
+  check_checksum(group, checksum_of(hessian), kOperation, kHint);
 }
 
 /// A sum of squares is finite, and its diagonal is not negative.
@@ -86,18 +101,21 @@ NamedHessian HessianReader::describe(const std::string& name) const {
 NamedHessian HessianReader::read(const std::string& name, Index columns) const {
   const hdf5::Object group = hdf5::open_group(state_->hessians, name);
   NamedHessian hessian = read_attributes(group, name);
-  if (hessian.tokens == 0) return hessian;
-  const hdf5::Object dataset = hdf5::open_dataset(group, kUpper);
-  if (hdf5::stored_type(dataset) != hdf5::Type::f32)
-    fail(dataset.text(), "its elements are not of type float32");
-  const std::vector<Index> wanted{columns * (columns + 1) / 2};
-  if (const std::vector<Index> found = hdf5::shape(dataset); found != wanted)
-    fail(dataset.text(), str("its shape is ", shape_text(found), ", but ", columns,
-                             " columns ask for ", shape_text(wanted)));
-  hessian.upper.resize(static_cast<std::size_t>(wanted[0]));
-  hdf5::read_dataset(dataset, hdf5::Type::f32, hessian.upper.data());
-  check_values(hessian.upper, columns, dataset.text());
+  const Index floats = hessian.tokens == 0 ? 0 : columns * (columns + 1) / 2;
+  read_upper(group, hessian);
+  if (static_cast<Index>(hessian.upper.size()) != floats)
+    fail(group.text(kUpper), str("its shape is [", hessian.upper.size(), "], but ", columns,
+                                 " columns ask for [", floats, "]"));
+  if (hessian.tokens > 0) check_values(hessian.upper, columns, group.text(kUpper));
   return hessian;
+}
+
+void HessianReader::verify() const {
+  for (const std::string& name : names()) {
+    const hdf5::Object group = hdf5::open_group(state_->hessians, name);
+    NamedHessian hessian = read_attributes(group, name);
+    read_upper(group, hessian);
+  }
 }
 
 }  // namespace aq

@@ -1,9 +1,11 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <set>
 
 #include "aq/core/dtype.h"
 #include "aq/io/matrix_file.h"
+#include "io/checksum.h"
 #include "io/json_text.h"
 #include "io/matrix_names.h"
 #include "io/shape_text.h"
@@ -24,6 +26,8 @@ struct MatrixReader::State {
 namespace {
 
 constexpr const char* kOperation = "read the matrix";
+constexpr const char* kDamaged =
+    "the file is damaged: quantize again, which redoes damaged layers; of a model.h5, merge again";
 
 [[noreturn]] void fail(const std::string& object, const std::string& reason) {
   throw Error(ErrorKind::input, kOperation, object, reason);
@@ -74,13 +78,28 @@ hdf5::Object open_exact(const hdf5::Object& group, const char* name, hdf5::Type 
   return dataset;
 }
 
+/// All elements, which are added to the checksum under `name`.
 template <class Value>
-std::vector<Value> read_all(const hdf5::Object& dataset, hdf5::Type type,
-                            const std::vector<Index>& shape) {
-  const Index count = checked_multiply(shape[0], shape[1], dataset.text());
+std::vector<Value> read_all(const hdf5::Object& dataset, const char* name, hdf5::Type type,
+                            const std::vector<Index>& shape, Checksum& checksum) {
+  Index count = 1;
+  for (const Index extent : shape) count = checked_multiply(count, extent, dataset.text());
   std::vector<Value> values(static_cast<std::size_t>(count));
   hdf5::read_dataset(dataset, type, values.data());
+  checksum.add(name, std::as_bytes(std::span(values)));
   return values;
+}
+
+/// Adds the attributes as they are stored.
+void add_attributes(const hdf5::Object& group, const Description& d, Checksum& checksum) {
+  const auto add_text = [&](const char* name) {
+    if (const auto text = hdf5::read_text(group, name)) checksum.add(name, *text);
+  };
+  const std::array<std::int64_t, 2> shape{d.rows, d.columns};
+  add_text(kActivation);
+  add_text(kScheme);
+  checksum.add(kShape, std::as_bytes(std::span(shape)));
+  add_text(kStats);
 }
 
 /// The bits after the last code of a row are zero, so that equal matrices have equal bytes.
@@ -108,10 +127,11 @@ void check_finite_codes(const QuantizedMatrix& m, const std::string& object) {
   }
 }
 
-std::vector<std::uint32_t> read_codes(const hdf5::Object& group, const Description& d) {
+std::vector<std::uint32_t> read_codes(const hdf5::Object& group, const Description& d,
+                                      Checksum& checksum) {
   const std::vector<Index> shape = {d.rows, words_per_row(d.scheme.bits, d.columns)};
   const hdf5::Object dataset = open_exact(group, kCodes, hdf5::Type::u32, "uint32", shape);
-  return read_all<std::uint32_t>(dataset, hdf5::Type::u32, shape);
+  return read_all<std::uint32_t>(dataset, kCodes, hdf5::Type::u32, shape, checksum);
 }
 
 std::string scale_type_text(ScaleType type) {
@@ -121,67 +141,91 @@ std::string scale_type_text(ScaleType type) {
              ")");
 }
 
-/// 1 when the scheme has none. A power of two: codes times scales are then exact.
-float read_global_scale(const hdf5::Object& group, const Scheme& scheme) {
+/// 1 when the scheme has none.
+float read_global_scale(const hdf5::Object& group, const Scheme& scheme, Checksum& checksum) {
   if (!scheme.is_nvfp4()) return 1;
-  const hdf5::Object dataset =
-      open_exact(group, kGlobalScale, hdf5::Type::f32, "float32", std::vector<Index>{});
-  float scale = 0;
-  hdf5::read_dataset(dataset, hdf5::Type::f32, &scale);
-  if (!(scale >= 0x1p-100F && scale <= 0x1p126F) || power_part(scale) != scale)
-    fail(dataset.text(), str("the global scale ", scale, " is no power of two"));
-  return scale;
+  const std::vector<Index> scalar;
+  const hdf5::Object dataset = open_exact(group, kGlobalScale, hdf5::Type::f32, "float32", scalar);
+  return read_all<float>(dataset, kGlobalScale, hdf5::Type::f32, scalar, checksum).front();
 }
 
 /// Values of the stored bits, or of the floats themselves.
 std::vector<float> read_scale_values(const hdf5::Object& dataset, ScaleType type,
-                                     const std::vector<Index>& shape) {
+                                     const std::vector<Index>& shape, Checksum& checksum) {
   const hdf5::Type stored = stored_scale_type(type);
-  if (type == ScaleType::f32) return read_all<float>(dataset, stored, shape);
+  if (type == ScaleType::f32) return read_all<float>(dataset, kScales, stored, shape, checksum);
   std::vector<float> scales;
   if (stored == hdf5::Type::u8) {
-    for (const std::uint8_t bits : read_all<std::uint8_t>(dataset, stored, shape))
+    for (const std::uint8_t bits :
+         read_all<std::uint8_t>(dataset, kScales, stored, shape, checksum))
       scales.push_back(type == ScaleType::e8m0 ? e8m0_to_float(bits)
                                                : element_value(Element::e4m3, bits));
     return scales;
   }
-  for (const std::uint16_t bits : read_all<std::uint16_t>(dataset, stored, shape))
+  for (const std::uint16_t bits :
+       read_all<std::uint16_t>(dataset, kScales, stored, shape, checksum))
     scales.push_back(type == ScaleType::f16 ? f16_to_float(bits) : bf16_to_float(bits));
   return scales;
 }
 
 std::vector<float> read_scales(const hdf5::Object& group, const Description& d,
-                               float global_scale) {
+                               Checksum& checksum) {
   const std::vector<Index> shape = scale_shape(d.scheme, d.rows, d.columns);
   const ScaleType type = d.scheme.scale_type;
   const hdf5::Object dataset =
       open_exact(group, kScales, stored_scale_type(type), scale_type_text(type).c_str(), shape);
+  std::vector<float> scales = read_scale_values(dataset, type, shape, checksum);
   const std::string encoding = scale_encoding(type);
-  if (!encoding.empty() && hdf5::read_text(dataset, kEncoding) != encoding)
+  if (encoding.empty()) return scales;
+  if (hdf5::read_text(dataset, kEncoding) != encoding)
     fail(dataset.text(), str("the attribute 'encoding' is not '", encoding, "'"));
-  const bool may_be_negative = d.scheme.symmetric && !d.scheme.is_float();
-  std::vector<float> scales = read_scale_values(dataset, type, shape);
-  for (std::size_t i = 0; i < scales.size(); ++i)
-    if (!std::isfinite(scales[i]) || scales[i] == 0 || (scales[i] < 0 && !may_be_negative))
-      fail(dataset.text(), str("the scale at [", static_cast<Index>(i) / shape[1], ", ",
-                               static_cast<Index>(i) % shape[1], "] is ", scales[i]));
-  for (float& scale : scales) scale /= global_scale;
+  checksum.add(kEncoding, encoding);
   return scales;
 }
 
-std::vector<std::uint8_t> read_zeros(const hdf5::Object& group, const Description& d) {
+std::vector<std::uint8_t> read_zeros(const hdf5::Object& group, const Description& d,
+                                     Checksum& checksum) {
   if (d.scheme.symmetric) {
     if (hdf5::exists(group, kZeros)) fail(group.text(kZeros), "a symmetric scheme has no zeros");
     return {};
   }
   const std::vector<Index> shape = scale_shape(d.scheme, d.rows, d.columns);
   const hdf5::Object dataset = open_exact(group, kZeros, hdf5::Type::u8, "uint8", shape);
-  std::vector<std::uint8_t> zeros = read_all<std::uint8_t>(dataset, hdf5::Type::u8, shape);
-  for (const std::uint8_t zero : zeros)
-    if (zero >> d.scheme.bits != 0)
-      fail(dataset.text(),
-           str("the zero ", static_cast<int>(zero), " does not fit into ", d.scheme.bits, " bits"));
-  return zeros;
+  return read_all<std::uint8_t>(dataset, kZeros, hdf5::Type::u8, shape, checksum);
+}
+
+/// A power of two: codes times scales are then exact.
+void check_global_scale(const QuantizedMatrix& m, const std::string& object) {
+  const float scale = m.global_scale;
+  if (m.scheme.is_nvfp4() &&
+      (!(scale >= 0x1p-100F && scale <= 0x1p126F) || power_part(scale) != scale))
+    fail(object, str("the global scale ", scale, " is no power of two"));
+}
+
+/// The scales as they are stored, before they are divided by the global one.
+void check_scales(const QuantizedMatrix& m, const std::string& object) {
+  const bool may_be_negative = m.scheme.symmetric && !m.scheme.is_float();
+  const Index groups = scale_shape(m.scheme, m.rows, m.columns)[1];
+  for (std::size_t i = 0; i < m.scales.size(); ++i)
+    if (!std::isfinite(m.scales[i]) || m.scales[i] == 0 || (m.scales[i] < 0 && !may_be_negative))
+      fail(object, str("the scale at [", static_cast<Index>(i) / groups, ", ",
+                       static_cast<Index>(i) % groups, "] is ", m.scales[i]));
+}
+
+void check_zeros(const QuantizedMatrix& m, const std::string& object) {
+  for (const std::uint8_t zero : m.zeros)
+    if (zero >> m.scheme.bits != 0)
+      fail(object,
+           str("the zero ", static_cast<int>(zero), " does not fit into ", m.scheme.bits, " bits"));
+}
+
+/// What no writer of this program writes, whatever the checksum.
+void check_values(const QuantizedMatrix& m, const hdf5::Object& group) {
+  check_padding(m, group.text(kCodes));
+  check_finite_codes(m, group.text(kCodes));
+  check_global_scale(m, group.text(kGlobalScale));
+  check_scales(m, group.text(kScales));
+  check_zeros(m, group.text(kZeros));
 }
 
 }  // namespace
@@ -231,13 +275,20 @@ NamedMatrix MatrixReader::read(const std::string& name) const {
   m.scheme = d.scheme;
   m.rows = d.rows;
   m.columns = d.columns;
-  m.codes = read_codes(group, d);
-  check_padding(m, group.text(kCodes));
-  check_finite_codes(m, group.text(kCodes));
-  m.global_scale = read_global_scale(group, d.scheme);
-  m.scales = read_scales(group, d, m.global_scale);
-  m.zeros = read_zeros(group, d);
+  Checksum checksum(name);
+  add_attributes(group, d, checksum);
+  m.codes = read_codes(group, d, checksum);
+  m.global_scale = read_global_scale(group, d.scheme, checksum);
+  m.scales = read_scales(group, d, checksum);
+  m.zeros = read_zeros(group, d, checksum);
+  check_checksum(group, checksum, kOperation, kDamaged);
+  check_values(m, group);
+  for (float& scale : m.scales) scale /= m.global_scale;
   return named;
+}
+
+void MatrixReader::verify() const {
+  for (const std::string& name : names()) read(name);
 }
 
 std::pair<Scheme, std::pair<Index, Index>> MatrixReader::describe(const std::string& name) const {

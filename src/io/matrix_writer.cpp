@@ -1,6 +1,9 @@
+#include <array>
+
 #include "aq/core/dtype.h"
 #include "aq/io/hessian_file.h"
 #include "aq/io/matrix_file.h"
+#include "io/checksum.h"
 #include "io/json_text.h"
 #include "io/matrix_names.h"
 #include "io/posix_file.h"
@@ -75,16 +78,49 @@ std::vector<std::byte> stored_scales(const NamedMatrix& named) {
   return {};
 }
 
+void write_text(const hdf5::Object& object, const char* name, const std::string& text,
+                Checksum& checksum) {
+  hdf5::write_text(object, name, text);
+  checksum.add(name, text);
+}
+
+/// Attributes and datasets are written in the order of their names: that of the checksum.
+void write_attributes(const hdf5::Object& group, const NamedMatrix& named, Checksum& checksum) {
+  const QuantizedMatrix& m = named.matrix;
+  if (named.activation) write_text(group, kActivation, scheme_to_json(*named.activation), checksum);
+  write_text(group, kScheme, scheme_to_json(m.scheme), checksum);
+  const std::array<std::int64_t, 2> shape{m.rows, m.columns};
+  hdf5::write_numbers(group, kShape, hdf5::Type::i64, 2, shape.data());
+  checksum.add(kShape, std::as_bytes(std::span(shape)));
+  write_text(group, kStats, named.stats_json, checksum);
+}
+
+void write_codes(const hdf5::Object& group, const QuantizedMatrix& m, Checksum& checksum) {
+  hdf5::write_dataset(group, kCodes, hdf5::Type::u32,
+                      {m.rows, words_per_row(m.scheme.bits, m.columns)}, m.codes.data());
+  checksum.add(kCodes, std::as_bytes(std::span(m.codes)));
+}
+
 void write_scales(const hdf5::Object& group, const QuantizedMatrix& m,
-                  const std::vector<std::byte>& values) {
+                  const std::vector<std::byte>& values, Checksum& checksum) {
   const ScaleType type = m.scheme.scale_type;
+  if (m.scheme.is_nvfp4()) {
+    hdf5::write_dataset(group, kGlobalScale, hdf5::Type::f32, {}, &m.global_scale);
+    checksum.add(kGlobalScale, std::as_bytes(std::span(&m.global_scale, 1)));
+  }
   const hdf5::Object dataset =
       hdf5::write_dataset(group, kScales, stored_scale_type(type),
                           scale_shape(m.scheme, m.rows, m.columns), values.data());
+  checksum.add(kScales, values);
   if (const std::string encoding = scale_encoding(type); !encoding.empty())
-    hdf5::write_text(dataset, kEncoding, encoding);
-  if (m.scheme.is_nvfp4())
-    hdf5::write_dataset(group, kGlobalScale, hdf5::Type::f32, {}, &m.global_scale);
+    write_text(dataset, kEncoding, encoding, checksum);
+}
+
+void write_zeros(const hdf5::Object& group, const QuantizedMatrix& m, Checksum& checksum) {
+  if (m.scheme.symmetric) return;
+  hdf5::write_dataset(group, kZeros, hdf5::Type::u8, scale_shape(m.scheme, m.rows, m.columns),
+                      m.zeros.data());
+  checksum.add(kZeros, std::as_bytes(std::span(m.zeros)));
 }
 
 }  // namespace
@@ -118,17 +154,12 @@ void MatrixWriter::write(const NamedMatrix& named) {
            ": the stats are no JSON object: ", named.stats_json);
   const std::vector<std::byte> scales = stored_scales(named);  // all checks before the first write
   const hdf5::Object group = hdf5::create_group(state_->matrices, named.name);
-  hdf5::write_text(group, kScheme, scheme_to_json(m.scheme));
-  const std::int64_t shape[2] = {m.rows, m.columns};
-  hdf5::write_numbers(group, kShape, hdf5::Type::i64, 2, shape);
-  hdf5::write_text(group, kStats, named.stats_json);
-  if (named.activation) hdf5::write_text(group, kActivation, scheme_to_json(*named.activation));
-  hdf5::write_dataset(group, kCodes, hdf5::Type::u32,
-                      {m.rows, words_per_row(m.scheme.bits, m.columns)}, m.codes.data());
-  write_scales(group, m, scales);
-  if (!m.scheme.symmetric)
-    hdf5::write_dataset(group, kZeros, hdf5::Type::u8, scale_shape(m.scheme, m.rows, m.columns),
-                        m.zeros.data());
+  Checksum checksum(named.name);
+  write_attributes(group, named, checksum);
+  write_codes(group, m, checksum);
+  write_scales(group, m, scales, checksum);
+  write_zeros(group, m, checksum);
+  write_checksum(group, checksum);
 }
 
 void MatrixWriter::write_hessian(const NamedHessian& hessian) {
@@ -142,6 +173,7 @@ void MatrixWriter::write_hessian(const NamedHessian& hessian) {
   hdf5::write_text(group, kStarved, hessian.starved);
   hdf5::write_dataset(group, kUpper, hdf5::Type::f32, {static_cast<Index>(hessian.upper.size())},
                       hessian.upper.data());
+  write_checksum(group, checksum_of(hessian));
 }
 
 void MatrixWriter::close() {

@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <type_traits>
 #include <utility>
 
 #include "aq/core/error.h"
 #include "aq/core/text.h"
 #include "model/architecture_fields.h"
+#include "model/shallow_json.h"
 
 namespace aq {
 namespace {
@@ -81,14 +84,16 @@ Json to_value(const Flag& field) {
   return {{"key", field.key}, {"otherwise", field.otherwise}};
 }
 
+constexpr std::size_t kLongestText = 300;  // in messages
+
 /// One value of the file and how to complain about it.
 struct Place {
   std::string_view file;
   std::string name;  ///< "tensors.q"
 
   [[noreturn]] void fail(std::string_view reason, std::string_view hint = {}) const {
-    throw Error(ErrorKind::usage, "read the architecture", file, str("'", name, "' ", reason),
-                hint);
+    throw Error(ErrorKind::usage, "read the architecture", file,
+                str("'", name.substr(0, kLongestText), "' ", reason.substr(0, kLongestText)), hint);
   }
 };
 
@@ -189,10 +194,10 @@ void from_value(const Json& value, const Place& place, Flag& field) {
 Json parse(std::string_view text, std::string_view file) {
   Json json;
   try {
-    json = Json::parse(text);
+    json = parse_shallow<Json>(text);
   } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::usage, "read the architecture", file, error.what(),
-                "the file must be valid JSON");
+    throw Error(ErrorKind::usage, "read the architecture", file,
+                std::string(error.what()).substr(0, kLongestText), "the file must be valid JSON");
   }
   if (!json.is_object())
     throw Error(ErrorKind::usage, "read the architecture", file,
@@ -227,6 +232,47 @@ void refuse_unknown_keys(const Json& json, const std::set<std::string>& read,
   }
 }
 
+/// What would make two linears the same one, or fill the memory with names.
+void check_names(const Architecture& row, std::string_view file) {
+  constexpr std::size_t kLongestName = 256;
+  visit_fields(row, [&](std::string_view section, const char* key, const auto& field) {
+    if constexpr (std::is_same_v<decltype(field), const std::string&>)
+      if (section == "tensors" && field.size() > kLongestName)
+        Place{file, str("tensors.", key)}.fail(str("is longer than ", kLongestName, " bytes"));
+  });
+  const TensorNames& names = row.tensors;
+  const auto require = [&](const char* key, const std::string& name, const char* number) {
+    if (name.find(number) == std::string::npos)
+      Place{file, str("tensors.", key)}.fail(
+          str("is '", name, "', without ", number, ": all would be the same tensors"));
+  };
+  require("layer", names.layer, "{i}");
+  if (!has_experts(row)) return;
+  require("expert_gate", names.expert_gate, "{e}");
+  require("expert_up", names.expert_up, "{e}");
+  require("expert_down", names.expert_down, "{e}");
+}
+
+/// No two linears of a layer may be the same one; layers are dense or have experts.
+void check_distinct(const Architecture& row, std::string_view file) {
+  const std::set<std::string_view> attention{"q", "k", "v", "o", "q_a", "kv_a", "kv_b"};
+  for (const bool dense : {true, false}) {
+    std::map<std::string, std::string> seen;  // name -> key
+    visit_fields(row, [&](std::string_view section, std::string_view key, const auto& field) {
+      if constexpr (std::is_same_v<decltype(field), const std::string&>) {
+        const bool of_experts =
+            key.starts_with("expert_") || key.starts_with("shared_") || key == "router";
+        const bool here = dense ? key.starts_with("dense_") : of_experts;
+        if (section != "tensors" || field.empty() || !(here || attention.contains(key))) return;
+        const auto [other, is_new] = seen.emplace(field, key);
+        if (!is_new)
+          Place{file, str("tensors.", key)}.fail(
+              str("is '", field, "', as 'tensors.", other->second, "' is"));
+      }
+    });
+  }
+}
+
 }  // namespace
 
 Architecture architecture_from_json(std::string_view text, std::string_view file) {
@@ -248,6 +294,8 @@ Architecture architecture_from_json(std::string_view text, std::string_view file
   if (json.contains("family")) from_value(json["family"], {file, "family"}, row.family);
   if (row.name.empty()) Place{file, "name"}.fail("is empty");
   if (row.family.empty()) row.family = row.name;
+  check_names(row, file);
+  check_distinct(row, file);
   return row;
 }
 

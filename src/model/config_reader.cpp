@@ -2,37 +2,43 @@
 
 #include <cmath>
 
+#include "model/shallow_json.h"
+
 namespace aq {
 namespace {
 
 constexpr std::string_view kOperation = "read the model's configuration";
 constexpr Index kLargestExtent = Index{1} << 31;  // so that a product of two fits
+constexpr std::size_t kLongestReason = 300;       // what is shown of a value may be long
 
 }  // namespace
 
 ConfigReader::ConfigReader(std::string_view text, std::string_view file) : file_(file) {
   try {
-    json_ = nlohmann::json::parse(text);
+    json_ = std::make_shared<nlohmann::json>(parse_shallow<nlohmann::json>(text));
   } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::input, kOperation, file_, error.what(), "the file must be valid JSON");
+    throw Error(ErrorKind::input, kOperation, file_,
+                std::string(error.what()).substr(0, kLongestReason), "the file must be valid JSON");
   }
-  if (!json_.is_object())
+  if (!json_->is_object())
     throw Error(ErrorKind::input, kOperation, file_, "the file does not hold a JSON object");
 }
 
 void ConfigReader::fail(std::string_view key, std::string_view reason,
                         std::string_view hint) const {
-  throw Error(ErrorKind::input, kOperation, file_, str("key '", key, "' ", reason), hint);
+  const bool cut = reason.size() > kLongestReason;
+  throw Error(ErrorKind::input, kOperation, file_,
+              str("key '", key, "' ", reason.substr(0, kLongestReason), cut ? "..." : ""), hint);
 }
 
 bool ConfigReader::has(std::string_view key) const {
-  const auto found = json_.find(key);
-  return found != json_.end() && !found->is_null();
+  const auto found = json_->find(key);
+  return found != json_->end() && !found->is_null();
 }
 
 const nlohmann::json& ConfigReader::at(std::string_view key) const {
   if (!has(key)) fail(key, "is missing");
-  return *json_.find(key);
+  return *json_->find(key);
 }
 
 Index ConfigReader::whole(std::string_view key, Index least) const {
@@ -79,7 +85,7 @@ std::string ConfigReader::text_or(std::string_view key, std::string_view otherwi
 std::optional<ConfigReader> ConfigReader::object(std::string_view key) const {
   if (!has(key)) return std::nullopt;
   if (!at(key).is_object()) fail(key, str("is ", at(key).dump(), ", not an object"));
-  return ConfigReader(at(key), file_);
+  return ConfigReader(std::shared_ptr<const nlohmann::json>(json_, &at(key)), file_);
 }
 
 std::string ConfigReader::first_of(const Keys& keys) const {

@@ -1,6 +1,7 @@
 #pragma once
 /// Typed access to the keys of config.json with errors that name file and key.
 
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -25,7 +26,7 @@ class ConfigReader {
   bool flag_or(std::string_view key, bool otherwise) const;
   std::string text_or(std::string_view key, std::string_view otherwise) const;
   std::optional<double> optional_number(std::string_view key) const;
-  const nlohmann::json& json() const { return json_; }
+  const nlohmann::json& json() const { return *json_; }
   /// An object inside; nothing when absent or null.
   std::optional<ConfigReader> object(std::string_view key) const;
 
@@ -42,12 +43,12 @@ class ConfigReader {
                          std::string_view hint = {}) const;
 
  private:
-  ConfigReader(nlohmann::json value, std::string file)
+  ConfigReader(std::shared_ptr<const nlohmann::json> value, std::string file)
       : json_(std::move(value)), file_(std::move(file)) {}
   const nlohmann::json& at(std::string_view key) const;
   Index whole(std::string_view key, Index least) const;
 
-  nlohmann::json json_;
+  std::shared_ptr<const nlohmann::json> json_;  // shared with the objects inside
   std::string file_;
 };
 

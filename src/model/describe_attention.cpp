@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "aq/core/text.h"
@@ -62,10 +63,11 @@ Index read_rotated(const Source& source, Index head_dim) {
   key.otherwise = source.config.get(key);
   const auto parameters = source.config.object("rope_parameters");  // the newer place wins
   const double partial = parameters ? parameters->get(key) : key.otherwise;
-  const auto rotated = static_cast<Index>(static_cast<double>(head_dim) * partial);
+  const double share = std::min(partial, 2.0);  // above 1 is refused; a huge one has no Index
+  const auto rotated = static_cast<Index>(static_cast<double>(head_dim) * share);
   if (rotated > head_dim || rotated < 2 || rotated % 2 != 0)
     source.config.fail(
-        key.keys.front(),
+        key.keys.empty() ? "partial_rotary_factor" : key.keys.front(),
         str("is ", partial, ": of ", head_dim, " dimensions ", rotated, " would be rotated"),
         "an even number of at most all is possible");
   return rotated;

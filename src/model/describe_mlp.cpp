@@ -12,7 +12,8 @@ bool is_listed_dense(const Source& source, Index layer) {
   if (key.empty()) return false;
   const nlohmann::json& layers = source.config.json().at(key);
   const auto is_layer = [](const nlohmann::json& value) { return value.is_number_integer(); };
-  if (!layers.is_array() || !std::all_of(layers.begin(), layers.end(), is_layer))
+  if (!layers.is_array() || layers.size() > kMostLayers ||
+      !std::all_of(layers.begin(), layers.end(), is_layer))
     source.config.fail(key, str("is ", layers.dump(), ", not a list of layers"));
   return std::find(layers.begin(), layers.end(), layer) != layers.end();
 }

@@ -1,8 +1,10 @@
 /// A row for a checkpoint whose architecture is not in the table: what its tensors show, and for
 /// the rest the habits of most published models. Nothing is assumed silently.
 
+#include <algorithm>
+
 #include "aq/core/text.h"
-#include "model/config_reader.h"
+#include "model/describe.h"
 
 namespace aq {
 namespace {
@@ -39,13 +41,21 @@ class Inference {
   bool has(std::string_view name) const { return tensors_.contains(std::string(name)); }
   void assume(std::string text) { result_.assumptions.push_back(std::move(text)); }
 
+  /// First extent of a weight that is there.
+  Index rows_of(const std::string& name) const {
+    const std::vector<Index>& shape = tensors_.at(name);
+    if (shape.size() != 2 || shape[0] < 1)
+      refuse_unknown_architecture(config_, str(", and its tensor ", name, " is no matrix"));
+    return shape[0];
+  }
+
   void infer_attention() {
     for (const char* module : {"q_proj", "k_proj", "v_proj", "o_proj"})
       if (!has(str(kAttention, module, ".weight")))
         refuse_unknown_architecture(
             config_, str(", and its tensors do not follow the common names: there is no ",
                          kAttention, module, ".weight"));
-    const Index q_width = tensors_.at(str(kAttention, "q_proj.weight")).front();
+    const Index q_width = rows_of(str(kAttention, "q_proj.weight"));
     row_.qkv_bias = {config_.has("qkv_bias") ? "qkv_bias" : "attention_bias",
                      has(str(kAttention, "q_proj.bias"))};
     row_.o_bias.otherwise = has(str(kAttention, "o_proj.bias"));
@@ -63,7 +73,7 @@ class Inference {
 
   /// Layer of the first tensor with this ending behind "model.layers.{i}."; -1: none.
   Index first_layer_with(const std::string& module) const {
-    const Index layers = config_.get(row_.keys.layers);
+    const Index layers = std::min(config_.get(row_.keys.layers), kMostLayers);
     for (Index layer = 0; layer < layers; ++layer)
       if (has(str("model.layers.", layer, ".", module))) return layer;
     return -1;
@@ -114,15 +124,16 @@ class Inference {
 
   void infer_shared_expert(const std::string& prefix) {
     for (const char* module : {"mlp.shared_expert.", "mlp.shared_experts."}) {
-      const auto gate = tensors_.find(str(prefix, module, "gate_proj.weight"));
-      if (gate == tensors_.end()) continue;
+      const std::string gate = str(prefix, module, "gate_proj.weight");
+      if (!has(gate)) continue;
+      const Index width = rows_of(gate);
       row_.tensors.shared_gate = str(module, "gate_proj");
       row_.tensors.shared_up = str(module, "up_proj");
       row_.tensors.shared_down = str(module, "down_proj");
       if (has(str(prefix, "mlp.shared_expert_gate.weight")))
         row_.tensors.shared_router = "mlp.shared_expert_gate";
-      row_.keys.shared_width.otherwise = gate->second.front();
-      assume(str("a shared expert of width ", gate->second.front(),
+      row_.keys.shared_width.otherwise = width;
+      assume(str("a shared expert of width ", width,
                  row_.tensors.shared_router.empty() ? ", added as it is"
                                                     : ", times the sigmoid of its gate"));
     }

@@ -151,6 +151,30 @@ Index kept_bytes(const Plan& plan) {
   return floats * static_cast<Index>(sizeof(float));
 }
 
+/// Bytes of all quantized matrices as they are stored, with a little for names and attributes.
+Index stored_bytes(const Plan& plan) {
+  constexpr Index kOverhead = 2048;  // of a matrix in an HDF5 file
+  Index bytes = 0;
+  const auto add = [&](const StagePlan& stage) {
+    for (const TaskPlan& task : stage.tasks)
+      for (const MatrixPlan& matrix : task.matrices)
+        if (matrix.assignment.method != Method::copy)
+          bytes += kOverhead + ceil_div(stored_bits(matrix.assignment.scheme, matrix.linear.rows,
+                                                    matrix.linear.columns),
+                                        8);
+  };
+  for (const LayerPlan& layer : plan.layers)
+    for (const StagePlan* stage : layer.stages()) add(*stage);
+  add(plan.head);
+  return bytes;
+}
+
+/// Shards, model.h5 and kept Hessians must fit beside what is already there of them.
+void check_disk(const QuantizeOptions& options, const Plan& plan) {
+  const Index needed = 2 * stored_bytes(plan) + (options.keep_hessians ? kept_bytes(plan) : 0);
+  check_free_space(options.save, std::max<Index>(0, needed - bytes_below(options.save)));
+}
+
 /// Before any weight is read: every linear is resolved, and what may be a mistake is a warning or,
 /// with --strict, an error.
 void check_patterns(const QuantizeOptions& options, const Model& model, bool warns) {
@@ -217,6 +241,7 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   const Workload no_tokens{.lanes = {.sequences = 1, .lanes = 1}, .sequence_length = 0};
   Plan plan = make_plan(model, options.recipe, comm.size(), kept ? no_tokens : workload,
                         {.memory = memory, .threads = static_cast<int>(threads[0])});
+  if (comm.is_first()) check_disk(options, plan);
   Batch batch;
   if (!kept)
     batch = make_batch(workload.lanes, comm.rank(), comm.size(), [&](Index first, Index count) {

@@ -1,9 +1,12 @@
 #include "pipeline/run_state.h"
 
 #include <algorithm>
+#include <array>
+#include <set>
 
 #include "aq/core/log.h"
 #include "aq/io/file.h"
+#include "aq/io/hessian_file.h"
 #include "aq/io/matrix_file.h"
 
 namespace aq {
@@ -17,23 +20,47 @@ bool all_exist(const std::filesystem::path& directory, const std::vector<std::st
   });
 }
 
-/// Forgets parts from the first one on whose files are not all there: later layers were computed
-/// from it. `keeps_hessians`: they are wanted of every part.
-void drop_damaged_parts(const RunDirectory& directory, bool keeps_hessians, Manifest& manifest) {
+/// Throws Error{input} for a shard whose content is not what was written, or that lacks a matrix.
+void verify_shards(const RunDirectory& directory, const CompletePart& part) {
+  std::set<std::string> found;
+  for (const std::string& shard : part.shards) {
+    const MatrixReader reader(directory.shards() / shard);
+    reader.verify();
+    found.insert(reader.names().begin(), reader.names().end());
+  }
+  for (const std::string& name : part.matrices)
+    if (!found.contains(name))
+      throw Error(ErrorKind::input, "read the shards", directory.shards().string(),
+                  str("none holds ", name));
+}
+
+/// Why the part cannot be used; empty when all of its files are there and whole. `keeps_hessians`:
+/// they are wanted too.
+std::string damage_of(const RunDirectory& directory, const CompletePart& part,
+                      bool keeps_hessians) {
+  if (!all_exist(directory.shards(), part.shards))
+    return str("a shard of layer ", part.layer, " is missing");
+  const bool has_hessians = part.hessians && all_exist(directory.hessians(), *part.hessians);
+  if (keeps_hessians && !has_hessians) return str("a Hessian of layer ", part.layer, " is missing");
+  try {
+    verify_shards(directory, part);
+    if (keeps_hessians)
+      for (const std::string& file : *part.hessians)
+        HessianReader(directory.hessians() / file).verify();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::input) throw;
+    return str("layer ", part.layer, " is damaged: ", error.what());
+  }
+  return {};
+}
+
+/// Parts in order, without those behind a gap.
+void keep_leading_parts(Manifest& manifest) {
   std::sort(manifest.complete.begin(), manifest.complete.end(),
             [](const CompletePart& a, const CompletePart& b) { return a.layer < b.layer; });
-  for (std::size_t i = 0; i < manifest.complete.size(); ++i) {
-    const CompletePart& part = manifest.complete[i];
-    const bool whole =
-        part.layer == static_cast<Index>(i) && all_exist(directory.shards(), part.shards);
-    const bool kept =
-        !keeps_hessians || (part.hessians && all_exist(directory.hessians(), *part.hessians));
-    if (whole && kept) continue;
-    log_warning(str(directory.root.string(), ": ", whole ? "a Hessian" : "a shard", " of layer ", i,
-                    " is missing; the run goes on from that layer"));
-    manifest.complete.resize(i);
-    return;
-  }
+  Index count = 0;
+  for (const CompletePart& part : manifest.complete) count += part.layer == count;
+  manifest.complete.resize(static_cast<std::size_t>(count));
 }
 
 Manifest start_manifest(const QuantizeOptions& options, const RunDirectory& directory,
@@ -51,7 +78,7 @@ Manifest start_manifest(const QuantizeOptions& options, const RunDirectory& dire
                 str("it holds another run: ", difference),
                 "choose another --save directory, or --resume never to start afresh there");
   fresh.complete = existing->complete;
-  drop_damaged_parts(directory, options.keep_hessians, fresh);
+  keep_leading_parts(fresh);
   return fresh;
 }
 
@@ -65,14 +92,55 @@ RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicat
     make_directory(directory_.shards());
     if (options.keep_hessians) make_directory(directory_.hessians());
     manifest_ = start_manifest(options, directory_, std::move(manifest));
+    write_manifest(directory_, manifest_);
+  }
+  comm.barrier();
+  if (!comm.is_first()) manifest_ = *read_manifest(directory_);
+  drop_damaged_parts(options.keep_hessians);
+  if (comm.is_first()) {
     std::error_code ignored;
     if (manifest_.complete.empty()) std::filesystem::remove(directory_.metrics(), ignored);
     if (!all_complete()) std::filesystem::remove(directory_.model(), ignored);
     write_manifest(directory_, manifest_);
   }
+  if (comm.is_last() && all_complete()) drop_damaged_model();
   comm.barrier();
-  if (!comm.is_first()) manifest_ = *read_manifest(directory_);
-  comm.barrier();
+}
+
+void RunState::drop_damaged_parts(bool keeps_hessians) {
+  const auto count = static_cast<Index>(manifest_.complete.size());
+  std::array<std::int64_t, 1> least{-count};  // minus the first damaged part
+  std::string damage;
+  for (Index part = comm_.rank(); part < count && damage.empty(); part += comm_.size()) {
+    damage =
+        damage_of(directory_, manifest_.complete[static_cast<std::size_t>(part)], keeps_hessians);
+    if (!damage.empty()) least[0] = -part;
+  }
+  const Index mine = -least[0];
+  comm_.all_reduce_max(least);
+  const Index first = -least[0];
+  if (first == count) return;
+  if (mine == first)
+    log_warning(str(directory_.root.string(), ": ", damage, "; the run goes on from that layer"));
+  manifest_.complete.resize(static_cast<std::size_t>(first));
+}
+
+void RunState::drop_damaged_model() const {
+  if (!std::filesystem::exists(directory_.model())) return;
+  try {
+    const MatrixReader reader(directory_.model());
+    reader.verify();
+    std::vector<std::string> names;
+    for (const CompletePart& part : manifest_.complete)
+      names.insert(names.end(), part.matrices.begin(), part.matrices.end());
+    if (reader.names() == names) return;
+    log_warning(str(directory_.model().string(), " lacks matrices; it is merged again"));
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::input) throw;
+    log_warning(str(error.what(), "; it is merged again"));
+  }
+  std::error_code ignored;
+  std::filesystem::remove(directory_.model(), ignored);
 }
 
 bool RunState::complete(Index part) const {

@@ -9,7 +9,8 @@ namespace aq {
 
 class RunState {
  public:
-  /// Creates the directory or checks that the run in it is this one. Collective.
+  /// Creates the directory or checks that the run in it is this one, and that what it holds is
+  /// whole: from the first part with a damaged or missing file on it is done again. Collective.
   RunState(const QuantizeOptions& options, Manifest manifest, Communicator& comm);
 
   const RunDirectory& directory() const { return directory_; }
@@ -30,6 +31,11 @@ class RunState {
                            std::optional<bool> kept_hessians);
 
  private:
+  /// Forgets parts from the first damaged one on: later layers were computed from it. Each rank
+  /// reads its share of them. Collective.
+  void drop_damaged_parts(bool keeps_hessians);
+  /// Removes a model.h5 that is not what was merged; it is then merged again.
+  void drop_damaged_model() const;
   /// The part's file names of the ranks that wrote one. Collective.
   std::vector<std::string> written_files(Index part, bool mine) const;
 

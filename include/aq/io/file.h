@@ -17,6 +17,11 @@ std::string read_text_file(const std::filesystem::path& path, Index limit = Inde
 void write_text_file(const std::filesystem::path& path, std::string_view text);
 /// Creates the directory and its parents; Error{input} when it cannot or when it is not writable.
 void make_directory(const std::filesystem::path& path);
+/// Throws Error{input} when the file system of `directory` (or of its nearest parent that exists)
+/// has less than `bytes` free for this user.
+void check_free_space(const std::filesystem::path& directory, Index bytes);
+/// Bytes of the regular files below; 0 when there is no such directory.
+Index bytes_below(const std::filesystem::path& directory);
 /// 64-bit FNV-1a of `bytes`, continued from `seed`.
 std::uint64_t hash_bytes(std::string_view bytes, std::uint64_t seed = 0xcbf29ce484222325ULL);
 std::string hash_text(std::uint64_t hash);  ///< 16 hex digits

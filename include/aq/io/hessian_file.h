@@ -1,6 +1,7 @@
 #pragma once
 /// Kept Hessian sums: `/hessians/<dotted name of the first linear that uses it>/upper` with
-/// attributes weight_sum, tokens, used_by and starved. Written by MatrixWriter::write_hessian.
+/// attributes weight_sum, tokens, used_by, starved and checksum. Written by
+/// MatrixWriter::write_hessian.
 
 #include <cstdint>
 #include <filesystem>
@@ -39,6 +40,8 @@ class HessianReader {
   NamedHessian describe(const std::string& name) const;
   /// @pre the linears have `columns` inputs
   NamedHessian read(const std::string& name, Index columns) const;
+  /// Reads every sum and checks it against its checksum.
+  void verify() const;
 
  private:
   struct State;

@@ -1,7 +1,7 @@
 #pragma once
 /// HDF5 files of quantized matrices: the same layout in shards and in the merged model.h5.
 /// `/matrices/<dotted module name>/` with datasets `codes`, `scales`, `zeros` and attributes
-/// `scheme`, `shape`, `stats`. Readable with h5py in five lines.
+/// `scheme`, `shape`, `stats` and `checksum` (docs/design.md). Readable with h5py in five lines.
 
 #include <filesystem>
 #include <memory>
@@ -61,6 +61,8 @@ class MatrixReader {
   const std::vector<std::string>& names() const;
   bool has(const std::string& name) const;
   NamedMatrix read(const std::string& name) const;
+  /// Reads every matrix and checks it, its checksum included.
+  void verify() const;
   /// Scheme and shape without the data.
   std::pair<Scheme, std::pair<Index, Index>> describe(const std::string& name) const;
   /// How the inputs are rounded when the matrix is served, without the data.

@@ -1,10 +1,13 @@
 /// Matrix files that are not what they should be: each is built wrong on purpose.
 #include <fstream>
 #include <functional>
+#include <optional>
+#include <span>
 
 #include "aq/io/file.h"
 #include "aq/io/matrix_file.h"
 #include "expect_error.h"
+#include "io/checksum.h"
 #include "io/hdf5.h"
 #include "support/temporary_directory.h"
 
@@ -20,6 +23,12 @@ struct RawDataset {
   Type type = Type::u8;
   std::vector<Index> shape;
   std::vector<std::uint64_t> values = std::vector<std::uint64_t>(64);
+
+  std::span<const std::byte> bytes() const {
+    Index size = type == Type::u8 ? 1 : type == Type::u16 ? 2 : type == Type::i64 ? 8 : 4;
+    for (const Index extent : shape) size *= extent;
+    return std::as_bytes(std::span(values)).first(static_cast<std::size_t>(size));
+  }
 };
 
 /// The parts of a good int4 asymmetric matrix [2, 20], groups of 16, named "w".
@@ -33,7 +42,20 @@ struct RawMatrix {
   RawDataset scales{Type::u16, {2, 2}, std::vector<std::uint64_t>(64, 0x3f803f803f803f80)};
   RawDataset zeros{Type::u8, {2, 2}};
   std::string encoding = "bf16";
+  std::optional<std::string> checksum = {};  ///< nothing: the right one
   bool matrix_is_dataset = false;
+
+  std::string right_checksum() const {
+    Checksum sum("w");
+    sum.add("scheme", scheme);
+    sum.add("shape", std::as_bytes(std::span(shape)));
+    sum.add("stats", stats);
+    sum.add("codes", codes.bytes());
+    sum.add("scales", scales.bytes());
+    sum.add("encoding", encoding);
+    if (!zeros.shape.empty()) sum.add("zeros", zeros.bytes());
+    return sum.text();
+  }
 };
 
 void write_dataset(const hdf5::Object& group, const char* name, const RawDataset& raw,
@@ -61,6 +83,8 @@ void write_raw(const std::filesystem::path& path, const RawMatrix& raw) {
       write_dataset(group, "codes", raw.codes);
       write_dataset(group, "scales", raw.scales, raw.encoding);
       write_dataset(group, "zeros", raw.zeros);
+      const std::string checksum = raw.checksum.value_or(raw.right_checksum());
+      if (!checksum.empty()) hdf5::write_text(group, "checksum", checksum);
     }
   }
   file.close();
@@ -106,6 +130,10 @@ std::vector<Damage> damages_of_attributes() {
        {"no matrix shape"}},
       {"no stats", [](RawMatrix& m) { m.stats = ""; }, {"/matrices/w", "'stats' is missing"}},
       {"bad stats", [](RawMatrix& m) { m.stats = "{]"; }, {"w, attribute stats", "JSON"}},
+      {"no checksum", [](RawMatrix& m) { m.checksum = ""; }, {"'checksum'", "older build"}},
+      {"wrong checksum",
+       [](RawMatrix& m) { m.checksum = "0123456789abcdef"; },
+       {"/matrices/w", "'0123456789abcdef' was written", "quantize again"}},
       {"stats is a list", [](RawMatrix& m) { m.stats = "[]"; }, {"attribute stats", "JSON object"}},
   };
 }
@@ -177,6 +205,29 @@ TEST(DamagedMatrixFile, Attributes) {
 
 TEST(DamagedMatrixFile, Datasets) {
   expect_all_fail(damages_of_datasets());
+}
+
+/// What the library's own checks of its metadata do not notice, the checksum does.
+TEST(DamagedMatrixFile, NoFlippedByteChangesWhatIsRead) {
+  const TemporaryDirectory directory;
+  const auto path = directory / "m.h5";
+  write_raw(path, {});
+  const NamedMatrix good = MatrixReader(path).read("w");
+  const std::string whole = read_text_file(path);
+  std::size_t noticed = 0;
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    std::string bytes = whole;
+    bytes[at] = static_cast<char>(bytes[at] ^ (1 << (at % 8)));
+    std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+    try {
+      const NamedMatrix read = MatrixReader(path).read("w");
+      EXPECT_TRUE(read.matrix == good.matrix && read.stats_json == good.stats_json) << at;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::input) << error.what();
+      ++noticed;
+    }
+  }
+  EXPECT_GT(noticed, 500u);
 }
 
 TEST(DamagedMatrixFile, UnknownNames) {

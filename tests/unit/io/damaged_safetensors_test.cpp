@@ -55,7 +55,7 @@ std::vector<DamagedFile> damaged_headers() {
       {"text after the JSON", file_of(good + "x", 8), {"no valid JSON"}},
       {"no UTF-8", file_of("{\"\xff\":1}", 0), {"no valid JSON"}},
       {"array", file_of("[1]", 0), {"does not begin with '{'"}},
-      {"deep nesting", file_of("{\"w\":" + std::string(300'000, '['), 0), {"no valid JSON"}},
+      {"deep nesting", file_of("{\"w\":" + std::string(300'000, '['), 0), {"64 levels"}},
       {"data missing", file_of(good, 7), {": w", "outside the file's 7 bytes"}},
       {"data beyond the tensors", file_of(good, 12), {"4 bytes after the last tensor"}},
   };
@@ -79,7 +79,8 @@ std::vector<DamagedFile> damaged_tensors() {
       {"negative size", one("F32", "[-2]", "[0,8]"), {": w", "shape holds -2"}},
       {"fractional size", one("F32", "[2.0]", "[0,8]"), {": w", "shape holds 2.0"}},
       {"text as size", one("F32", "[\"2\"]", "[0,8]"), {": w", "no size"}},
-      {"nested size", one("F32", ("[" + deep + "]").c_str(), "[0,8]"), {": w", "no size"}},
+      {"nested size", one("F32", "[[[1]]]", "[0,8]"), {": w", "no size"}},
+      {"deeply nested size", one("F32", deep.c_str(), "[0,8]"), {"64 levels"}},
       {"size of 2^63", one("F32", "[9223372036854775808]", "[0,8]"), {": w", "no size"}},
       {"size of 1e30",
        one("F32", "[1000000000000000000000000000000]", "[0,8]"),

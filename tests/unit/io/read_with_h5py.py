@@ -15,7 +15,7 @@ try:
     import numpy as np
 
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "support"))
-    from matrix_file import dequantize
+    from matrix_file import checksum, dequantize
 except ImportError as error:
     print(f"skipped: {error}; on Debian: apt-get install python3-h5py")
     sys.exit(77)
@@ -32,6 +32,7 @@ def check_layout(group):
     assert ("zeros" in group) == (not scheme["symmetric"])
     assert group.attrs["shape"].dtype == np.int64
     assert json.loads(group.attrs["stats"])["method"] == "gptq"
+    assert group.attrs["checksum"] == checksum(group), group.name
     for dataset in group.values():
         assert dataset.chunks is None and dataset.ndim == (0 if dataset.name.endswith("global_scale") else 2)
         assert not dataset.id.get_create_plist().get_obj_track_times()
@@ -58,7 +59,7 @@ def check_file(directory):
         assert begin == values.size
         hessian = file["hessians/model.h"]
         assert hessian["upper"][:].tolist() == [1, 2, 3] and hessian.attrs["tokens"] == 7
-        assert hessian.attrs["weight_sum"] == 0.5
+        assert hessian.attrs["weight_sum"] == 0.5 and hessian.attrs["checksum"] == checksum(hessian)
         assert hessian.attrs["used_by"].tolist() == [b"model.h", b"model.other"]
     return len(names)
 

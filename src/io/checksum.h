@@ -1,0 +1,52 @@
+#pragma once
+/// Checksums of what a matrix file holds: each matrix and each kept Hessian has one over its
+/// attributes and datasets. Private to src/io and its tests.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "aq/io/hessian_file.h"
+#include "io/hdf5.h"
+
+namespace aq {
+
+/// XXH64 (Yann Collet, xxHash fast digest algorithm, specification 0.1.1); several GB/s.
+std::uint64_t xxh64(std::span<const std::byte> bytes, std::uint64_t seed);
+
+/// Checksum of one group: of its name, then of each attribute but `checksum` by name, then of each
+/// dataset by name, followed by its own attributes. The hash of every name and every value is the
+/// seed of the next one, beginning with 0.
+class Checksum {
+ public:
+  explicit Checksum(std::string_view group) { add(group); }
+
+  /// Integers and floats as they lie in memory (little-endian), texts without padding, lists of
+  /// texts joined by line breaks.
+  void add(std::string_view name, std::span<const std::byte> value) {
+    add(name);
+    value_ = xxh64(value, value_);
+  }
+  void add(std::string_view name, std::string_view value) {
+    add(name);
+    add(value);
+  }
+  std::string text() const;  ///< 16 hex digits
+
+ private:
+  void add(std::string_view text) { value_ = xxh64(std::as_bytes(std::span(text)), value_); }
+
+  std::uint64_t value_ = 0;
+};
+
+Checksum checksum_of(const NamedHessian& hessian);
+
+/// Writes the attribute `checksum`.
+void write_checksum(const hdf5::Object& group, const Checksum& checksum);
+/// Throws Error{input, operation} naming file and group unless the attribute is `checksum`.
+void check_checksum(const hdf5::Object& group, const Checksum& checksum, const char* operation,
+                    const char* hint);
+
+}  // namespace aq
