@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "aq/comm/watchdog.h"
 #include "aq/core/parallel.h"
 #include "aq/quant/hessian.h"
 #include "pipeline/factors.h"
@@ -151,6 +152,7 @@ std::vector<SolvedSlice> solve_own(StageContext& context, const StagePlan& stage
 std::vector<SolvedSlice> exchange_slices(StageContext& context,
                                          std::span<const SolvedSlice> solved) {
   const PhaseTimer timer(context.times, "exchange");
+  const WorkLabel label("quantized rows of all matrices");
   std::vector<SolvedSlice> all;
   for (const std::vector<std::byte>& bytes : context.comm.all_gather(slices_to_bytes(solved)))
     for (SolvedSlice& slice : slices_from_bytes(bytes)) all.push_back(std::move(slice));
@@ -213,8 +215,11 @@ std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
   std::vector<Reduction> reductions;
   for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
     const TaskPlan& task = stage.tasks[i];
-    reductions.push_back(
-        {task.owner, hessian_size(task.columns), std::move(calibrations[i].partials), {}});
+    reductions.push_back({task.owner,
+                          hessian_size(task.columns),
+                          std::move(calibrations[i].partials),
+                          {},
+                          task.matrices.front().linear.name});
   }
   {
     const PhaseTimer timer(context.times, "reduce");
