@@ -88,18 +88,20 @@ class Candidate {
 };
 
 /// Takes the dead holder's lock away. Another job may do the same at the same time: only one
-/// rename succeeds, and a lock that was not the dead one's is put back.
-void remove_dead(const fs::path& lock, const fs::path& candidate,
+/// rename succeeds, and a lock that was not the dead one's is put back. False when it was not ours
+/// to take.
+bool remove_dead(const fs::path& lock, const fs::path& candidate,
                  const std::optional<LockText>& dead) {
   const fs::path aside = candidate.string() + ".dead";
   std::error_code error;
   fs::rename(lock, aside, error);
-  if (error) return;
+  if (error) return false;
   const std::optional<LockText> moved = read_lock(aside);
   const bool the_same = moved.has_value() == dead.has_value() &&
                         (!moved || (moved->id == dead->id && moved->count == dead->count));
   if (!the_same) fs::create_hard_link(aside, lock, error);
   fs::remove(aside, error);
+  return the_same;
 }
 
 /// Waits until the holder counts on (then it lives) or has had time enough to. Returns why it is
@@ -161,10 +163,10 @@ class RunLock::Held {
       const std::optional<LockText> found = read_lock(path_);
       const std::optional<std::string> dead = find_dead(directory, candidate, found, times_);
       if (!dead) continue;
-      log_warning(str(directory.string(), ": the lock of ",
-                      found ? to_string(found->holder) : "an unknown job",
-                      " is taken over: ", *dead));
-      remove_dead(path_, candidate.path(), found);
+      if (remove_dead(path_, candidate.path(), found))
+        log_warning(str(directory.string(), ": the lock of ",
+                        found ? to_string(found->holder) : "an unknown job",
+                        " is taken over: ", *dead));
     }
   }
 
