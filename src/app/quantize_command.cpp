@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <map>
+#include <optional>
 
 #include "app/commands.h"
 #include "app/pipeline_library.h"
@@ -14,6 +15,7 @@ struct Arguments {
   std::string model, recipe, calibration, save, memory, hessians, resume = "auto",
                                                                   tokens_to_experts = "auto";
   QuantizeOptions options;
+  double stall_timeout = 600;
   std::map<std::string_view, std::string> settings;  ///< of setting_keys(); empty: not given
 };
 
@@ -51,6 +53,12 @@ void add_options(CLI::App& command, Arguments& a) {
                    "the row are errors");
   command.add_option("--max-fallbacks", a.options.max_fallbacks, "more fallbacks are an error")
       ->check(CLI::NonNegativeNumber);
+  command
+      .add_option("--stall-timeout", a.stall_timeout,
+                  "seconds after which a rank that waits for a dead rank, or in a job where all "
+                  "ranks wait, ends the job; 0: never")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
 }
 
 /// The keys of the recipe's object "gptq"; a flag wins.
@@ -101,8 +109,11 @@ void add_quantize(CLI::App& app, Action& action) {
   command->callback([common, arguments, &action] {
     action = [common, arguments] {
       apply(*common);
+      std::optional<StallWatch> watch;  // lives longer than MPI, whose end is watched too
       return run_on_ranks([&](Communicator& comm) {
-        const QuantizeOptions options = resolve_options(*arguments);
+        QuantizeOptions options = resolve_options(*arguments);
+        watch.emplace(arguments->stall_timeout, comm.rank(), comm.size());
+        options.stall_watch = &*watch;
         const RunSummary summary = pipeline().quantize_model(options, comm);
         if (comm.is_first() && !common->json.empty())
           write_text_file(common->json, summary_json(summary));

@@ -1,26 +1,30 @@
-#include <signal.h>
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
-#include <array>
 #include <chrono>
 #include <iostream>
 
 #include "app/commands.h"
 #include "aq/core/text.h"
 #include "aq/io/run_directory.h"
+#include "aq/io/run_lock.h"
 
 namespace aq::app {
 namespace {
 
 constexpr int kExitFailed = 1, kExitStopped = 75, kExitRunning = 76;
 
-/// False only when the run is of this machine and its first process is gone.
-bool may_be_alive(const RunStatus& status) {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  return status.host != host.data() || kill(static_cast<pid_t>(status.process), 0) == 0 ||
-         errno == EPERM;
+/// What is written, corrected by who holds the lock: a killed job leaves "running" behind, and a
+/// job that has just started an older state.
+void correct(RunStatus& status, const std::optional<LockState>& lock) {
+  if (status.state == "done") return;
+  if (lock && lock->alive) {
+    if (status.state != "running") status.message = "starting: " + to_string(lock->holder);
+    status.state = "running";
+  } else if (status.state == "running") {
+    status.state = "died";
+    status.message =
+        "it ended without a word (killed, or its machine failed); start the same "
+        "command again to resume";
+  }
 }
 
 int exit_code(const RunStatus& status) {
@@ -33,7 +37,8 @@ int exit_code(const RunStatus& status) {
 
 void add_status(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand(
-      "status", "progress of a run; exit 0 done, 75 stopped, 76 running, 1 failed, 3 not a run");
+      "status",
+      "progress of a run; exit 0 done, 75 stopped, 76 running, 1 failed or died, 3 not a run");
   const auto common = std::make_shared<CommonOptions>();
   const auto path = std::make_shared<std::string>();
   add_common_options(*command, common, false);
@@ -42,10 +47,7 @@ void add_status(CLI::App& app, Action& action) {
     action = [=] {
       apply(*common);
       RunStatus status = read_status({*path});
-      if (status.state == "running" && !may_be_alive(status)) {
-        status.state = "failed";
-        status.message = "its process is gone; start the same command again to resume";
-      }
+      correct(status, look_at_lock(*path));
       const auto now = std::chrono::system_clock::now().time_since_epoch();
       const Index age =
           std::chrono::duration_cast<std::chrono::seconds>(now).count() - status.updated;

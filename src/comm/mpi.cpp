@@ -3,15 +3,18 @@
 #include <mpi.h>
 
 #include <algorithm>
+#include <chrono>
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <optional>
 #include <string_view>
+#include <thread>
 
 #include "aq/comm/communicator.h"
 #include "aq/core/error.h"
+#include "comm/activity.h"
 
 namespace aq {
 namespace {
@@ -65,7 +68,9 @@ class MpiSession {
   }
   /// MPI_Finalize waits for the other ranks, which wait for this one when it leaves by an error.
   ~MpiSession() {
-    if (--live_ == 0 && std::uncaught_exceptions() == exceptions_) MPI_Finalize();
+    if (--live_ > 0 || std::uncaught_exceptions() != exceptions_) return;
+    const Waiting waiting("the end of MPI");
+    MPI_Finalize();
   }
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
@@ -93,11 +98,15 @@ class MpiCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  void barrier() override { check(MPI_Barrier(comm_), "MPI_Barrier"); }
+  void barrier() override {
+    const Waiting waiting("barrier");
+    check(MPI_Barrier(comm_), "MPI_Barrier");
+  }
 
   void send(std::span<const std::byte> bytes, int to, int tag) override {
     check_peer(to);
     for_each_piece(bytes, [&](std::span<const std::byte> piece) {
+      const Waiting waiting("send to", to);
       check(MPI_Send(piece.data(), count(piece), MPI_BYTE, to, tag, comm_), "MPI_Send",
             between(rank_, to));
     });
@@ -106,6 +115,7 @@ class MpiCommunicator final : public Communicator {
   void receive(std::span<std::byte> bytes, int from, int tag) override {
     check_peer(from);
     for_each_piece(bytes, [&](std::span<std::byte> piece) {
+      const Waiting waiting("receive from", from);
       MPI_Status status;
       check(MPI_Recv(piece.data(), count(piece), MPI_BYTE, from, tag, comm_, &status), "MPI_Recv",
             between(from, rank_));
@@ -117,7 +127,7 @@ class MpiCommunicator final : public Communicator {
     check_peer(to);
     for_each_piece(bytes, [&](std::span<const std::byte> piece) {
       MPI_Request& request = requests_.emplace_back(MPI_REQUEST_NULL);
-      transfers_.push_back({to, std::nullopt});
+      transfers_.push_back({to, std::nullopt, current_label()});
       check(MPI_Isend(piece.data(), count(piece), MPI_BYTE, to, tag, comm_, &request), "MPI_Isend",
             between(rank_, to));
     });
@@ -127,24 +137,23 @@ class MpiCommunicator final : public Communicator {
     check_peer(from);
     for_each_piece(bytes, [&](std::span<std::byte> piece) {
       MPI_Request& request = requests_.emplace_back(MPI_REQUEST_NULL);
-      transfers_.push_back({from, count(piece)});
+      transfers_.push_back({from, count(piece), current_label()});
       check(MPI_Irecv(piece.data(), count(piece), MPI_BYTE, from, tag, comm_, &request),
             "MPI_Irecv", between(from, rank_));
     });
   }
 
+  /// One after the other, so that the watchdog knows which piece of whom is waited for; MPI brings
+  /// all of them forward meanwhile.
   void wait_all() override {
-    std::vector<MPI_Status> statuses(requests_.size());
-    const int code =
-        MPI_Waitall(checked_cast<int>(requests_.size()), requests_.data(), statuses.data());
-    for (std::size_t i = 0; i < transfers_.size(); ++i) {
-      const auto& [peer, expected] = transfers_[i];
-      const std::string object = expected ? between(peer, rank_) : between(rank_, peer);
-      if (code == MPI_ERR_IN_STATUS) check(statuses[i].MPI_ERROR, "MPI_Waitall", object);
-      if (code == MPI_SUCCESS && expected)
-        check_received(statuses[i], *expected, "MPI_Waitall", peer);
+    for (std::size_t i = 0; i < requests_.size(); ++i) {
+      const auto& [peer, expected, label] = transfers_[i];
+      const Waiting waiting(expected ? "receive from" : "send to", peer, label);
+      MPI_Status status;
+      check(MPI_Wait(&requests_[i], &status), "MPI_Wait",
+            expected ? between(peer, rank_) : between(rank_, peer));
+      if (expected) check_received(status, *expected, "MPI_Wait", peer);
     }
-    check(code, "MPI_Waitall");
     requests_.clear();
     transfers_.clear();
   }
@@ -152,6 +161,7 @@ class MpiCommunicator final : public Communicator {
   void broadcast(std::span<std::byte> bytes, int root) override {
     AQ_CHECK(root >= 0 && root < size_, "root ", root, " of ", size_);
     for_each_piece(bytes, [&](std::span<std::byte> piece) {
+      const Waiting waiting("broadcast from", root);
       check(MPI_Bcast(piece.data(), count(piece), MPI_BYTE, root, comm_), "MPI_Bcast",
             str("from rank ", root));
     });
@@ -162,17 +172,14 @@ class MpiCommunicator final : public Communicator {
   void all_reduce_sum(std::span<std::int64_t> values) override { all_reduce(values, MPI_SUM); }
   void all_reduce_max(std::span<std::int64_t> values) override { all_reduce(values, MPI_MAX); }
 
-  [[noreturn]] void abort(int exit_code) override {
-    std::fflush(nullptr);
-    MPI_Abort(comm_, exit_code);
-    std::_Exit(exit_code);
-  }
+  [[noreturn]] void abort(int exit_code) override { end_job(exit_code); }
 
  private:
   /// A piece under way: the peer, and how many bytes must come (nothing for a send).
   struct Transfer {
     int peer;
     std::optional<int> expected;
+    std::shared_ptr<const std::string> label;
   };
 
   /// Calls body with consecutive pieces of at most piece_bytes_ elements; none for an empty span.
@@ -204,6 +211,7 @@ class MpiCommunicator final : public Communicator {
 
   void all_reduce(std::span<std::int64_t> values, MPI_Op operation) {
     for_each_piece(values, [&](std::span<std::int64_t> piece) {
+      const Waiting waiting("sum or maximum over all ranks");
       // NOLINTNEXTLINE(mpi-type-mismatch): it knows int64_t as long long only
       check(MPI_Allreduce(MPI_IN_PLACE, piece.data(), count(piece), MPI_INT64_T, operation, comm_),
             "MPI_Allreduce");
@@ -213,6 +221,7 @@ class MpiCommunicator final : public Communicator {
   std::vector<std::int64_t> all_gather_sizes(std::size_t own) {
     auto size = checked_cast<std::int64_t>(own);
     std::vector<std::int64_t> sizes(static_cast<std::size_t>(size_));
+    const Waiting waiting("gathering from all ranks");
     // NOLINTNEXTLINE(mpi-type-mismatch): it knows int64_t as long long only
     check(MPI_Allgather(&size, 1, MPI_INT64_T, sizes.data(), 1, MPI_INT64_T, comm_),
           "MPI_Allgather");
@@ -251,6 +260,7 @@ std::vector<std::vector<std::byte>> MpiCommunicator::all_gather(std::span<const 
     }
     staging.resize(static_cast<std::size_t>(total));
     const int own = counts[static_cast<std::size_t>(rank_)];
+    const Waiting waiting("gathering from all ranks");
     check(MPI_Allgatherv(own > 0 ? bytes.data() + begin : nullptr, own, MPI_BYTE, staging.data(),
                          counts.data(), offsets.data(), MPI_BYTE, comm_),
           "MPI_Allgatherv");
@@ -263,6 +273,20 @@ std::vector<std::vector<std::byte>> MpiCommunicator::all_gather(std::span<const 
 }
 
 }  // namespace
+
+void end_job(int exit_code) {
+  std::fflush(nullptr);
+  // MPI_Abort may itself wait for a launcher that is gone.
+  std::thread([exit_code] {
+    std::this_thread::sleep_for(std::chrono::seconds(5));
+    std::_Exit(exit_code);
+  }).detach();
+  int started = 0, finished = 0;
+  MPI_Initialized(&started);
+  MPI_Finalized(&finished);
+  if (started != 0 && finished == 0) MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
+}
 
 std::unique_ptr<Communicator> make_mpi_communicator(Index piece_bytes) {
   return std::make_unique<MpiCommunicator>(piece_bytes);

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "aq/comm/lanes.h"
+#include "aq/comm/watchdog.h"
 #include "aq/core/error.h"
 
 namespace aq {
@@ -83,6 +84,7 @@ Exchange exchange_headers(Communicator& comm, const LaneLayout& layout,
                                 : 0);
     }
   }
+  const WorkLabel label("token counts of all sums");
   const auto all = comm.all_gather(std::as_bytes(std::span(message)));
   for (std::size_t r = 0; r < all.size(); ++r) {
     std::vector<std::int64_t> words(all[r].size() / sizeof(std::int64_t));
@@ -178,6 +180,7 @@ class Reducer {
 
   void start(const Step& step) {
     Reduction& reduction = reductions_[step.reduction];
+    const WorkLabel label("sum of " + reduction.name);
     if (!owned(step)) {
       comm_.start_send(std::as_bytes(std::span(reduction.partials[step.node].sum.values)),
                        reduction.owner, kReduceTag);

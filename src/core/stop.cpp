@@ -2,18 +2,29 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
+#include <ctime>
 #include <initializer_list>
 
 namespace aq {
 namespace {
 
-volatile std::sig_atomic_t requested = 0;
 constexpr int kExitStopped = 75;
+/// Launcher and batch system may both pass on one and the same request: later signals count as a
+/// second one.
+constexpr long kSameRequestSeconds = 5;
+
+std::atomic<long> requested_at = 0;  // seconds of a clock that runs since the boot; 0: never
+static_assert(std::atomic<long>::is_always_lock_free);
 
 extern "C" void handle_stop(int) {
-  if (requested != 0) _exit(kExitStopped);
-  requested = 1;
+  std::timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const long seconds = now.tv_sec + 1;
+  long before = 0;
+  if (requested_at.compare_exchange_strong(before, seconds)) return;
+  if (seconds - before > kSameRequestSeconds) _exit(kExitStopped);
 }
 
 }  // namespace
@@ -28,7 +39,7 @@ void install_stop_handlers() {
 }
 
 bool stop_requested() {
-  return requested != 0;
+  return requested_at != 0;
 }
 
 }  // namespace aq

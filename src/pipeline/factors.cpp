@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "aq/comm/watchdog.h"
 #include "aq/core/parallel.h"
 
 namespace aq {
@@ -89,6 +90,7 @@ void share_factors(StageContext& context, const StagePlan& stage,
     for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
       const TaskPlan& task = stage.tasks[i];
       if (!task.split || !task.needs_hessian) continue;
+      const WorkLabel label("factor of " + task.matrices.front().linear.name);
       for (int rank = 0; rank < comm.size(); ++rank)
         if (rank != task.owner && has_rows(task, rank)) transfer(i, task.owner, rank);
     }

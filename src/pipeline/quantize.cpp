@@ -6,6 +6,7 @@
 #include <chrono>
 #include <fstream>
 
+#include "aq/comm/watchdog.h"
 #include "aq/core/log.h"
 #include "aq/core/memory.h"
 #include "aq/core/stop.h"
@@ -27,7 +28,9 @@ class Reporter {
       : directory_(directory), layers_(layers), comm_(comm), progress_(layers, !comm.is_first()) {}
 
   void at(Index layer, const std::string& what) {
-    progress_.at(layer, str("layer ", layer + 1, "/", layers_, what));
+    const std::string place = str("layer ", layer + 1, "/", layers_, what);
+    set_work_place(place);
+    progress_.at(layer, place);
   }
   void layer_done(const LayerMetrics& metrics, const std::vector<LogRow>& rows) {
     if (!comm_.is_first()) return;
@@ -73,6 +76,7 @@ bool nothing(Index) {
 
 /// Throws on every rank when any rank was asked to stop. Collective.
 void stop_if_asked(Communicator& comm) {
+  const WorkLabel label("whether to stop");
   std::array<std::int64_t, 1> asked{stop_requested() ? 1 : 0};
   comm.all_reduce_max(asked);
   if (asked[0] != 0)
@@ -197,6 +201,7 @@ struct Run {
   void do_head(const Matrix& x) {
     const Index part = layer_count();
     if (state.complete(part)) return keep(state.load(part, quantized, nothing));
+    set_work_place("head");
     keeper.start(part);
     std::vector<QuantizedRecord> records;
     if (prepared.kept) {
@@ -219,6 +224,7 @@ struct Run {
   /// The final rank writes model.h5 and the log.
   void merge() {
     const PhaseTimer timer(times, "merge");
+    set_work_place("merge");
     comm.barrier();  // the first rank has written the manifest
     if (comm.is_last()) {
       if (!std::filesystem::exists(state.directory().model())) merge_shards(state.directory());
@@ -266,6 +272,8 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm) {
   const MemoryWatch memory;
   Run run(resolved, comm, prepare(resolved, comm));
   if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(resolved, run.prepared, comm));
+  if (options.stall_watch != nullptr)
+    options.stall_watch->beat_in(run.state.directory().heartbeats());
   try {
     run.reporter.status("running", "", run.state.complete_count());
     if (run.state.all_complete())

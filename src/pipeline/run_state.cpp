@@ -82,6 +82,26 @@ Manifest start_manifest(const QuantizeOptions& options, const RunDirectory& dire
   return fresh;
 }
 
+/// Loses the lock: the job ends at once, before it writes into another job's run.
+std::unique_ptr<RunLock> lock_directory(const RunDirectory& directory, Communicator& comm) {
+  return std::make_unique<RunLock>(directory.root, [&directory, &comm](const std::string& reason) {
+    const Error error(ErrorKind::internal, "keep the lock", directory.root.string(), reason,
+                      "two jobs must not work on one run directory");
+    log_error(error.what());
+    comm.abort(error.exit_code());
+  });
+}
+
+/// What the first rank has just written.
+Manifest shared_manifest(const RunDirectory& directory) {
+  std::optional<Manifest> manifest = read_manifest(directory);
+  if (!manifest)
+    throw Error(ErrorKind::input, kOperation, directory.manifest().string(),
+                "the first rank wrote it, this rank does not see it",
+                "--save must be on a file system that all hosts share");
+  return *std::move(manifest);
+}
+
 }  // namespace
 
 RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicator& comm)
@@ -89,13 +109,14 @@ RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicat
   comm.barrier();  // every rank has checked its input: only now is anything written
   if (comm.is_first()) {
     make_directory(directory_.root);
+    lock_ = lock_directory(directory_, comm);
     make_directory(directory_.shards());
     if (options.keep_hessians) make_directory(directory_.hessians());
     manifest_ = start_manifest(options, directory_, std::move(manifest));
     write_manifest(directory_, manifest_);
   }
   comm.barrier();
-  if (!comm.is_first()) manifest_ = *read_manifest(directory_);
+  if (!comm.is_first()) manifest_ = shared_manifest(directory_);
   drop_damaged_parts(options.keep_hessians);
   if (comm.is_first()) {
     std::error_code ignored;

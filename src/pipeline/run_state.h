@@ -2,6 +2,7 @@
 /// The run directory during a run: what is complete, what is written when.
 
 #include "aq/io/run_directory.h"
+#include "aq/io/run_lock.h"
 #include "aq/pipeline/quantize.h"
 #include "pipeline/layer.h"
 
@@ -9,8 +10,9 @@ namespace aq {
 
 class RunState {
  public:
-  /// Creates the directory or checks that the run in it is this one, and that what it holds is
-  /// whole: from the first part with a damaged or missing file on it is done again. Collective.
+  /// Creates the directory or checks that the run in it is this one, locks it for as long as this
+  /// object lives, and checks that what it holds is whole: from the first part with a damaged or
+  /// missing file on it is done again. Collective.
   RunState(const QuantizeOptions& options, Manifest manifest, Communicator& comm);
 
   const RunDirectory& directory() const { return directory_; }
@@ -40,6 +42,7 @@ class RunState {
   std::vector<std::string> written_files(Index part, bool mine) const;
 
   RunDirectory directory_;
+  std::unique_ptr<RunLock> lock_;  ///< on the first rank
   Manifest manifest_;
   Communicator& comm_;
 };

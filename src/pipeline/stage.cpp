@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "aq/comm/watchdog.h"
 #include "aq/core/parallel.h"
 #include "aq/quant/hessian.h"
 #include "pipeline/factors.h"
@@ -154,6 +155,7 @@ std::vector<SolvedSlice> solve_own(StageContext& context, const StagePlan& stage
 std::vector<SolvedSlice> exchange_slices(StageContext& context, std::vector<SolvedSlice> solved,
                                          Codes codes) {
   const PhaseTimer timer(context.times, "exchange");
+  const WorkLabel label("quantized rows of all matrices");
   std::map<std::pair<std::int64_t, std::int64_t>, QuantizedMatrix> own;
   if (codes == Codes::at_owner)
     for (SolvedSlice& slice : solved)
@@ -239,8 +241,11 @@ std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
   std::vector<Reduction> reductions;
   for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
     const TaskPlan& task = stage.tasks[i];
-    reductions.push_back(
-        {task.owner, hessian_size(task.columns), std::move(calibrations[i].partials), {}});
+    reductions.push_back({task.owner,
+                          hessian_size(task.columns),
+                          std::move(calibrations[i].partials),
+                          {},
+                          task.matrices.front().linear.name});
   }
   {
     const PhaseTimer timer(context.times, "reduce");

@@ -2,6 +2,7 @@
 /// Lanes: the fixed units into which calibration sequences are dealt, whatever the rank count, and
 /// the fixed binary tree in which their sums are added. Bits of a sum depend on the lanes alone.
 
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -71,6 +72,7 @@ struct Reduction {
   Index values = 0;                          ///< length of WeightedSum::values when not empty
   std::vector<TreeSum::Partial> partials{};  ///< this rank's own subtrees, or nothing; consumed
   WeightedSum result{};                      ///< filled on the owner; empty when no rank had tokens
+  std::string name{};                        ///< for messages: a matrix that needs the sum
 };
 
 /// Bytes that reduce_to_owners keeps in flight on a rank: at most this much being received and this

@@ -3,8 +3,8 @@
 
 namespace aq {
 
-/// From now on SIGUSR1 and SIGTERM set a flag; the second signal ends the process at once. Call it
-/// before MPI starts.
+/// From now on SIGUSR1 and SIGTERM set a flag; a signal more than five seconds
+/// later ends the process at once. Call it before MPI starts.
 void install_stop_handlers();
 bool stop_requested();
 

@@ -40,6 +40,7 @@ struct RunDirectory {
   std::filesystem::path model() const { return root / "model.h5"; }
   std::filesystem::path status() const { return root / "status.json"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
+  std::filesystem::path heartbeats() const { return root / ".heartbeat"; }
   std::filesystem::path log() const { return root / "quant_log.csv"; }
   /// "layer-0007.rank-0003.h5", in shards/ and in hessians/
   static std::string shard_name(Index layer, int rank);

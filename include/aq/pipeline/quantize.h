@@ -6,6 +6,7 @@
 #include <string>
 
 #include "aq/comm/communicator.h"
+#include "aq/comm/watchdog.h"
 #include "aq/core/weighted_sum.h"
 #include "aq/plan/dispatch.h"
 #include "aq/plan/recipe.h"
@@ -31,10 +32,11 @@ struct QuantizeOptions {
   Index memory = 0;                   ///< bytes a rank; 0: what the machine has free
   TokensToExperts tokens_to_experts = TokensToExperts::automatic;
   Resume resume = Resume::automatic;
-  bool keep_hessians = false;      ///< write the sums of every task into the run directory
-  std::filesystem::path hessians;  ///< a run that kept them: quantize without a forward pass
-  bool strict = false;             ///< a pattern that matches nothing is an error
-  Index max_fallbacks = -1;        ///< more are an error (exit code 4); negative: no limit
+  bool keep_hessians = false;         ///< write the sums of every task into the run directory
+  std::filesystem::path hessians;     ///< a run that kept them: quantize without a forward pass
+  bool strict = false;                ///< a pattern that matches nothing is an error
+  Index max_fallbacks = -1;           ///< more are an error (exit code 4); negative: no limit
+  StallWatch* stall_watch = nullptr;  ///< told of the directory when it is this run's
   /// For tests: sees every finished Hessian sum on its owner before it is factored.
   std::function<void(const std::string& first_linear, Index columns, const WeightedSum& sum)>
       hessian_observer;

@@ -1,0 +1,57 @@
+#pragma once
+/// One job at a time on a run directory, also when the jobs run on different machines.
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "aq/core/index.h"
+
+namespace aq {
+
+/// Who holds the lock of a run directory, as its file tells.
+struct LockHolder {
+  std::string host;
+  Index process = 0;
+  std::string job;      ///< of the batch system; empty without one
+  std::string started;  ///< local time, for people
+};
+/// "process 17 on node3 (job 42, since 2025-01-31 12:00:00)"
+std::string to_string(const LockHolder& holder);
+
+struct LockTimes {
+  double beat_seconds = 5;    ///< the holder rewrites the file this often
+  double stale_seconds = 60;  ///< without a change for so long the holder is taken for dead
+};
+
+/// The file `run.lock` in the directory. It appears whole or not at all by link(), which also NFS
+/// does atomically, and its holder counts on in it: whoever finds it held looks whether the count
+/// goes on. Neither clocks nor host names have to agree between machines.
+/// - The holder is alive, or counts: Error{input} that names it.
+/// - Its process was on this machine and is gone, or it did not count for `stale_seconds`: the lock
+///   is taken over with a warning. To find that out the constructor may wait for that long.
+/// A holder whose lock was taken (it hung for too long) is told by `on_lost`, on another thread: it
+/// must end, for two jobs would write the same files.
+class RunLock {
+ public:
+  RunLock(const std::filesystem::path& directory,
+          std::function<void(const std::string& reason)> on_lost, LockTimes times = {});
+  ~RunLock();  ///< removes the file
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+
+ private:
+  class Held;
+  std::unique_ptr<Held> held_;
+};
+
+struct LockState {
+  LockHolder holder;
+  bool alive = false;  ///< as far as a look at once can tell
+};
+/// Nothing when nobody holds the lock.
+std::optional<LockState> look_at_lock(const std::filesystem::path& directory, LockTimes times = {});
+
+}  // namespace aq

@@ -1,0 +1,221 @@
+#include "aq/comm/watchdog.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "aq/core/error.h"
+#include "aq/core/log.h"
+#include "aq/core/text.h"
+#include "comm/activity.h"
+#include "comm/heartbeat.h"
+
+namespace aq {
+namespace {
+
+constexpr int kExitCode = static_cast<int>(ErrorKind::internal);
+/// Without signs of life nobody knows whether others compute: only a long wait counts.
+constexpr double kTimeoutAlone = 300;
+/// Files that a rank reads in one round while somebody computes: 1,024 ranks that wait for one
+/// must not become a million opened files.
+constexpr int kNeighbours = 63;
+
+/// What this rank knows of another one.
+struct Seen {
+  std::optional<Heartbeat> last;
+  double silent = 0;  ///< seconds during which the sign of life did not change
+};
+
+}  // namespace
+
+class StallWatch::Thread {
+ public:
+  Thread(double timeout, int rank, int size)
+      : timeout_(timeout),
+        interval_(std::clamp(timeout / 10, 0.05, 30.0)),
+        rank_(rank),
+        others_(static_cast<std::size_t>(size)),
+        thread_([this] { run(); }) {}
+
+  ~Thread() {
+    {
+      const std::lock_guard lock(mutex_);
+      ended_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+    std::error_code ignored;
+    if (directory_.empty()) return;
+    std::filesystem::remove(heartbeat_file(directory_, rank_), ignored);
+    std::filesystem::remove(directory_, ignored);  // fails while other ranks have files there
+  }
+  Thread(const Thread&) = delete;
+  Thread& operator=(const Thread&) = delete;
+
+  void beat_in(const std::filesystem::path& directory) {
+    std::error_code ignored;
+    std::filesystem::create_directories(directory, ignored);
+    {
+      const std::lock_guard lock(mutex_);
+      directory_ = directory;
+      asked_ = true;
+    }
+    wake_.notify_all();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void run() {
+    Clock::time_point before = Clock::now();
+    std::unique_lock lock(mutex_);
+    while (!ended_) {
+      wake_.wait_for(lock, std::chrono::duration<double>(interval_),
+                     [this] { return ended_ || asked_; });
+      if (ended_) return;
+      asked_ = false;
+      const std::filesystem::path directory = directory_;
+      lock.unlock();
+      const Clock::time_point now = Clock::now();
+      // A process that was suspended, or could not reach the files, does not count that time.
+      const double elapsed = std::chrono::duration<double>(now - before).count();
+      tick(directory, std::min(elapsed, 2 * interval_));
+      before = now;
+      lock.lock();
+    }
+  }
+
+  void tick(const std::filesystem::path& directory, double elapsed) {
+    const Activity activity = current_activity();
+    const bool same = activity.waiting && activity.steps == steps_;
+    waited_ = same ? waited_ + elapsed : 0;
+    steps_ = activity.steps;
+    if (directory.empty()) {
+      if (waited_ >= std::max(timeout_, kTimeoutAlone)) give_up(activity, {});
+      return;
+    }
+    write_heartbeat(heartbeat_file(directory, rank_),
+                    {++beat_, activity.waiting, waited_, host_name(), activity.text()});
+    if (waited_ < timeout_ / 2) {
+      for (Seen& other : others_) other = {};
+      warned_ = false;
+      return;
+    }
+    const std::optional<int> computing = look_at_others(directory, elapsed);
+    if (waited_ < timeout_) return;
+    const std::vector<int> silent = silent_ranks();
+    if (!silent.empty() || !computing) give_up(activity, silent);
+    tell_of_long_wait(activity, *computing);
+  }
+
+  /// A rank that computes, if any does.
+  std::optional<int> look_at_others(const std::filesystem::path& directory, double elapsed) {
+    const auto size = static_cast<int>(others_.size());
+    std::optional<int> computing;
+    if (last_computing_ && look_at(directory, *last_computing_, elapsed))
+      computing = last_computing_;
+    for (int step = 1; step < size && (step <= kNeighbours || !computing); ++step) {
+      const int other = (rank_ + step) % size;
+      if (other != last_computing_ && look_at(directory, other, elapsed) && !computing)
+        computing = other;
+    }
+    last_computing_ = computing;
+    return computing;
+  }
+
+  /// Whether the other rank computes.
+  bool look_at(const std::filesystem::path& directory, int other, double elapsed) {
+    Seen& seen = others_[static_cast<std::size_t>(other)];
+    const std::optional<Heartbeat> now = read_heartbeat(heartbeat_file(directory, other));
+    if (now && (!seen.last || seen.last->beat != now->beat))
+      seen = {now, 0};
+    else
+      seen.silent += elapsed;
+    return !is_silent(seen) &&
+           !(seen.last && seen.last->waiting && seen.last->waited >= timeout_ / 2 - 2 * interval_);
+  }
+
+  /// Looked at for half the timeout, less a round or two.
+  bool is_silent(const Seen& seen) const { return seen.silent >= 0.3 * timeout_; }
+
+  std::vector<int> silent_ranks() const {
+    std::vector<int> silent;
+    for (std::size_t r = 0; r < others_.size(); ++r)
+      if (static_cast<int>(r) != rank_ && is_silent(others_[r]))
+        silent.push_back(static_cast<int>(r));
+    return silent;
+  }
+
+  std::string describe(int rank) const {
+    const Seen& seen = others_[static_cast<std::size_t>(rank)];
+    std::string text = str("rank ", rank);
+    if (!seen.last) return text + " never gave a sign of life";
+    text += str(" on ", seen.last->host);
+    if (is_silent(seen))
+      text += str(" gives no sign of life, last in '", seen.last->activity, "'");
+    else
+      text += str(" waits in '", seen.last->activity, "'");
+    return text;
+  }
+
+  /// One rank says it, the next one after the rank that computes, and once a wait.
+  void tell_of_long_wait(const Activity& activity, int computing) {
+    if (warned_ || (computing + 1) % static_cast<int>(others_.size()) != rank_) return;
+    warned_ = true;
+    const Seen& seen = others_[static_cast<std::size_t>(computing)];
+    log_warning(str("rank ", rank_, " has waited ", duration_text(waited_), " in '",
+                    activity.text(), "'; rank ", computing, " still computes",
+                    seen.last ? str(": ", seen.last->activity) : ""));
+  }
+
+  [[noreturn]] void give_up(const Activity& activity, const std::vector<int>& silent) {
+    constexpr std::size_t kNamed = 8;
+    std::vector<int> named = silent;
+    if (named.empty())
+      for (int r = 0; r < static_cast<int>(others_.size()); ++r)
+        if (r != rank_) named.push_back(r);
+    std::string who;
+    for (std::size_t i = 0; i < std::min(named.size(), kNamed); ++i)
+      who += (i > 0 ? "; " : "") + describe(named[i]);
+    if (named.size() > kNamed) who += str("; and ", named.size() - kNamed, " more");
+    const std::string reason = str(
+        "rank ", rank_, " on ", host_name(), " has waited ", duration_text(waited_), ": ",
+        silent.empty() ? "no rank computes, all wait for messages that do not come: " : "", who);
+    // The first rank that is well speaks for all; the others wait a moment for the end.
+    if (rank_ != (silent.empty() || silent.front() != 0 ? 0 : 1))
+      std::this_thread::sleep_for(std::chrono::seconds(2));
+    const Error error(ErrorKind::internal, "wait for other ranks", activity.text(), reason,
+                      "start the same command again to resume");
+    log_error(error.what());
+    end_job(kExitCode);
+  }
+
+  const double timeout_, interval_;
+  const int rank_;
+  std::vector<Seen> others_;
+  std::int64_t steps_ = -1, beat_ = 0;
+  double waited_ = 0;
+  bool warned_ = false;
+  std::optional<int> last_computing_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::filesystem::path directory_;
+  bool ended_ = false, asked_ = false;
+  std::thread thread_;  // last: it uses all others
+};
+
+StallWatch::StallWatch(double timeout, int rank, int size) {
+  if (timeout > 0 && size > 1) thread_ = std::make_unique<Thread>(timeout, rank, size);
+}
+
+StallWatch::~StallWatch() = default;
+
+void StallWatch::beat_in(const std::filesystem::path& directory) {
+  if (thread_) thread_->beat_in(directory);
+}
+
+}  // namespace aq

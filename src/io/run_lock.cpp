@@ -1,0 +1,232 @@
+#include "aq/io/run_lock.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+#include "aq/core/error.h"
+#include "aq/core/log.h"
+#include "io/lock_file.h"
+#include "io/posix_file.h"
+
+namespace aq {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* kOperation = "lock the run directory";
+
+fs::path lock_path(const fs::path& directory) {
+  return directory / "run.lock";
+}
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+[[noreturn]] void refuse(const fs::path& directory, const LockText& holder) {
+  throw Error(ErrorKind::input, kOperation, directory.string(),
+              "another job is at work on it: " + to_string(holder.holder),
+              "wait for its end, or choose another --save directory");
+}
+
+/// A file of this process alone, with the lock's text; it becomes the lock by link().
+class Candidate {
+ public:
+  Candidate(const fs::path& directory, const LockText& text)
+      : path_(directory / str(".run.lock.", text.id)), text_(format_lock(text)) {
+    PosixFile file = PosixFile::create(path_);
+    file.write(std::as_bytes(std::span(text_)));
+    file.sync();
+  }
+  ~Candidate() {
+    std::error_code ignored;
+    fs::remove(path_, ignored);
+  }
+  Candidate(const Candidate&) = delete;
+  Candidate& operator=(const Candidate&) = delete;
+
+  const fs::path& path() const { return path_; }
+
+  /// False when the lock exists. The answer of link() may get lost on NFS: the count of links does
+  /// not.
+  bool becomes(const fs::path& lock) const {
+    if (::link(path_.c_str(), lock.c_str()) == 0) return true;
+    const int reason = errno;
+    std::error_code error;
+    if (fs::hard_link_count(path_, error) == 2) return true;
+    if (reason == EEXIST) return false;
+    if (reason == EPERM || reason == ENOTSUP || reason == ENOSYS)
+      return create_exclusively(lock, text_);  // a file system without hard links
+    throw Error(ErrorKind::input, kOperation, lock.string(),
+                std::generic_category().message(reason));
+  }
+
+ private:
+  static bool create_exclusively(const fs::path& lock, const std::string& text) {
+    const int descriptor = ::open(lock.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (descriptor < 0 && errno == EEXIST) return false;
+    const bool written =
+        descriptor >= 0 && ::pwrite(descriptor, text.data(), text.size(), 0) == std::ssize(text);
+    const int reason = errno;
+    if (descriptor >= 0) ::close(descriptor);
+    if (written) return true;
+    throw Error(ErrorKind::input, kOperation, lock.string(),
+                std::generic_category().message(reason));
+  }
+
+  fs::path path_;
+  std::string text_;
+};
+
+/// Takes the dead holder's lock away. Another job may do the same at the same time: only one
+/// rename succeeds, and a lock that was not the dead one's is put back. False when it was not ours
+/// to take.
+bool remove_dead(const fs::path& lock, const fs::path& candidate,
+                 const std::optional<LockText>& dead) {
+  const fs::path aside = candidate.string() + ".dead";
+  std::error_code error;
+  fs::rename(lock, aside, error);
+  if (error) return false;
+  const std::optional<LockText> moved = read_lock(aside);
+  const bool the_same = moved.has_value() == dead.has_value() &&
+                        (!moved || (moved->id == dead->id && moved->count == dead->count));
+  if (!the_same) fs::create_hard_link(aside, lock, error);
+  fs::remove(aside, error);
+  return the_same;
+}
+
+/// Waits until the holder counts on (then it lives) or has had time enough to. Returns why it is
+/// taken for dead; nothing when the lock has changed hands or is gone meanwhile.
+std::optional<std::string> find_dead(const fs::path& directory, const Candidate& candidate,
+                                     const std::optional<LockText>& found, const LockTimes& times) {
+  if (found) {
+    const std::optional<bool> runs = runs_here(*found);
+    if (runs == true) refuse(directory, *found);
+    if (runs == false) return "its process is gone";
+  }
+  const fs::path lock = lock_path(directory);
+  const double age = seconds_between(lock, candidate.path());
+  const std::string silent = str("it gave no sign of life for ", times.stale_seconds, " s");
+  if (age > 2 * times.stale_seconds) return silent;
+  if (found)
+    log_info(str(directory.string(), ": held by ", to_string(found->holder), "; waiting up to ",
+                 times.stale_seconds, " s for a sign of life"));
+  const Clock::time_point start = Clock::now();
+  while (seconds_since(start) < times.stale_seconds) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(times.beat_seconds / 5));
+    std::error_code error;
+    if (!fs::exists(lock, error)) return std::nullopt;
+    const std::optional<LockText> now = read_lock(lock);
+    if (!now) continue;
+    if (!found || now->id != found->id) return std::nullopt;
+    if (now->count != found->count) refuse(directory, *now);
+  }
+  return silent;
+}
+
+}  // namespace
+
+/// The lock in our hands, and the thread that counts.
+class RunLock::Held {
+ public:
+  Held(const fs::path& directory, std::function<void(const std::string&)> on_lost, LockTimes times)
+      : path_(lock_path(directory)), on_lost_(std::move(on_lost)), times_(times) {
+    acquire(directory);
+    thread_ = std::thread([this] { beat(); });
+  }
+  ~Held() {
+    {
+      const std::lock_guard lock(mutex_);
+      ended_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+    std::error_code ignored;
+    if (is_mine()) fs::remove(path_, ignored);
+  }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+ private:
+  void acquire(const fs::path& directory) {
+    const Candidate candidate(directory, text_);
+    while (!candidate.becomes(path_)) {
+      const std::optional<LockText> found = read_lock(path_);
+      const std::optional<std::string> dead = find_dead(directory, candidate, found, times_);
+      if (!dead) continue;
+      if (remove_dead(path_, candidate.path(), found))
+        log_warning(str(directory.string(), ": the lock of ",
+                        found ? to_string(found->holder) : "an unknown job",
+                        " is taken over: ", *dead));
+    }
+  }
+
+  bool is_mine() const {
+    const std::optional<LockText> now = read_lock(path_);
+    return now && now->id == text_.id;
+  }
+
+  void beat() {
+    std::unique_lock lock(mutex_);
+    const std::chrono::duration<double> pause(times_.beat_seconds);
+    while (!wake_.wait_for(lock, pause, [this] { return ended_; })) {
+      lock.unlock();
+      const std::optional<LockText> now = read_lock(path_);
+      std::error_code error;
+      if (now && now->id != text_.id) return on_lost_("taken over by " + to_string(now->holder));
+      if (!now && !fs::exists(path_, error) && !error) return on_lost_("run.lock was removed");
+      ++text_.count;
+      rewrite();
+      lock.lock();
+    }
+  }
+
+  /// In place: a file that was renamed away meanwhile is changed where it is now. What fails is
+  /// tried again at the next beat.
+  void rewrite() const {
+    const int descriptor = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (descriptor < 0) return;
+    const std::string line = format_lock(text_);
+    if (::pwrite(descriptor, line.data(), line.size(), 0) > 0) ::fsync(descriptor);
+    ::close(descriptor);
+  }
+
+  fs::path path_;
+  std::function<void(const std::string&)> on_lost_;
+  LockTimes times_;
+  LockText text_ = own_lock_text();
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool ended_ = false;
+  std::thread thread_;
+};
+
+RunLock::RunLock(const fs::path& directory, std::function<void(const std::string&)> on_lost,
+                 LockTimes times)
+    : held_(std::make_unique<Held>(directory, std::move(on_lost), times)) {}
+
+RunLock::~RunLock() = default;
+
+std::optional<LockState> look_at_lock(const fs::path& directory, LockTimes times) {
+  const fs::path path = lock_path(directory);
+  std::error_code error;
+  const auto changed = fs::last_write_time(path, error);
+  if (error) return std::nullopt;
+  const std::optional<LockText> text = read_lock(path);
+  const double age =
+      std::chrono::duration<double>(fs::file_time_type::clock::now() - changed).count();
+  const bool fresh = age < times.stale_seconds;
+  if (!text) return LockState{{}, fresh};
+  return LockState{text->holder, runs_here(*text).value_or(fresh)};
+}
+
+}  // namespace aq
