@@ -44,6 +44,11 @@ void add_options(CLI::App& command, Arguments& a) {
   command.add_option("--resume", a.resume, "go on with the run in --save")
       ->check(CLI::IsMember({"auto", "never", "require"}))
       ->capture_default_str();
+  command
+      .add_option("--save-activations", a.options.save_activations,
+                  "keep the output of every N-th layer in SAVE/activations until the next one, so "
+                  "that a resume repeats at most N layers (default: none, it repeats all)")
+      ->check(CLI::PositiveNumber);
   command.add_flag("--keep-hessians", a.options.keep_hessians,
                    "write every Hessian sum into SAVE/hessians");
   command.add_option("--hessians", a.hessians,

@@ -57,6 +57,10 @@ std::optional<Manifest> read_manifest(const RunDirectory& run) {
                                    part.at("matrices").get<std::vector<std::string>>()});
       CompletePart& complete = manifest.complete.back();
       check_plain(run, complete.shards);
+      if (part.contains("activations")) {
+        complete.activations = part.at("activations").get<std::vector<std::string>>();
+        check_plain(run, complete.activations);
+      }
       if (!part.contains("hessians")) continue;
       complete.hessians = part.at("hessians").get<std::vector<std::string>>();
       check_plain(run, *complete.hessians);
@@ -79,6 +83,7 @@ void write_manifest(const RunDirectory& run, const Manifest& manifest) {
     json["complete"].push_back(
         {{"layer", part.layer}, {"shards", part.shards}, {"matrices", part.matrices}});
     if (part.hessians) json["complete"].back()["hessians"] = *part.hessians;
+    if (!part.activations.empty()) json["complete"].back()["activations"] = part.activations;
   }
   write_text_file(run.manifest(), json.dump(1) + "\n");
 }

@@ -167,11 +167,39 @@ struct Run {
     return rows;
   }
 
-  std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records) {
+  std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records, const Matrix& x) {
     const PhaseTimer timer(times, "write");
     std::optional<bool> kept;
     if (options.keep_hessians) kept = keeper.finish();
-    return state.save(part, std::move(records), kept);
+    const Index step = options.save_activations;
+    const bool keeps_output =
+        step > 0 && !prepared.kept && part < layer_count() && (part + 1) % step == 0;
+    return state.save(part, std::move(records), kept, prepared.batch, keeps_output ? &x : nullptr);
+  }
+
+  /// x before the first layer that must run; the layers before it need nothing but their log.
+  Index start_layers(Matrix& x) {
+    if (!prepared.kept) {
+      const PhaseTimer timer(times, "resume");
+      const Index skipped = state.load_output(prepared.batch, model().hidden, x);
+      if (skipped > 0) {
+        if (comm.is_first())
+          log_info(str("resumed from the saved output of layer ", skipped, "/", layer_count()));
+        return skipped;
+      }
+    }
+    x = embed_tokens(original, prepared.batch);  // no rows with kept Hessians
+    return 0;
+  }
+
+  void skip_layer(Index index) {
+    LayerMetrics metrics;
+    metrics.layer = index;
+    metrics.layers = layer_count();
+    metrics.resumed = true;
+    const std::vector<LogRow> rows = state.load(index, quantized, nothing);
+    reporter.layer_done(metrics, rows);
+    keep(rows);
   }
 
   /// The layer from disk, or quantized and written; x becomes the next layer's input.
@@ -189,7 +217,7 @@ struct Run {
     } else {
       keeper.start(index);
       LayerResult result = quantize(index, x);
-      rows = save(index, std::move(result.records));
+      rows = save(index, std::move(result.records), x);
       metrics.expert_tokens = std::move(result.expert_tokens);
     }
     quantized.clear();
@@ -210,7 +238,7 @@ struct Run {
     } else {
       records = quantize_head(context, model(), prepared.plan.head, prepared.batch, x);
     }
-    keep(save(part, std::move(records)));
+    keep(save(part, std::move(records), x));
   }
 
   /// A run whose parts are all on disk: only the log is needed.
@@ -256,8 +284,10 @@ struct Run {
 };
 
 void run_layers(Run& run) {
-  Matrix x = embed_tokens(run.original, run.prepared.batch);  // no rows with kept Hessians
-  for (Index layer = 0; layer < run.layer_count(); ++layer) run.do_layer(layer, x);
+  Matrix x;
+  const Index first = run.start_layers(x);
+  for (Index layer = 0; layer < first; ++layer) run.skip_layer(layer);
+  for (Index layer = first; layer < run.layer_count(); ++layer) run.do_layer(layer, x);
   run.do_head(x);
 }
 

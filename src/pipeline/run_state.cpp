@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <set>
+#include <utility>
 
 #include "aq/core/log.h"
+#include "aq/io/activation_file.h"
 #include "aq/io/file.h"
 #include "aq/io/hessian_file.h"
 #include "aq/io/matrix_file.h"
@@ -112,6 +115,7 @@ RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicat
     lock_ = lock_directory(directory_, comm);
     make_directory(directory_.shards());
     if (options.keep_hessians) make_directory(directory_.hessians());
+    if (options.save_activations > 0) make_directory(directory_.activations());
     manifest_ = start_manifest(options, directory_, std::move(manifest));
     write_manifest(directory_, manifest_);
   }
@@ -206,7 +210,8 @@ std::vector<std::string> RunState::written_files(Index part, bool mine) const {
 }
 
 std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> records,
-                                   std::optional<bool> kept_hessians) {
+                                   std::optional<bool> kept_hessians, const Batch& batch,
+                                   const Matrix* output) {
   CompletePart complete;
   complete.layer = part;
   std::vector<LogRow> rows;
@@ -224,12 +229,65 @@ std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> reco
     for (const NamedMatrix& matrix : mine) writer.write(matrix);
     writer.close();
   }
+  const bool writes_output = output != nullptr && batch.lanes() > 0;
+  if (writes_output) write_output(part, batch, *output);
   // Collective: when these return, every rank has renamed its files.
   complete.shards = written_files(part, !mine.empty());
   if (kept_hessians) complete.hessians = written_files(part, *kept_hessians);
+  std::vector<std::string> forgotten;
+  if (output != nullptr) {
+    complete.activations = written_files(part, writes_output);
+    for (CompletePart& earlier : manifest_.complete)
+      for (std::string& file : std::exchange(earlier.activations, {}))
+        forgotten.push_back(std::move(file));
+  }
   manifest_.complete.push_back(std::move(complete));
-  if (comm_.is_first()) write_manifest(directory_, manifest_);
+  if (!comm_.is_first()) return rows;
+  write_manifest(directory_, manifest_);
+  std::error_code ignored;
+  for (const std::string& file : forgotten)
+    std::filesystem::remove(directory_.activations() / file, ignored);
   return rows;
+}
+
+void RunState::write_output(Index part, const Batch& batch, const Matrix& x) const {
+  std::vector<LaneActivations> lanes;
+  for (Index lane = 0; lane < batch.lanes(); ++lane) {
+    const Range rows = batch.rows_of_lane(lane);
+    lanes.push_back({batch.first_lane + lane, Matrix(rows.size(), x.columns)});
+    std::copy_n(x.values.begin() + rows.begin * x.columns, rows.size() * x.columns,
+                lanes.back().rows.values.begin());
+  }
+  write_activations(directory_.activations() / RunDirectory::shard_name(part, comm_.rank()), lanes);
+}
+
+Index RunState::load_output(const Batch& batch, Index hidden, Matrix& x) const {
+  Index part = static_cast<Index>(manifest_.complete.size()) - 1;
+  while (part >= 0 && manifest_.complete[static_cast<std::size_t>(part)].activations.empty())
+    --part;
+  if (part < 0) return 0;
+  std::array<std::int64_t, 1> damaged{0};
+  try {
+    std::vector<std::filesystem::path> files;
+    for (const std::string& file : manifest_.complete[static_cast<std::size_t>(part)].activations)
+      files.push_back(directory_.activations() / file);
+    Matrix read(batch.rows(), hidden);
+    for (const LaneActivations& lane :
+         read_activations(files, batch.first_lane, batch.lanes(), hidden)) {
+      const Range rows = batch.rows_of_lane(lane.lane - batch.first_lane);
+      if (lane.rows.rows != rows.size())
+        throw Error(ErrorKind::input, "read the saved activations", files.front().string(),
+                    str("lane ", lane.lane, " has ", lane.rows.rows, " rows, not ", rows.size()));
+      std::ranges::copy(lane.rows.values, read.values.begin() + rows.begin * hidden);
+    }
+    x = std::move(read);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::input) throw;
+    log_warning(str(error.what(), "; the layers before are run again"));
+    damaged[0] = 1;
+  }
+  comm_.all_reduce_max(damaged);
+  return damaged[0] != 0 ? 0 : part + 1;
 }
 
 }  // namespace aq

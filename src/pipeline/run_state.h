@@ -28,9 +28,14 @@ class RunState {
                            const std::function<bool(Index expert)>& wanted) const;
   /// Writes this rank's shard, and, when all ranks have, the part into the manifest. Collective.
   /// `kept_hessians`: whether this rank wrote a file of the part's Hessians; nothing where no rank
-  /// was asked to.
+  /// was asked to. `output`: what the next layer reads, where it is to be kept; older ones go then.
   std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records,
-                           std::optional<bool> kept_hessians);
+                           std::optional<bool> kept_hessians, const Batch& batch,
+                           const Matrix* output);
+
+  /// The layers whose joint output was kept and is whole, and that output in x; 0 without one.
+  /// Collective.
+  Index load_output(const Batch& batch, Index hidden, Matrix& x) const;
 
  private:
   /// Forgets parts from the first damaged one on: later layers were computed from it. Each rank
@@ -38,6 +43,8 @@ class RunState {
   void drop_damaged_parts(bool keeps_hessians);
   /// Removes a model.h5 that is not what was merged; it is then merged again.
   void drop_damaged_model() const;
+  /// Writes the rows of this rank's lanes.
+  void write_output(Index part, const Batch& batch, const Matrix& x) const;
   /// The part's file names of the ranks that wrote one. Collective.
   std::vector<std::string> written_files(Index part, bool mine) const;
 

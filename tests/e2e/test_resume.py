@@ -44,6 +44,48 @@ class Resume(ProgramTest):
         status = run("status", self.save, threads=0)
         self.assertEqual((status.returncode, status.stdout[:4]), (0, "done"))
 
+    def test_saved_activations(self):
+        """A resume starts from the newest saved output, on other ranks too, or repeats all."""
+        options = ("--save-activations", 2)
+        self.succeed(*self.arguments, *options, ranks=3)
+        self.assertEqual(results(self.save), self.expected)
+        folder = self.save / "activations"
+        self.assertEqual({path.name.split(".")[0] for path in folder.iterdir()}, {"layer-0003"})
+        manifest_path = self.save / "manifest.json"
+
+        # Layer 4 complete and its output kept: only the head is left.
+        shutil.rmtree(self.save)
+        self.succeed(*self.arguments, *options, ranks=2)
+        manifest = json.loads(manifest_path.read_text())
+        del manifest["complete"][4:]
+        manifest_path.write_text(json.dumps(manifest))
+        (self.save / "model.h5").unlink()
+        done = self.succeed(*self.arguments, *options, "--resume", "require", ranks=4)
+        self.assertIn("resumed from the saved output of layer 4/4", done.stderr)
+        self.assertEqual(results(self.save), self.expected)
+        # A damaged file is told, and the layers run again.
+        del manifest["complete"][4:]
+        manifest_path.write_text(json.dumps(manifest))
+        (self.save / "model.h5").unlink()
+        path = sorted(folder.iterdir())[0]
+        content = bytearray(path.read_bytes())
+        content[-100] ^= 1
+        path.write_bytes(content)
+        done = self.succeed(*self.arguments, *options, "--resume", "require", ranks=2)
+        self.assertIn("the layers before are run again", done.stderr)
+        self.assertNotIn("resumed from the saved output", done.stderr)
+        self.assertEqual(results(self.save), self.expected)
+
+    def test_killed_with_saved_activations(self):
+        self.arguments += ["--save-activations", "1"]
+        process = start(*self.arguments, ranks=2)
+        self.wait_for_layer(process, layer=2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        done = self.succeed(*self.arguments, "--resume", "require", ranks=3)
+        self.assertIn("resumed from the saved output of layer", done.stderr)
+        self.assertEqual(results(self.save), self.expected)
+
     def test_kill_of_one_rank(self):
         process = start(*self.arguments, ranks=2)
         self.wait_for_layer(process)

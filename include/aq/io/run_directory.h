@@ -19,6 +19,8 @@ struct CompletePart {
   std::vector<std::string> matrices;  ///< names of the quantized matrices in the order of the model
   /// File names in hessians/; nothing when the part's Hessians were not kept.
   std::optional<std::vector<std::string>> hessians = std::nullopt;
+  /// File names in activations/ of what the next layer reads; empty when they were not saved.
+  std::vector<std::string> activations = {};
 };
 
 /// What makes a run this run; written when it starts and after each complete layer.
@@ -37,12 +39,13 @@ struct RunDirectory {
   std::filesystem::path manifest() const { return root / "manifest.json"; }
   std::filesystem::path shards() const { return root / "shards"; }
   std::filesystem::path hessians() const { return root / "hessians"; }
+  std::filesystem::path activations() const { return root / "activations"; }
   std::filesystem::path model() const { return root / "model.h5"; }
   std::filesystem::path status() const { return root / "status.json"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
   std::filesystem::path heartbeats() const { return root / ".heartbeat"; }
   std::filesystem::path log() const { return root / "quant_log.csv"; }
-  /// "layer-0007.rank-0003.h5", in shards/ and in hessians/
+  /// "layer-0007.rank-0003.h5", in shards/, hessians/ and activations/
   static std::string shard_name(Index layer, int rank);
 };
 

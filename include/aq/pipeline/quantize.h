@@ -32,6 +32,7 @@ struct QuantizeOptions {
   Index memory = 0;                   ///< bytes a rank; 0: what the machine has free
   TokensToExperts tokens_to_experts = TokensToExperts::automatic;
   Resume resume = Resume::automatic;
+  Index save_activations = 0;         ///< keep what every so-many-th layer gives; 0: never
   bool keep_hessians = false;         ///< write the sums of every task into the run directory
   std::filesystem::path hessians;     ///< a run that kept them: quantize without a forward pass
   bool strict = false;                ///< a pattern that matches nothing is an error
