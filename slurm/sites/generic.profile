@@ -22,6 +22,9 @@ AQ_MAX_RESTARTS=${AQ_MAX_RESTARTS:-20}
 # Seconds that ranks under mpirun get after SIGTERM to finish the wave in work and stop; less than
 # Slurm's KillWait (`scontrol show config`), after which everything is killed.
 AQ_STOP_SECONDS=${AQ_STOP_SECONDS:-25}
+# The script looks this often whether the ranks have ended while the launcher has not; after three
+# such looks it kills the launcher.
+AQ_GUARD_SECONDS=${AQ_GUARD_SECONDS:-30}
 
 # Threads of a waiting OpenMP team sleep instead of spinning.
 export OMP_WAIT_POLICY=passive
