@@ -26,6 +26,7 @@ void add_common_options(CLI::App& command, const std::shared_ptr<CommonOptions>&
 void apply(const CommonOptions& options);
 
 void add_quantize(CLI::App& app, Action& action);
+void add_plan(CLI::App& app, Action& action);
 void add_merge(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_inspect(CLI::App& app, Action& action);

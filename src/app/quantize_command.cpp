@@ -4,37 +4,19 @@
 
 #include "app/commands.h"
 #include "app/pipeline_library.h"
+#include "app/quantize_options.h"
 #include "aq/core/text.h"
 #include "aq/io/file.h"
 
 namespace aq::app {
 namespace {
 
-/// The command line as it was written; what it leaves out stays as the recipe says.
-struct Arguments {
-  std::string model, recipe, calibration, save, memory, hessians, resume = "auto",
-                                                                  tokens_to_experts = "auto";
-  QuantizeOptions options;
-  double stall_timeout = 600;
-  std::map<std::string_view, std::string> settings;  ///< of setting_keys(); empty: not given
-};
-
-void add_options(CLI::App& command, Arguments& a) {
+void add_options(CLI::App& command, QuantizeArguments& a) {
   command.add_option("--model", a.model, "checkpoint directory")->required();
   command.add_option("--architecture", a.options.architecture,
                      "JSON file that describes the architecture (docs/architectures.md)");
-  command.add_option("--config", a.recipe, "recipe (JSON)")->required();
-  command.add_option("--calib", a.calibration,
-                     "calibration tokens (HDF5); not needed with --hessians");
+  add_calibration_options(command, a);
   command.add_option("--save", a.save, "run directory")->required();
-  command
-      .add_option("--nsamples", a.options.samples, "calibration sequences to use (default: all)")
-      ->check(CLI::PositiveNumber);
-  command.add_option("--seqlen", a.options.sequence_length, "tokens of a sequence (default: all)")
-      ->check(CLI::PositiveNumber);
-  command.add_option("--lanes", a.options.lanes, "units of computation, a power of two")
-      ->check(CLI::PositiveNumber);
-  command.add_option("--memory", a.memory, "limit of a rank, e.g. 40GiB (default: what is free)");
   command
       .add_option("--tokens-to-experts", a.tokens_to_experts,
                   "reduce: sums of each rank's tokens travel to the owners; dispatch: tokens "
@@ -66,35 +48,13 @@ void add_options(CLI::App& command, Arguments& a) {
       ->capture_default_str();
 }
 
-/// The keys of the recipe's object "gptq"; a flag wins.
-void add_gptq_options(CLI::App& command, Arguments& a) {
-  for (const SettingKey& setting : setting_keys()) {
-    const auto is_valid = [key = setting.key](const std::string& text) {
-      try {
-        QuantizeSettings settings;
-        set_setting(settings, key, text);
-        return std::string();
-      } catch (const Error& error) {
-        return std::string(error.what());
-      }
-    };
-    command
-        .add_option("--" + replace_all(std::string(setting.key), "_", "-"), a.settings[setting.key],
-                    str(setting.help, ": ", setting.values, " (default ", setting.initial, ")"))
-        ->check(CLI::Validator(is_valid, ""))
-        ->group("GPTQ (these win over the recipe)");
-  }
-}
-
-QuantizeOptions resolve_options(const Arguments& a) {
+QuantizeOptions resolve_options(const QuantizeArguments& a) {
   QuantizeOptions options = a.options;
   options.model = a.model;
   options.calibration = a.calibration;
   options.save = a.save;
   options.hessians = a.hessians;
-  options.recipe = read_recipe(a.recipe);
-  for (const auto& [key, text] : a.settings)
-    if (!text.empty()) set_setting(options.recipe.settings, key, text);
+  options.recipe = resolve_recipe(a);
   if (!a.memory.empty()) options.memory = parse_bytes(a.memory, "--memory");
   options.tokens_to_experts = *tokens_to_experts_from_name(a.tokens_to_experts);
   if (a.resume != "auto") options.resume = a.resume == "never" ? Resume::never : Resume::require;
@@ -107,7 +67,7 @@ void add_quantize(CLI::App& app, Action& action) {
   CLI::App* command =
       app.add_subcommand("quantize", "quantize a checkpoint; mpirun -n R for R ranks");
   const auto common = std::make_shared<CommonOptions>();
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<QuantizeArguments>();
   add_common_options(*command, common, true);
   add_options(*command, *arguments);
   add_gptq_options(*command, *arguments);

@@ -1,5 +1,7 @@
 #include "aq/core/memory.h"
 
+#include <malloc.h>
+
 #include <chrono>
 #include <fstream>
 #include <string>
@@ -41,11 +43,32 @@ Index available_bytes() {
   return group < machine ? group : machine;
 }
 
-MemoryWatch::MemoryWatch() : start_(resident_bytes()), peak_(start_) {
+void return_freed_memory() {
+  constexpr int kBlock = 1 << 17;
+  mallopt(M_MMAP_THRESHOLD, kBlock);
+  mallopt(M_TRIM_THRESHOLD, 2 * kBlock);
+}
+
+namespace {
+
+void raise_to(std::atomic<Index>& most, Index value) {
+  Index seen = most;
+  while (value > seen && !most.compare_exchange_weak(seen, value)) {
+  }
+}
+
+}  // namespace
+
+void MemoryWatch::sample() {
+  const Index now = resident_bytes();
+  raise_to(peak_, now);
+  raise_to(recent_, now);
+}
+
+MemoryWatch::MemoryWatch() : start_(resident_bytes()), peak_(start_), recent_(start_) {
   sampler_ = std::thread([this] {
     while (!done_) {
-      const Index now = resident_bytes();
-      if (now > peak_) peak_ = now;
+      sample();
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
   });
@@ -58,6 +81,11 @@ MemoryWatch::~MemoryWatch() {
 
 Index MemoryWatch::peak_above_start() const {
   return peak_ - start_;
+}
+
+Index MemoryWatch::take_peak() {
+  sample();
+  return recent_.exchange(start_) - start_;
 }
 
 }  // namespace aq

@@ -194,11 +194,29 @@ Matrix hidden_of_list(const GateUp& weights, const Matrix& normed, const TokenLi
   return hidden;
 }
 
+namespace {
+
+/// Experts from `first` on whose outputs are kept at one time: one a thread, and together twice the
+/// rows that an even routing gives them, or every token once.
+Index experts_at_once(const Routing& routing, const LayerSpec& layer, Range experts, Index tokens) {
+  const Index most = std::min<Index>(thread_count(), experts.size());
+  const Index even =
+      layer.moe ? most * layer.moe->routing.top_k * tokens / layer.moe->routing.experts : tokens;
+  Index count = 0, rows = 0;
+  while (count < most) {
+    rows += routing.experts[static_cast<std::size_t>(experts.begin + count)].size();
+    if (count > 0 && rows > std::max(tokens, 2 * even)) break;
+    ++count;
+  }
+  return count;
+}
+
+}  // namespace
+
 void add_down(const LayerSpec& layer, const Weights& weights, const Batch& batch,
               const Routing& routing, Range experts, const std::vector<Matrix>& hidden, Matrix& y) {
-  const Index step = thread_count();  // outputs of this many experts are kept at one time
-  for (Index first = experts.begin; first < experts.end; first += step) {
-    const Index count = std::min(step, experts.end - first);
+  for (Index first = experts.begin, count = 0; first < experts.end; first += count) {
+    count = experts_at_once(routing, layer, {first, experts.end}, batch.rows());
     std::vector<Matrix> outputs(static_cast<std::size_t>(count));
     for_each_expert(count, [&](Index i) {
       const TokenList& list = routing.experts[static_cast<std::size_t>(first + i)];

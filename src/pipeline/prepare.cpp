@@ -34,33 +34,6 @@ Index default_memory(Communicator& comm) {
   return -least[0];
 }
 
-Workload make_workload(const QuantizeOptions& options, const TokenFile& tokens,
-                       const Model& model) {
-  Workload workload;
-  const Index available = tokens.sequences;
-  if (options.samples > available)
-    throw Error(
-        ErrorKind::input, "read the calibration tokens", tokens.path.string(),
-        str("--nsamples ", options.samples, ", but the file holds ", available, " sequences"));
-  workload.lanes.sequences = options.samples > 0 ? options.samples : available;
-  workload.sequence_length = options.sequence_length > 0
-                                 ? std::min(options.sequence_length, tokens.length)
-                                 : tokens.length;
-  if (workload.sequence_length > model.max_positions)
-    throw Error(ErrorKind::input, "read the calibration tokens", tokens.path.string(),
-                str("sequences of ", workload.sequence_length, " tokens, but the model takes ",
-                    model.max_positions),
-                "use --seqlen");
-  const Index lanes =
-      options.lanes > 0 ? options.lanes : default_lane_count(workload.lanes.sequences);
-  if ((lanes & (lanes - 1)) != 0 || lanes > workload.lanes.sequences)
-    throw Error(ErrorKind::usage, "deal the sequences to lanes", "--lanes",
-                str(lanes, " is not a power of two of at most ", workload.lanes.sequences,
-                    " (the number of sequences)"));
-  workload.lanes.lanes = lanes;
-  return workload;
-}
-
 /// The calibration tokens, or what is known of those that kept Hessians came from.
 struct CalibrationTokens {
   std::optional<TokenFile> file;
@@ -74,7 +47,9 @@ CalibrationTokens find_calibration(const QuantizeOptions& options, const Model& 
   Workload& work = result.workload;
   if (!options.calibration.empty()) {
     result.file = TokenFile::open(options.calibration);
-    work = make_workload(options, *result.file, model);
+    work = make_workload(model, result.file->sequences, result.file->length,
+                         {options.samples, options.sequence_length, options.lanes},
+                         result.file->path.string());
     result.fingerprint = result.file->fingerprint(work.lanes.sequences, work.sequence_length);
     return result;
   }

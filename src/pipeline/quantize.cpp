@@ -297,10 +297,12 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm) {
   const QuantizeOptions resolved = with_resolved_order(options);
   runtime::initialize();
   use_single_threaded_blas();
+  return_freed_memory();
   check_numerics(comm);
   const Stopwatch watch;
-  const MemoryWatch memory;
+  MemoryWatch memory;
   Run run(resolved, comm, prepare(resolved, comm));
+  run.times.take_peak = [&memory] { return memory.take_peak(); };
   if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(resolved, run.prepared, comm));
   if (options.stall_watch != nullptr)
     options.stall_watch->beat_in(run.state.directory().heartbeats());

@@ -1,6 +1,7 @@
 #include "plan/memory.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "aq/quant/hessian.h"
 
@@ -8,12 +9,249 @@ namespace aq {
 namespace {
 
 constexpr Index kFloat = 4;
-constexpr Index kQueryTile = 256;  // rows of scores that attention keeps at one time
-/// What BLAS, LibTorch, HDF5 and the allocator keep for themselves (measured: 12 to 22 MiB).
-constexpr Index kLibraryBytes = Index{12} << 20;
-constexpr Index kLibraryBytesThread = Index{6} << 20;
+constexpr Index kMiB = Index{1} << 20;
+constexpr Index kQueryTile = 256;         // rows of scores that attention keeps at one time
+constexpr Index kPackedTokens = 1024;     // tokens whose columns a Hessian sum packs at once
+constexpr Index kKeptFactor = 64 * kMiB;  // workspace of a factor that its thread keeps
+constexpr Index kRowBuffers = 128;        // floats a column that solving a tile of rows takes
+constexpr Index kReadBuffer = 2 * kMiB;   // of a tensor that is not stored as float32
+constexpr Index kMessages = 64 * kMiB;    // staging of an all-gather
+/// What BLAS, LibTorch, HDF5, MPI and the allocator keep for themselves (measured).
+constexpr Index kLibraryBytes = 6 * kMiB;
+constexpr Index kLibraryBytesThread = kMiB;
+constexpr Index kMpiBytes = kMiB;        // of more than one rank
+constexpr Index kMergeBytes = 3 * kMiB;  // HDF5 with every name of a model open
+
+Index square(Index n) {
+  return n * n * kFloat;
+}
+Index sum_bytes(Index n) {
+  return hessian_size(n) * kFloat;
+}
+
+/// Everything that is alive in one layer, moment by moment in the order of work.
+class LayerMemory {
+ public:
+  LayerMemory(const LayerSizes& sizes, const RankShare& share, Index wave_experts)
+      : sizes_(sizes), share_(share), wave_(wave_experts) {}
+
+  std::vector<MemoryMoment> run() {
+    const Index residual = floats(sizes_.hidden) * (sizes_.two_passes ? 2 : 1);
+    const Index tokens = share_.tokens * 2 * kFloat;  // and the rows of the sequences
+    base_.libraries = kLibraryBytes + share_.threads * kLibraryBytesThread +
+                      (share_.ranks > 1 ? kMpiBytes : 0) + workspaces();
+    base_.activations = residual + tokens;
+    const Index table = std::min(share_.tokens, sizes_.vocabulary) * sizes_.hidden * kFloat;
+    add("embed", "embed", {.activations = tokens, .buffers = table});
+    attention();
+    experts();
+    base_ = {.activations = residual + tokens, .libraries = base_.libraries};
+    packed_ = sizes_.layer_packed_bytes;
+    add("layer", "write", {.weights = own_share(packed_)});
+    add("layer", "merge", {.buffers = kMergeBytes});
+    add("layer", "resume", resumed());
+    return std::move(moments_);
+  }
+
+ private:
+  /// A matrix of one row a token.
+  Index floats(Index width) const { return share_.tokens * width * kFloat; }
+  Index threads_of(Index pieces) const { return std::min<Index>(share_.threads, pieces); }
+  /// A matrix of one row a token of a sequence, for each thread that works on one.
+  Index worker_buffers(Index width) const {
+    return share_.workers * share_.length * width * kFloat;
+  }
+  /// Rows that a rank solves of a stage of `tasks` tasks like `task`.
+  Index own_rows(const TaskShape& task, Index tasks) const {
+    if (tasks >= share_.ranks) return ceil_div(tasks, Index{share_.ranks}) * task.rows;
+    return std::min(task.rows,
+                    round_up(ceil_div(task.rows, share_.ranks / tasks), kRowTile) + kRowTile);
+  }
+  /// A rank's part of what is dealt to all.
+  Index own_share(Index bytes) const { return ceil_div(bytes, Index{share_.ranks}); }
+
+  /// What threads keep from one piece of work to the next.
+  Index workspaces() const {
+    Index packed = 0, parts = 0, rows = 0;
+    const auto see = [&](const TaskShape& task, Index tasks) {
+      if (task.has_hessian && share_.tokens > 0)
+        packed = std::max(packed, round_up(task.columns, 16) *
+                                      std::min(kPackedTokens, share_.lane_tokens) * kFloat);
+      const Index factors = threads_of(ceil_div(tasks, Index{share_.ranks}));
+      const Index part = task.has_hessian ? square(task.columns) / 2 : 0;
+      if (part <= kKeptFactor) parts = std::max(parts, factors * part);
+      rows = std::max(rows, task.rows > 0 ? kRowBuffers * task.columns * kFloat : 0);
+    };
+    see(sizes_.qkv, 1);
+    see(sizes_.o, 1);
+    for (const TaskShape& task : sizes_.latent) see(task, 1);
+    see(sizes_.gate_up, wave_);
+    see(sizes_.down, wave_);
+    return share_.threads * (packed + rows) + parts;
+  }
+
+  void add(const char* stage, const char* phase, MemoryEstimate part) {
+    part.activations += base_.activations;
+    part.hessians += base_.hessians;
+    part.weights += base_.weights + packed_;
+    part.buffers += base_.buffers;
+    part.libraries += base_.libraries;
+    moments_.push_back({stage, phase, part});
+  }
+
+  /// Reduce, factor, solve and exchange of a stage of `tasks` tasks; `rest` is alive throughout.
+  void quantize(const char* stage, const TaskShape& task, Index tasks, const MemoryEstimate& rest) {
+    const Index owned = ceil_div(tasks, Index{share_.ranks});
+    const Index chunk = tasks < share_.ranks ? owned : threads_of(owned);
+    const Index n = task.columns;
+    const Index sum = task.has_hessian ? sum_bytes(n) : 0;
+    MemoryEstimate now = rest;
+    if (share_.ranks > 1) {
+      const Index travels = owned * share_.inbound * sum;
+      now.hessians += tasks * share_.kept * sum + (share_.kept == 0 ? owned * sum : 0);
+      now.buffers += std::min(travels, std::max(kReduceWindowBytes, sum)) +
+                     (travels > 0 ? share_.pending * sum : 0);
+      add(stage, "reduce", now);
+    }
+    const Index part = square(n) / 2;
+    const Index factor = task.has_hessian ? part + (sizes_.refines ? square(n) : 0) : 0;
+    now = rest;
+    now.hessians += owned * sum + chunk * factor;
+    if (task.has_hessian && sizes_.reorders) now.hessians += chunk * sum;
+    if (task.has_hessian && part > kKeptFactor) now.buffers += chunk * part;
+    add(stage, "factor", now);
+    const Index rows = own_rows(task, tasks);
+    const Index chunk_rows = tasks < share_.ranks ? rows : chunk * task.rows;
+    const Index own = task.rows == 0 ? 0 : task.packed_bytes * rows / task.rows;
+    now = rest;
+    now.hessians += (owned - chunk) * sum + chunk * factor;
+    now.weights += chunk_rows * n * kFloat + own;
+    now.buffers += share_.threads * std::min(kReadBuffer, task.rows * n * 2);
+    add(stage, "solve", now);
+    now = rest;
+    const Index all = tasks * task.packed_bytes;
+    now.weights += 2 * all + 2 * own;
+    now.buffers += share_.ranks > 1 ? std::min(all, kMessages) : 0;
+    add(stage, "exchange", now);
+    packed_ += all + own;
+  }
+
+  /// The sums of one Hessian over all tokens, lanes on threads.
+  MemoryEstimate dense_sum(const TaskShape& task) const {
+    if (!task.has_hessian) return {};
+    const Index sums = share_.pending + threads_of(share_.lanes) - 1;
+    return {.buffers = worker_buffers(2 * task.columns),
+            .hessians = sums * sum_bytes(task.columns)};
+  }
+
+  void attention() {
+    add("qkv", "hessian", dense_sum(sizes_.qkv));
+    quantize("qkv", sizes_.qkv, 1, {});
+    const Index latents = floats(sizes_.latent_width);
+    if (latents > 0) {
+      add("latent", "forward",
+          {.activations = latents,
+           .buffers = worker_buffers(sizes_.hidden + sizes_.latent_width),
+           .weights = sizes_.qkv.weights * kFloat});
+      for (const TaskShape& task : sizes_.latent) {
+        MemoryEstimate sum = dense_sum(task);
+        sum.activations += latents;
+        add("latent", "hessian", sum);
+        quantize("latent", task, 1, {.activations = latents});
+      }
+    }
+    const Index core = floats(sizes_.core_width);
+    add("core", "forward",
+        {.activations = core + latents,
+         .buffers = worker_buffers(sizes_.hidden + sizes_.head_widths + kQueryTile),
+         .weights = sizes_.attention_weights * kFloat});
+    MemoryEstimate sum = dense_sum(sizes_.o);
+    sum.activations += core;
+    add("o", "hessian", sum);
+    quantize("o", sizes_.o, 1, {.activations = core});
+    add("o", "forward",
+        {.activations = core,
+         .buffers = worker_buffers(sizes_.hidden),
+         .weights = sizes_.o.weights * kFloat});
+  }
+
+  /// A layer that runs with the results from disk.
+  MemoryEstimate resumed() const {
+    const Index step = threads_of(sizes_.experts);
+    const Index hidden = routed(step) * sizes_.mlp_width * kFloat;
+    const Index attention = floats(sizes_.core_width + sizes_.latent_width);
+    return {.activations = std::max(attention, 2 * floats(sizes_.hidden) + routing() + hidden),
+            .buffers = std::max(worker_buffers(sizes_.hidden + sizes_.head_widths), outputs(step)),
+            .weights = std::max(sizes_.attention_weights, step * sizes_.gate_up.weights) * kFloat};
+  }
+
+  /// Which tokens go where: choices of every token, and a list for each expert.
+  Index routing() const {
+    return share_.tokens * sizes_.top_k * 5 * kFloat + share_.tokens * 2 * kFloat;
+  }
+  /// Rows of the tokens that go to `count` experts, at most: no token goes to one expert twice.
+  Index routed(Index count) const { return std::min(sizes_.top_k, count) * share_.tokens; }
+  /// What down gives for the experts that are added at one time.
+  Index outputs(Index count) const {
+    const Index even = 2 * count * sizes_.top_k * share_.tokens / sizes_.experts;
+    const Index rows = std::min(routed(count), std::max(share_.tokens, even));
+    return rows * sizes_.hidden * kFloat;
+  }
+
+  /// Sums of all experts of a wave, over the inputs of width n.
+  MemoryEstimate wave_sums(const TaskShape& task) const {
+    if (!task.has_hessian) return {};
+    const bool experts_on_threads = wave_ >= share_.threads;
+    const Index in_work = experts_on_threads
+                              ? share_.threads * std::max<Index>(0, share_.pending - share_.kept)
+                              : share_.pending - share_.kept + threads_of(share_.lanes) - 1;
+    const Index busy = std::min<Index>(
+        share_.threads, experts_on_threads
+                            ? (sizes_.all_tokens ? wave_ : std::min(sizes_.top_k, wave_))
+                            : share_.lanes);
+    return {.buffers = busy * share_.lane_tokens * task.columns * kFloat,
+            .hessians = (wave_ * share_.kept + in_work) * sum_bytes(task.columns)};
+  }
+
+  void experts() {
+    const Index y = sizes_.two_passes ? 0 : floats(sizes_.hidden);
+    base_.activations += floats(sizes_.hidden) + y + routing();
+    // The last wave has the results of all the others beside it.
+    packed_ =
+        std::max(packed_, sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes) -
+                              wave_ * (sizes_.gate_up.packed_bytes + sizes_.down.packed_bytes));
+    add("gate_up", "hessian", wave_sums(sizes_.gate_up));
+    quantize("gate_up", sizes_.gate_up, wave_, {});
+    const Index hidden = routed(wave_) * sizes_.mlp_width * kFloat;
+    MemoryEstimate now = wave_sums(sizes_.down);
+    const Index width = sizes_.hidden + 3 * sizes_.mlp_width;
+    now.activations += hidden;
+    now.weights += threads_of(wave_) * sizes_.gate_up.weights * kFloat;
+    now.buffers += threads_of(std::max(wave_, share_.lanes)) * share_.lane_tokens * width * kFloat;
+    add("gate_up", "forward", now);
+    quantize("down", sizes_.down, wave_, {.activations = hidden});
+    const Index step = threads_of(wave_);
+    add("down", "forward",
+        {.activations = hidden,
+         .buffers = outputs(step),
+         .weights = step * sizes_.down.weights * kFloat});
+  }
+
+  const LayerSizes& sizes_;
+  const RankShare& share_;
+  Index wave_;
+  MemoryEstimate base_;  ///< alive at every moment from here on
+  Index packed_ = 0;     ///< results so far
+  std::vector<MemoryMoment> moments_;
+};
 
 }  // namespace
+
+Index packed_bytes(const Scheme& scheme, Index rows, Index columns) {
+  const Index scales = scale_count(scheme, rows, columns);
+  return rows * words_per_row(scheme.bits, columns) * kFloat + scales * kFloat +
+         (scheme.symmetric ? 0 : scales);
+}
 
 Index most_pending_partials(const LaneLayout& layout, int ranks) {
   Index most = 0;
@@ -25,53 +263,39 @@ Index most_pending_partials(const LaneLayout& layout, int ranks) {
   return most + 1;  // and the lane in work
 }
 
-MemoryEstimate estimate_memory(const LayerSizes& sizes, const Workload& workload, int ranks,
-                               int threads, Index wave_experts) {
+RankShare rank_share(const Workload& workload, int ranks, int threads) {
   const LaneLayout& layout = workload.lanes;
-  const Index lanes = ceil_div(layout.lanes, ranks);
-  const Index sequences =
-      std::min(layout.sequences, lanes * ceil_div(layout.sequences, layout.lanes));
-  const Index tokens = sequences * workload.sequence_length;
-  const Index workers = std::min<Index>(threads, sequences);
-  const Index pending = most_pending_partials(layout, ranks);
-  const Index owned = std::min<Index>(ceil_div(wave_experts, ranks), wave_experts);
-  const Index batch = std::min<Index>(owned, threads);
-  const auto square = [](Index n) { return n * n * kFloat; };
-  const auto sum = [](Index n) { return hessian_size(n) * kFloat; };
+  RankShare share;
+  share.ranks = ranks;
+  share.threads = threads;
+  share.length = workload.sequence_length;
+  share.lanes = ceil_div(layout.lanes, ranks);
+  share.sequences =
+      std::min(layout.sequences, share.lanes * ceil_div(layout.sequences, layout.lanes));
+  share.lane_tokens = ceil_div(layout.sequences, layout.lanes) * share.length;
+  share.tokens = share.sequences * share.length;
+  share.pending = most_pending_partials(layout, ranks);
+  Index least = layout.lanes, all = 0;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const auto nodes = std::ssize(maximal_subtrees(layout.lanes_of_rank(rank, ranks)));
+    share.kept = std::max<Index>(share.kept, nodes);
+    least = std::min<Index>(least, nodes);
+    all += nodes;
+  }
+  share.inbound = all - least;
+  share.workers = std::min<Index>(threads, share.sequences);
+  return share;
+}
 
-  MemoryEstimate estimate;
-  estimate.libraries = kLibraryBytes + threads * kLibraryBytesThread;
-  estimate.activations =
-      tokens * kFloat *
-      (sizes.hidden +
-       std::max(sizes.core_width + sizes.latent_width + (sizes.two_passes ? sizes.hidden : 0),
-                2 * sizes.hidden) +
-       3 * sizes.top_k + sizes.experts);
-  estimate.attention = workers * workload.sequence_length * kFloat *
-                       (sizes.hidden + sizes.head_widths + 2 * kQueryTile);
-  if (sizes.all_tokens)  // gate and up of the experts in work, a sequence at a time
-    estimate.attention = std::max(estimate.attention, std::min<Index>(threads, wave_experts) *
-                                                          workload.sequence_length * kFloat *
-                                                          (sizes.hidden + 2 * sizes.mlp_width));
-  const auto factor = [&](Index n) {
-    return static_cast<Index>(sizes.factor_squares * static_cast<double>(square(n)));
-  };
-  const auto stage = [&](Index n) {
-    return wave_experts * pending * sum(n) + owned * sum(n) + batch * factor(n);
-  };
-  const Index gate_up = stage(sizes.hidden);
-  const Index chosen = std::min(sizes.top_k, wave_experts);
-  const Index down = stage(sizes.mlp_width) + tokens * chosen * sizes.mlp_width * kFloat;
-  const Index widest = std::max(sizes.hidden, sizes.core_width);
-  const Index attention = (pending + workers) * sum(widest) + square(widest) + factor(widest);
-  estimate.hessians = std::max({gate_up, down, attention});
-  const auto packed = static_cast<Index>(static_cast<double>(wave_experts * sizes.mlp_weights) *
-                                         sizes.stored_bits / 8);
-  const auto layer_packed =
-      static_cast<Index>(static_cast<double>(sizes.layer_weights) * sizes.stored_bits / 8);
-  estimate.weights = layer_packed + std::max(2 * packed + 2 * batch * sizes.mlp_weights * kFloat,
-                                             sizes.attention_weights * kFloat);
-  return estimate;
+std::vector<MemoryMoment> layer_memory(const LayerSizes& sizes, const RankShare& share,
+                                       Index wave_experts) {
+  return LayerMemory(sizes, share, wave_experts).run();
+}
+
+const MemoryMoment& largest(const std::vector<MemoryMoment>& moments) {
+  return *std::max_element(moments.begin(), moments.end(), [](const auto& a, const auto& b) {
+    return a.memory.total() < b.memory.total();
+  });
 }
 
 }  // namespace aq

@@ -1,34 +1,67 @@
 #pragma once
-/// Memory of a rank, computed beforehand.
+/// Memory of a rank, computed beforehand: what is alive at each moment of a layer.
+
+#include <string>
+#include <vector>
 
 #include "aq/plan/plan.h"
 
 namespace aq {
 
+/// What the rank with the most tokens has to do with them.
+struct RankShare {
+  int ranks = 1;
+  int threads = 1;
+  Index lanes = 0, sequences = 0;
+  Index length = 0;       ///< tokens of a sequence
+  Index lane_tokens = 0;  ///< most of one lane
+  Index tokens = 0;       ///< of the rank
+  Index kept = 0;         ///< partial sums of one Hessian that a rank ends with
+  Index pending = 0;      ///< most that it has while it adds its lanes, the lane in work included
+  Index inbound = 0;      ///< partial sums of one Hessian that come from other ranks, at most
+  Index workers = 1;      ///< threads that have a sequence to work on
+};
+RankShare rank_share(const Workload& workload, int ranks, int threads);
+
+/// Matrices that share one Hessian.
+struct TaskShape {
+  Index columns = 0;
+  Index rows = 0;          ///< that are quantized, of all matrices
+  Index weights = 0;       ///< of all matrices, quantized or not
+  Index packed_bytes = 0;  ///< of the results in memory
+  bool has_hessian = false;
+};
+
 /// Sizes that the estimate of a layer needs.
 struct LayerSizes {
   Index hidden = 0;
+  Index vocabulary = 0;
   Index core_width = 0;         ///< output of the attention core
   Index head_widths = 0;        ///< of q, k and v together, and what they are made from
   Index latent_width = 0;       ///< of the latents that are kept between stages
   Index attention_weights = 0;  ///< most weights of attention that are used at one time
-  Index mlp_width = 0;          ///< of the wave's experts or of the dense MLP
-  Index mlp_weights = 0;        ///< weights of one of them
-  Index layer_weights = 0;      ///< of all experts of the layer
-  Index experts = 0;            ///< 1 for a dense MLP
-  Index top_k = 0;
-  double stored_bits = 16;  ///< bits a weight that the packed results take
-  /// Arrays of columns² that factoring a Hessian takes: the triangle and U; for refinement H too;
-  /// for static act-order the reordered triangle.
-  double factor_squares = 1;
+  TaskShape qkv, o;             ///< what reads norm(x); the output projection
+  std::vector<TaskShape> latent;
+  Index mlp_width = 0;           ///< of the wave's experts or of the dense MLP
+  TaskShape gate_up, down;       ///< of one of them
+  Index experts = 0;             ///< 1 for a dense MLP
+  Index top_k = 0;               ///< experts of the wave's kind that a token meets
+  Index layer_packed_bytes = 0;  ///< all results of the layer
+  bool refines = false;          ///< the factor holds the damped H too
+  bool reorders = false;         ///< static act-order: a reordered triangle
   bool two_passes = false;  ///< the layer's input is kept for a second pass (Sequential::layer)
   bool all_tokens = false;  ///< an expert may be calibrated on every token
 };
 
+/// Bytes in memory of a matrix quantized by `scheme` (scales are float there).
+Index packed_bytes(const Scheme& scheme, Index rows, Index columns);
+
 /// Most partial sums that a rank keeps at one time while it adds its lanes in tree order.
 Index most_pending_partials(const LaneLayout& layout, int ranks);
-/// Of a rank with the most lanes, in a wave of `wave_experts`.
-MemoryEstimate estimate_memory(const LayerSizes& sizes, const Workload& workload, int ranks,
-                               int threads, Index wave_experts);
+/// Of the rank with the most, when the layer's experts come in waves of `wave_experts`.
+std::vector<MemoryMoment> layer_memory(const LayerSizes& sizes, const RankShare& share,
+                                       Index wave_experts);
+/// The moment with the most.
+const MemoryMoment& largest(const std::vector<MemoryMoment>& moments);
 
 }  // namespace aq

@@ -1,6 +1,7 @@
 #include "aq/plan/plan.h"
 
 #include <algorithm>
+#include <span>
 
 #include "aq/core/text.h"
 #include "plan/memory.h"
@@ -25,40 +26,69 @@ Index weights_of(const LinearSpec& linear) {
   return linear.rows * linear.columns;
 }
 
-Index weights_of(const MlpSpec& mlp) {
-  return weights_of(mlp.gate) + weights_of(mlp.up) + weights_of(mlp.down);
+/// What a task takes; each matrix as the recipe says.
+TaskShape shape_of(const Recipe& recipe, const std::vector<const LinearSpec*>& linears) {
+  TaskShape shape;
+  for (const LinearSpec* linear : linears) {
+    shape.columns = linear->columns;
+    shape.weights += weights_of(*linear);
+    const Assignment assignment = resolve(recipe, *linear);
+    if (assignment.method == Method::copy) continue;
+    shape.rows += linear->rows;
+    shape.packed_bytes += packed_bytes(assignment.scheme, linear->rows, linear->columns);
+    shape.has_hessian = shape.has_hessian || assignment.method == Method::gptq;
+  }
+  return shape;
 }
 
-void add_attention_sizes(const LayerSpec& layer, LayerSizes& sizes) {
+void add_attention_sizes(const Recipe& recipe, const LayerSpec& layer, LayerSizes& sizes) {
   const AttentionSpec& attention = layer.attention;
   sizes.core_width = attention.out_width();
   sizes.head_widths = attention.q_width() + attention.k_width() + attention.v_width();
-  for (const LinearSpec* linear : layer.attention_inputs())
-    sizes.attention_weights += weights_of(*linear);
-  if (layer.latent) {
-    const LatentHeads& latent = *layer.latent;
-    sizes.head_widths += latent.kv_b.rows;
-    sizes.latent_width = (latent.q_a ? latent.q_a->rows : 0) + latent.kv_a.rows;
-    sizes.attention_weights += weights_of(latent.q) + weights_of(latent.kv_b);
-  }
-  sizes.attention_weights = std::max(sizes.attention_weights, weights_of(layer.o));
+  sizes.qkv = shape_of(recipe, layer.attention_inputs());
+  sizes.o = shape_of(recipe, {&layer.o});
+  sizes.attention_weights = sizes.qkv.weights;
+  sizes.layer_packed_bytes += sizes.qkv.packed_bytes + sizes.o.packed_bytes;
+  if (!layer.latent) return;
+  const LatentHeads& latent = *layer.latent;
+  sizes.head_widths += latent.kv_b.rows;
+  sizes.latent_width = (latent.q_a ? latent.q_a->rows : 0) + latent.kv_a.rows;
+  sizes.attention_weights = weights_of(latent.q) + weights_of(latent.kv_b);
+  if (latent.q_a) sizes.latent.push_back(shape_of(recipe, {&latent.q}));
+  sizes.latent.push_back(shape_of(recipe, {&latent.kv_b}));
+  for (const TaskShape& task : sizes.latent) sizes.layer_packed_bytes += task.packed_bytes;
 }
 
-/// Sizes of a wave of experts like `mlp`, of which each token meets `top_k`.
-LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const MlpSpec& mlp, Index top_k,
-                    const QuantizeSettings& settings, double stored_bits) {
+/// Packed results of all MLPs of the layer.
+Index packed_mlps(const Recipe& recipe, const LayerSpec& layer) {
+  const auto packed = [&](const MlpSpec& mlp) {
+    return shape_of(recipe, {&mlp.gate, &mlp.up}).packed_bytes +
+           shape_of(recipe, {&mlp.down}).packed_bytes;
+  };
+  if (layer.dense) return packed(*layer.dense);
+  Index bytes = 0;
+  for (const MlpSpec& expert : layer.moe->experts) bytes += packed(expert);
+  return bytes + (layer.moe->shared ? packed(layer.moe->shared->mlp) : 0);
+}
+
+/// The larger of both in every size.
+void raise(TaskShape& shape, const TaskShape& other) {
+  shape.rows = std::max(shape.rows, other.rows);
+  shape.packed_bytes = std::max(shape.packed_bytes, other.packed_bytes);
+  shape.has_hessian = shape.has_hessian || other.has_hessian;
+}
+
+/// Sizes of a layer without its experts.
+LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const Recipe& recipe) {
+  const QuantizeSettings& settings = recipe.settings;
   LayerSizes sizes;
   sizes.hidden = model.hidden;
-  add_attention_sizes(layer, sizes);
-  sizes.mlp_width = mlp.gate.rows;
-  sizes.mlp_weights = weights_of(mlp);
+  sizes.vocabulary = model.vocabulary;
+  add_attention_sizes(recipe, layer, sizes);
+  sizes.layer_packed_bytes += packed_mlps(recipe, layer);
   sizes.experts = layer.dense ? 1 : layer.moe->routing.experts;
-  sizes.layer_weights = sizes.experts * weights_of(mlp_of(layer, 0));
-  if (layer.moe && layer.moe->shared) sizes.layer_weights += weights_of(layer.moe->shared->mlp);
-  sizes.top_k = top_k;
-  sizes.stored_bits = stored_bits;
-  sizes.factor_squares = 1 + (settings.gptq.refine > 0 ? 1 : 0) +
-                         (settings.gptq.act_order == ActOrder::fixed ? 0.5 : 0);
+  sizes.refines = settings.gptq.refine > 0;
+  sizes.reorders = settings.gptq.act_order == ActOrder::fixed;
   sizes.two_passes = settings.sequential == Sequential::layer;
   sizes.all_tokens =
       layer.moe && (settings.expert_tokens == ExpertTokens::all ||
@@ -66,11 +96,24 @@ LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const MlpSpec& m
   return sizes;
 }
 
+/// Sets the sizes of a wave of `mlps`, of which each token meets `top_k`: those of the largest.
+void set_experts(LayerSizes& sizes, const Recipe& recipe, std::span<const MlpSpec> mlps,
+                 Index top_k) {
+  sizes.top_k = top_k;
+  sizes.mlp_width = mlps.front().gate.rows;
+  sizes.gate_up = shape_of(recipe, {&mlps.front().gate, &mlps.front().up});
+  sizes.down = shape_of(recipe, {&mlps.front().down});
+  for (const MlpSpec& mlp : mlps.subspan(1)) {
+    raise(sizes.gate_up, shape_of(recipe, {&mlp.gate, &mlp.up}));
+    raise(sizes.down, shape_of(recipe, {&mlp.down}));
+  }
+}
+
 /// The most experts a wave, at most `wanted`, whose memory stays under the limit.
-Index wave_size(const Model& model, const LayerSizes& sizes, Index wanted, const Workload& workload,
-                int ranks, const PlanLimits& limits) {
+Index wave_size(const Model& model, const LayerSizes& sizes, Index wanted, const RankShare& share,
+                const PlanLimits& limits) {
   const auto total = [&](Index experts) {
-    return estimate_memory(sizes, workload, ranks, limits.threads, experts).total();
+    return largest(layer_memory(sizes, share, experts)).memory.total();
   };
   if (limits.memory == 0) return wanted;
   if (total(1) > limits.memory)
@@ -177,31 +220,37 @@ void count_stage(const StagePlan& stage, Plan& plan, BitCount& count) {
   if (tasks >= plan.ranks) plan.balance = std::min(plan.balance, stage.balance);
 }
 
-/// Stored bits a weight if every linear of the layers were stored as the recipe says.
-double mean_expert_bits(const Recipe& recipe, const LayerSpec& layer) {
-  const MlpSpec& mlp = mlp_of(layer, 0);
-  const Assignment assignment = resolve(recipe, mlp.gate);
-  if (assignment.method == Method::copy) return 0;  // copies are read again when they are used
-  return static_cast<double>(stored_bits(assignment.scheme, mlp.gate.rows, mlp.gate.columns)) /
-         static_cast<double>(mlp.gate.rows * mlp.gate.columns);
+/// Raises what is there of each stage and phase; new ones go behind.
+void raise(std::vector<MemoryMoment>& all, const std::vector<MemoryMoment>& moments) {
+  for (const MemoryMoment& moment : moments) {
+    const auto same = std::find_if(all.begin(), all.end(), [&](const MemoryMoment& other) {
+      return other.stage == moment.stage && other.phase == moment.phase;
+    });
+    if (same == all.end())
+      all.push_back(moment);
+    else if (moment.memory.total() > same->memory.total())
+      *same = moment;
+  }
 }
 
-/// Experts a wave of the layer; `most` becomes the layer's memory where that is more.
-Index plan_memory(const Model& model, const LayerSpec& layer, const Recipe& recipe, int ranks,
-                  const Workload& workload, const PlanLimits& limits, MemoryEstimate& most) {
-  const double bits = mean_expert_bits(recipe, layer);
-  /// The most experts like `mlp` that a wave can have.
-  const auto fit = [&](const MlpSpec& mlp, Index top_k, Index wanted) {
-    const LayerSizes sizes = sizes_of(model, layer, mlp, top_k, recipe.settings, bits);
-    const Index experts = wave_size(model, sizes, wanted, workload, ranks, limits);
-    const MemoryEstimate memory = estimate_memory(sizes, workload, ranks, limits.threads, experts);
-    if (memory.total() > most.total()) most = memory;
+/// Experts a wave of the layer; the plan's memory becomes the layer's where that is more.
+Index plan_memory(const Model& model, const LayerSpec& layer, const Recipe& recipe,
+                  const RankShare& share, const PlanLimits& limits, Plan& plan) {
+  LayerSizes sizes = sizes_of(model, layer, recipe);
+  /// The most experts like `mlps` that a wave can have.
+  const auto fit = [&](std::span<const MlpSpec> mlps, Index top_k) {
+    set_experts(sizes, recipe, mlps, top_k);
+    const Index all = std::ssize(mlps);
+    const Index experts = wave_size(model, sizes, all, share, limits);
+    plan.one_wave_bytes =
+        std::max(plan.one_wave_bytes, largest(layer_memory(sizes, share, all)).memory.total());
+    const std::vector<MemoryMoment> moments = layer_memory(sizes, share, experts);
+    raise(plan.moments, moments);
     return experts;
   };
-  if (layer.moe && layer.moe->shared) fit(layer.moe->shared->mlp, 1, 1);
-  if (layer.dense) return fit(*layer.dense, 1, 1);
-  const RouterSpec& routing = layer.moe->routing;
-  return fit(layer.moe->experts.front(), routing.top_k, routing.experts);
+  if (layer.moe && layer.moe->shared) fit({&layer.moe->shared->mlp, 1}, 1);
+  if (layer.dense) return fit({&*layer.dense, 1}, 1);
+  return fit(layer.moe->experts, layer.moe->routing.top_k);
 }
 
 }  // namespace
@@ -227,20 +276,48 @@ bool StagePlan::quantizes() const {
   return false;
 }
 
+Workload make_workload(const Model& model, Index sequences, Index length,
+                       const WorkloadChoice& choice, const std::string& object) {
+  constexpr std::string_view kOperation = "read the calibration tokens";
+  if (choice.samples > sequences)
+    throw Error(
+        ErrorKind::input, kOperation, object,
+        str("--nsamples ", choice.samples, ", but the file holds ", sequences, " sequences"));
+  Workload workload;
+  workload.lanes.sequences = choice.samples > 0 ? choice.samples : sequences;
+  workload.sequence_length =
+      choice.sequence_length > 0 ? std::min(choice.sequence_length, length) : length;
+  if (workload.sequence_length > model.max_positions)
+    throw Error(ErrorKind::input, kOperation, object,
+                str("sequences of ", workload.sequence_length, " tokens, but the model takes ",
+                    model.max_positions),
+                "use --seqlen");
+  const Index lanes =
+      choice.lanes > 0 ? choice.lanes : default_lane_count(workload.lanes.sequences);
+  if ((lanes & (lanes - 1)) != 0 || lanes > workload.lanes.sequences)
+    throw Error(ErrorKind::usage, "deal the sequences to lanes", "--lanes",
+                str(lanes, " is not a power of two of at most ", workload.lanes.sequences,
+                    " (the number of sequences)"));
+  workload.lanes.lanes = lanes;
+  return workload;
+}
+
 Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Workload& workload,
                const PlanLimits& limits) {
   Plan plan;
   plan.ranks = ranks;
   plan.lanes = workload.lanes;
   BitCount count;
+  const RankShare share = rank_share(workload, ranks, limits.threads);
   for (const LayerSpec& layer : model.layers) {
-    const Index experts = plan_memory(model, layer, recipe, ranks, workload, limits, plan.memory);
+    const Index experts = plan_memory(model, layer, recipe, share, limits, plan);
     plan.layers.push_back(plan_layer(recipe, layer, ranks, experts));
     for (const StagePlan* stage : plan.layers.back().stages()) count_stage(*stage, plan, count);
   }
   plan.head.tasks.push_back(make_task(recipe, {&model.head}));
   place_stage(plan.head, ranks, 0);
   count_stage(plan.head, plan, count);
+  plan.memory = largest(plan.moments).memory;
   plan.mean_bits = count.weights > 0 ? count.bits / count.weights : 0;
   return plan;
 }

@@ -14,6 +14,11 @@ Index resident_bytes();
 /// group where that is lower); 0 where unknown.
 Index available_bytes();
 
+/// From now on blocks of 128 KiB and more go back to the system as soon as they are freed. (The
+/// allocator would keep blocks of up to 32 MiB for later; then the peak depends on the order of
+/// work and no plan can tell it.)
+void return_freed_memory();
+
 /// Samples resident_bytes() in a thread of its own; the peak is above the value at the start.
 class MemoryWatch {
  public:
@@ -23,10 +28,15 @@ class MemoryWatch {
   MemoryWatch& operator=(const MemoryWatch&) = delete;
 
   Index peak_above_start() const;
+  /// The peak above the start since the last call (or the start).
+  Index take_peak();
 
  private:
+  void sample();
+
   Index start_;
   std::atomic<Index> peak_;
+  std::atomic<Index> recent_;  ///< peak since take_peak
   std::atomic<bool> done_{false};
   std::thread sampler_;
 };

@@ -60,14 +60,21 @@ struct LayerPlan {
   std::vector<const StagePlan*> stages() const;
 };
 
-/// Bytes of one rank at the peak of a layer, without code and libraries.
+/// Bytes of one rank at one moment, without code, libraries' code and the page cache.
 struct MemoryEstimate {
-  Index activations = 0;  ///< residual, normalised input, attention output, expert sums
-  Index attention = 0;    ///< buffers of sequences in work
+  Index activations = 0;  ///< residual, normalised input, attention output, expert inputs and sums
+  Index buffers = 0;      ///< of sequences, experts and messages in work
   Index hessians = 0;     ///< partial sums with their tree levels, and factors
   Index weights = 0;      ///< originals in work and packed results
-  Index libraries = 0;    ///< buffers of BLAS, LibTorch, HDF5
-  Index total() const { return activations + attention + hessians + weights + libraries; }
+  Index libraries = 0;    ///< of BLAS, LibTorch, HDF5, MPI, and what threads keep for later
+  Index total() const { return activations + buffers + hessians + weights + libraries; }
+};
+
+/// The most that a rank has in one phase of a stage.
+struct MemoryMoment {
+  std::string stage;  ///< "embed", "qkv", "latent", "core", "o", "gate_up", "down", "layer"
+  std::string phase;  ///< as the run names it: "hessian", "reduce", "factor", "solve", ...
+  MemoryEstimate memory;
 };
 
 struct Plan {
@@ -75,7 +82,10 @@ struct Plan {
   LaneLayout lanes;
   std::vector<LayerPlan> layers;
   StagePlan head;
-  MemoryEstimate memory;  ///< of the rank with the most
+  MemoryEstimate memory;  ///< of the rank with the most, at its peak
+  /// The most of any layer by stage and phase, in the order of work.
+  std::vector<MemoryMoment> moments;
+  Index one_wave_bytes = 0;  ///< that a rank would need without waves
   Index matrix_count = 0, quantized_count = 0;
   double mean_bits = 0;  ///< stored bits a weight over the quantized matrices
   double balance = 1;    ///< least balance of any stage with at least as many tasks as ranks
@@ -90,6 +100,18 @@ struct Workload {
   LaneLayout lanes;
   Index sequence_length = 0;  ///< tokens of the longest sequence
 };
+
+/// What the user asks of the calibration tokens; 0: all, or default_lane_count.
+struct WorkloadChoice {
+  Index samples = 0;
+  Index sequence_length = 0;
+  Index lanes = 0;
+};
+/// The choice among `sequences` of `length` tokens. Throws Error{input} naming `object` when there
+/// are not so many or the model takes no sequences of that length, and Error{usage} when the lanes
+/// are no power of two or more than there are sequences.
+Workload make_workload(const Model& model, Index sequences, Index length,
+                       const WorkloadChoice& choice, const std::string& object);
 
 /// Throws Error{policy} when even waves of one expert do not fit `limits.memory` (saying what
 /// would).

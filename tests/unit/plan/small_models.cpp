@@ -75,7 +75,7 @@ void add_stage(std::string& text, const StagePlan& stage) {
 std::string plan_text(const Plan& plan) {
   std::string text =
       str(plan.ranks, " ranks, lanes ", plan.lanes.lanes, " of ", plan.lanes.sequences, ", memory ",
-          plan.memory.activations, " ", plan.memory.attention, " ", plan.memory.hessians, " ",
+          plan.memory.activations, " ", plan.memory.buffers, " ", plan.memory.hessians, " ",
           plan.memory.weights, ", matrices ", plan.quantized_count, " of ", plan.matrix_count,
           ", bits ", shortest(plan.mean_bits), ", balance ", shortest(plan.balance), "\n");
   for (const LayerPlan& layer : plan.layers) {

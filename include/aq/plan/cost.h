@@ -1,0 +1,78 @@
+#pragma once
+/// What a plan costs: work, bytes and seconds of every rank, computed beforehand.
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "aq/plan/machine.h"
+#include "aq/plan/plan.h"
+
+namespace aq {
+
+/// Floating point operations by kind.
+struct Flops {
+  double forward = 0;  ///< linears and attention over calibration tokens
+  double hessian = 0;  ///< sums over inputs: tokens * n * (n + 1)
+  double factor = 0;   ///< n^3 / 3 a Hessian
+  double solve = 0;    ///< n^2 a row, and on every 16th row the errors beside it
+  double refine = 0;   ///< 2 n^2 a row and sweep
+  double total() const { return forward + hessian + factor + solve + refine; }
+};
+
+/// Bytes of one rank.
+struct Traffic {
+  double read = 0;         ///< of the checkpoint
+  double dequantized = 0;  ///< memory traffic of weights that are unpacked for the forward pass
+  double reduce_sent = 0, reduce_received = 0;      ///< partial Hessian sums
+  double exchange_sent = 0, exchange_received = 0;  ///< factors of split tasks, packed results
+  double written = 0;                               ///< shards; the merge apart
+};
+
+struct RankWork {
+  Flops flops;
+  Traffic traffic;
+};
+
+/// Seconds, flops and bytes of one kind of stage over all layers.
+struct StageCost {
+  std::string stage;  ///< "qkv", "latent", "o", "router", "gate_up", "down", "head"
+  std::map<std::string, double> seconds;  ///< by phase
+  double total() const;
+};
+
+struct CostEstimate {
+  RankWork all;   ///< of all ranks together
+  RankWork most;  ///< each figure of the rank that has most of it
+  std::vector<StageCost> stages;
+  std::map<std::string, double> seconds;  ///< by phase as the run names them; a rank waits for all
+  double total_seconds = 0;
+  double balance = 1;        ///< mean work / work of the busiest rank, over factor and solve
+  double least_balance = 1;  ///< of the stage with the least
+  int token_ranks = 1;       ///< ranks with calibration tokens
+  Index shard_files = 0;
+  double shard_bytes = 0;    ///< and as much again in model.h5
+  double hessian_bytes = 0;  ///< of --keep-hessians
+};
+
+struct CostOptions {
+  Machine machine;
+  int ranks_per_node = 1;
+  int threads = 1;  ///< of a rank
+  bool keep_hessians = false;
+  /// Stored bytes of a weight of the checkpoint.
+  std::function<double(const LinearSpec&)> weight_bytes;
+};
+
+/// Every rank runs its own tokens through all experts, partial sums go to the owners and packed
+/// results to all (ReduceWay). Routing is taken as even.
+CostEstimate estimate_cost(const Model& model, const QuantizeSettings& settings, const Plan& plan,
+                           const Workload& workload, const CostOptions& options);
+
+/// Why the plan is as it is and what limits it, a sentence each.
+std::vector<std::string> explain_plan(const Model& model, const Plan& plan,
+                                      const PlanLimits& limits, const CostEstimate& cost,
+                                      const CostOptions& options);
+
+}  // namespace aq

@@ -1,0 +1,170 @@
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "app/commands.h"
+#include "app/plan_text.h"
+#include "app/quantize_options.h"
+#include "aq/core/parallel.h"
+#include "aq/core/text.h"
+#include "aq/io/file.h"
+#include "aq/io/model_files.h"
+#include "aq/io/tokens.h"
+#include "aq/model/architecture_json.h"
+
+namespace aq::app {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr Index kHeadroomPercent = 80;     // of a node's memory, as `quantize` takes by default
+constexpr double kMxfp4Bytes = 17.0 / 32;  // two codes a byte and a scale for 32
+
+struct Arguments : QuantizeArguments {
+  int ranks = 1, ranks_per_node = 1;
+  std::string machine;
+  bool config_only = false;
+};
+
+void add_options(CLI::App& command, Arguments& a) {
+  command.add_option("--model", a.model, "checkpoint directory, or a config.json")->required();
+  command.add_option("--architecture", a.options.architecture,
+                     "JSON file that describes the architecture (docs/architectures.md)");
+  add_calibration_options(command, a);
+  command.add_flag("--keep-hessians", a.options.keep_hessians,
+                   "as in quantize: counts the Hessian sums that are written");
+  command.add_flag("--strict", a.options.strict, "a pattern that matches nothing is an error");
+  command.add_option("--ranks", a.ranks, "ranks of the job")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command.add_option("--ranks-per-node", a.ranks_per_node, "ranks that share a node")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command.add_option("--machine", a.machine,
+                     "description of a node (JSON; `doctor --measure` writes one)");
+  command.add_flag("--config-only", a.config_only, "config.json is enough: no weights are there");
+}
+
+/// A model, and the bytes that its checkpoint takes for a weight.
+struct PlannedModel {
+  Model model;
+  std::function<double(const LinearSpec&)> weight_bytes;
+};
+
+/// From config.json alone: weights are as it says, or bf16.
+PlannedModel from_config(const Arguments& a) {
+  const fs::path path =
+      fs::is_directory(a.model) ? fs::path(a.model) / "config.json" : fs::path(a.model);
+  const std::string text = read_text_file(path, Index{1} << 24);
+  const std::string& file = path.string();
+  PlannedModel planned;
+  const fs::path& row = a.options.architecture;
+  planned.model =
+      row.empty() ? describe_model(text, file)
+                  : describe_model(
+                        architecture_from_json(read_text_file(row, Index{1} << 20), row.string()),
+                        text, file);
+  const Json json = Json::parse(text, nullptr, false);
+  const bool wide = json.value("torch_dtype", json.value("dtype", "")) == "float32";
+  planned.weight_bytes = [encoding = planned.model.encoding,
+                          plain = wide ? 4.0 : 2.0](const LinearSpec& linear) {
+    const bool inside = linear.role != Role::router && linear.role != Role::head;
+    if (encoding == SourceEncoding::fp8_blocks && inside) return 1.0;
+    const bool is_mlp = linear.expert >= 0;
+    return encoding == SourceEncoding::mxfp4 && is_mlp ? kMxfp4Bytes : plain;
+  };
+  return planned;
+}
+
+/// From the headers of the checkpoint.
+PlannedModel from_checkpoint(const Arguments& a) {
+  auto files = std::make_shared<ModelFiles>(open_model(a.model, a.options.architecture));
+  PlannedModel planned{files->model, {}};
+  planned.weight_bytes = [files](const LinearSpec& linear) {
+    const StoredPart part = stored_weight(files->model, linear);
+    if (files->model.encoding == SourceEncoding::mxfp4 && part.fused()) return kMxfp4Bytes;
+    return static_cast<double>(dtype_size(files->checkpoint.info(part.tensor).dtype));
+  };
+  return planned;
+}
+
+Workload workload_of(const Arguments& a, const Model& model) {
+  const WorkloadChoice choice{a.options.samples, a.options.sequence_length, a.options.lanes};
+  if (!a.calibration.empty()) {
+    const TokenFile file = TokenFile::open(a.calibration);
+    return make_workload(model, file.sequences, file.length, choice, file.path.string());
+  }
+  if (choice.samples == 0 || choice.sequence_length == 0)
+    throw Error(ErrorKind::usage, "plan", "--nsamples and --seqlen",
+                "both are required without --calib");
+  return make_workload(model, choice.samples, choice.sequence_length, choice, "--seqlen");
+}
+
+std::vector<std::string> remarks_on(const Arguments& a, const Recipe& recipe, const Model& model) {
+  std::vector<std::string> remarks = group_remarks(recipe, model);
+  for (const RecipeRemark& remark : unmatched_patterns(recipe, model)) {
+    if (a.options.strict)
+      throw Error(ErrorKind::usage, "apply the recipe", remark.place, remark.text, "--strict");
+    remarks.push_back(str(remark.place, ": ", remark.text));
+  }
+  return remarks;
+}
+
+void print_plan(const Arguments& a, int threads, const std::string& json_file) {
+  const Machine machine = a.machine.empty()
+                              ? Machine{}
+                              : machine_from_json(read_text_file(a.machine, 1 << 20), a.machine);
+  const PlannedModel planned =
+      a.config_only || fs::is_regular_file(a.model) ? from_config(a) : from_checkpoint(a);
+  const Recipe recipe = resolve_recipe(a);
+  const Workload workload = workload_of(a, planned.model);
+  const int node_ranks = std::min(a.ranks_per_node, a.ranks);
+  const CostOptions options{
+      .machine = machine,
+      .ranks_per_node = node_ranks,
+      .threads =
+          threads > 0 ? threads : static_cast<int>(std::max<Index>(1, machine.cores / node_ranks)),
+      .keep_hessians = a.options.keep_hessians,
+      .weight_bytes = planned.weight_bytes};
+  const PlanLimits limits{.memory = a.memory.empty()
+                                        ? machine.memory_bytes / 100 * kHeadroomPercent / node_ranks
+                                        : parse_bytes(a.memory, "--memory"),
+                          .threads = options.threads};
+  const Plan plan = make_plan(planned.model, recipe, a.ranks, workload, limits);
+  const CostEstimate cost = estimate_cost(planned.model, recipe.settings, plan, workload, options);
+  const PlanReport report{planned.model,
+                          recipe,
+                          plan,
+                          workload,
+                          limits,
+                          options,
+                          cost,
+                          a.model,
+                          remarks_on(a, recipe, planned.model),
+                          explain_plan(planned.model, plan, limits, cost, options)};
+  std::cout << plan_text(report);
+  if (!json_file.empty()) write_text_file(json_file, plan_json(report).dump(1) + "\n");
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand(
+      "plan", "what quantize would do on so many ranks: memory, work, bytes, time; no MPI");
+  const auto common = std::make_shared<CommonOptions>();
+  const auto arguments = std::make_shared<Arguments>();
+  add_common_options(*command, common, true);
+  add_options(*command, *arguments);
+  add_gptq_options(*command, *arguments);
+  command->callback([common, arguments, &action] {
+    action = [common, arguments] {
+      apply(*common);
+      print_plan(*arguments, common->threads, common->json);
+      return 0;
+    };
+  });
+}
+
+}  // namespace aq::app

@@ -1,0 +1,49 @@
+#include "app/quantize_options.h"
+
+#include <CLI/CLI.hpp>
+
+#include "aq/core/text.h"
+
+namespace aq::app {
+
+void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
+  command.add_option("--config", a.recipe, "recipe (JSON)")->required();
+  command.add_option("--calib", a.calibration,
+                     "calibration tokens (HDF5); not needed with --hessians");
+  command
+      .add_option("--nsamples", a.options.samples, "calibration sequences to use (default: all)")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--seqlen", a.options.sequence_length, "tokens of a sequence (default: all)")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--lanes", a.options.lanes, "units of computation, a power of two")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--memory", a.memory, "limit of a rank, e.g. 40GiB (default: what is free)");
+}
+
+void add_gptq_options(CLI::App& command, QuantizeArguments& a) {
+  for (const SettingKey& setting : setting_keys()) {
+    const auto is_valid = [key = setting.key](const std::string& text) {
+      try {
+        QuantizeSettings settings;
+        set_setting(settings, key, text);
+        return std::string();
+      } catch (const Error& error) {
+        return std::string(error.what());
+      }
+    };
+    command
+        .add_option("--" + replace_all(std::string(setting.key), "_", "-"), a.settings[setting.key],
+                    str(setting.help, ": ", setting.values, " (default ", setting.initial, ")"))
+        ->check(CLI::Validator(is_valid, ""))
+        ->group("GPTQ (these win over the recipe)");
+  }
+}
+
+Recipe resolve_recipe(const QuantizeArguments& a) {
+  Recipe recipe = read_recipe(a.recipe);
+  for (const auto& [key, text] : a.settings)
+    if (!text.empty()) set_setting(recipe.settings, key, text);
+  return recipe;
+}
+
+}  // namespace aq::app

@@ -1,0 +1,32 @@
+#pragma once
+/// What the command lines of `quantize` and `plan` have in common.
+
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "aq/pipeline/quantize.h"
+
+namespace CLI {
+class App;
+}
+
+namespace aq::app {
+
+/// The command line as it was written; what it leaves out stays as the recipe says.
+struct QuantizeArguments {
+  std::string model, recipe, calibration, save, memory, hessians;
+  std::string resume = "auto", tokens_to_experts = "auto";
+  double stall_timeout = 600;  ///< seconds
+  QuantizeOptions options;
+  std::map<std::string_view, std::string> settings;  ///< of setting_keys(); empty: not given
+};
+
+/// Recipe, calibration tokens, lanes and memory.
+void add_calibration_options(CLI::App& command, QuantizeArguments& arguments);
+/// The keys of the recipe's object "gptq"; a flag wins.
+void add_gptq_options(CLI::App& command, QuantizeArguments& arguments);
+/// The recipe with what the flags say instead.
+Recipe resolve_recipe(const QuantizeArguments& arguments);
+
+}  // namespace aq::app

@@ -1,0 +1,369 @@
+#include "aq/plan/cost.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "aq/quant/hessian.h"
+#include "plan/cost_stage.h"
+#include "plan/memory.h"
+#include "plan/placement.h"
+
+namespace aq {
+namespace {
+
+constexpr double kFloat = 4;
+/// With fewer calibration tokens for each input channel the run does not refine.
+constexpr double kRefineTokensPerColumn = 0.25;
+constexpr double kQueryTile = 256;  // queries whose scores are computed at once
+
+double weights_of(const LinearSpec& linear) {
+  return static_cast<double>(linear.rows) * static_cast<double>(linear.columns);
+}
+
+void add(const Flops& from, Flops& to) {
+  to.forward += from.forward;
+  to.hessian += from.hessian;
+  to.factor += from.factor;
+  to.solve += from.solve;
+  to.refine += from.refine;
+}
+
+void add(const Traffic& from, Traffic& to) {
+  to.read += from.read;
+  to.dequantized += from.dequantized;
+  to.reduce_sent += from.reduce_sent;
+  to.reduce_received += from.reduce_received;
+  to.exchange_sent += from.exchange_sent;
+  to.exchange_received += from.exchange_received;
+  to.written += from.written;
+}
+
+/// Of each figure the larger one.
+void raise(const RankWork& from, RankWork& to) {
+  const auto most = [](double a, double& b) { b = std::max(a, b); };
+  most(from.flops.forward, to.flops.forward);
+  most(from.flops.hessian, to.flops.hessian);
+  most(from.flops.factor, to.flops.factor);
+  most(from.flops.solve, to.flops.solve);
+  most(from.flops.refine, to.flops.refine);
+  most(from.traffic.read, to.traffic.read);
+  most(from.traffic.dequantized, to.traffic.dequantized);
+  most(from.traffic.reduce_sent, to.traffic.reduce_sent);
+  most(from.traffic.reduce_received, to.traffic.reduce_received);
+  most(from.traffic.exchange_sent, to.traffic.exchange_sent);
+  most(from.traffic.exchange_received, to.traffic.exchange_received);
+  most(from.traffic.written, to.traffic.written);
+}
+
+/// How many of a rank's tokens a task sees: all of them, or an even share of the routed ones.
+struct TokenShare {
+  double hessian = 1;  ///< of the rank's tokens, for the sum
+  double forward = 1;  ///< for the forward pass
+};
+
+/// Where the weights of a stage's forward pass come from, and how often it runs.
+struct ForwardUse {
+  double quantized = 1;  ///< passes with the results
+  double original = 0;   ///< passes with the checkpoint's weights
+};
+
+class CostSum {
+ public:
+  CostSum(const Model& model, const QuantizeSettings& settings, const Plan& plan,
+          const Workload& workload, const CostOptions& options)
+      : model_(model),
+        settings_(settings),
+        plan_(plan),
+        workload_(workload),
+        options_(options),
+        dealt_(workload, plan.ranks),
+        clock_(options, plan.ranks),
+        ranks_(static_cast<std::size_t>(plan.ranks)) {
+    estimate_.token_ranks = static_cast<int>(std::count_if(
+        dealt_.tokens.begin(), dealt_.tokens.end(), [](double tokens) { return tokens > 0; }));
+  }
+
+  CostEstimate run() {
+    embed();
+    for (std::size_t i = 0; i < plan_.layers.size(); ++i) layer(model_.layers[i], plan_.layers[i]);
+    stage("head", plan_.head, {}, {.quantized = 0});
+    finish();
+    return std::move(estimate_);
+  }
+
+ private:
+  void embed() {
+    start();
+    const double width = options_.weight_bytes(model_.head) * static_cast<double>(model_.hidden);
+    each_rank([&](std::size_t r, StageWork& rank) {
+      const double rows = std::min(dealt_.tokens[r], static_cast<double>(model_.vocabulary));
+      rank.work.traffic.read += rows * width;
+    });
+    end("embed");
+  }
+
+  ForwardUse use(bool down) const {
+    switch (settings_.sequential) {
+      case Sequential::stage:
+        return {1, 0};
+      case Sequential::layer:  // the first pass ends where no Hessian needs it any more
+        return {1, down ? 0.0 : 1.0};
+      case Sequential::none:
+        return {0, 1};
+    }
+    return {};
+  }
+
+  void layer(const LayerSpec& spec, const LayerPlan& plan) {
+    stage("qkv", plan.qkv, {}, use(false));
+    if (!plan.latent.tasks.empty()) stage("latent", plan.latent, {}, use(false));
+    attention(spec.attention);
+    stage("o", plan.o, {}, use(false));
+    if (!plan.router.tasks.empty()) stage("router", plan.router, {}, use(false));
+    for (const WavePlan& wave : plan.waves) {
+      const bool routed = spec.moe && wave.experts.begin < spec.moe->routing.experts;
+      TokenShare share;
+      if (routed) {
+        share.forward = static_cast<double>(spec.moe->routing.top_k) /
+                        static_cast<double>(spec.moe->routing.experts);
+        if (settings_.expert_tokens == ExpertTokens::routed) share.hessian = share.forward;
+      }
+      stage("gate_up", wave.gate_up, share, use(false));
+      stage("down", wave.down, share, use(true));
+    }
+    save();
+  }
+
+  /// Scores and values of causal attention; the tile on the diagonal is computed whole.
+  void attention(const AttentionSpec& spec) {
+    start();
+    const auto length = static_cast<double>(workload_.sequence_length);
+    const double window =
+        spec.sliding_window > 0 ? static_cast<double>(spec.sliding_window) : length;
+    const double pairs =
+        std::min(length * (length + kQueryTile) / 2, length * (window + kQueryTile));
+    const double passes = settings_.sequential == Sequential::layer ? 2 : 1;
+    each_rank([&](std::size_t r, StageWork& rank) {
+      rank.work.flops.forward += passes * dealt_.sequences[r] * pairs * 2 *
+                                 static_cast<double>(spec.heads * (spec.head_dim + spec.value_dim));
+    });
+    end("core");
+  }
+
+  template <class Body>
+  void each_rank(const Body& body) {
+    for (std::size_t r = 0; r < ranks_.size(); ++r) body(r, ranks_[r]);
+  }
+
+  void start() {
+    std::fill(ranks_.begin(), ranks_.end(), StageWork{});
+    packed_ = longest_slice_ = 0;
+  }
+
+  /// A stage of the layer in the way `reduce`.
+  void stage(const char* name, const StagePlan& plan, TokenShare share, ForwardUse use) {
+    start();
+    double hessians = 0;
+    for (const TaskPlan& task : plan.tasks) {
+      if (task.needs_hessian) hessians += static_cast<double>(hessian_size(task.columns)) * kFloat;
+      quantize(task, share);
+    }
+    run_own_tokens(plan, share, use);
+    reduce(plan, hessians);
+    gather();
+    balance();
+    end(name);
+  }
+
+  /// Partials travel from everyone to the owners.
+  void reduce(const StagePlan& plan, double hessians) {
+    if (plan_.ranks == 1 || hessians == 0) return;
+    std::vector<double> owned(ranks_.size(), 0);
+    for (const TaskPlan& task : plan.tasks)
+      if (task.needs_hessian)
+        owned[static_cast<std::size_t>(task.owner)] +=
+            static_cast<double>(hessian_size(task.columns)) * kFloat;
+    each_rank([&](std::size_t r, StageWork& rank) {
+      rank.work.traffic.reduce_sent += dealt_.partials[r] * (hessians - owned[r]);
+      rank.work.traffic.reduce_received += (dealt_.all_partials - dealt_.partials[r]) * owned[r];
+    });
+  }
+
+  void quantize(const TaskPlan& task, TokenShare share) {
+    const auto n = static_cast<double>(task.columns);
+    StageWork& owner = ranks_[static_cast<std::size_t>(task.owner)];
+    if (task.needs_hessian) {
+      owner.factors += 1;
+      owner.factor_flops = n * n * n / 3;
+      owner.work.flops.factor += owner.factor_flops;
+    }
+    const bool refines = dealt_.all_tokens * share.hessian >= kRefineTokensPerColumn * n;
+    const double sweeps = refines ? settings_.gptq.refine : 0;
+    std::vector<int> solvers;
+    for (const MatrixPlan& matrix : task.matrices) {
+      const Scheme& scheme = matrix.assignment.scheme;
+      const bool gptq = matrix.assignment.method == Method::gptq;
+      const double bytes = options_.weight_bytes(matrix.linear);
+      for (const Slice& slice : matrix.slices) {
+        StageWork& rank = ranks_[static_cast<std::size_t>(slice.rank)];
+        const auto rows = static_cast<double>(slice.rows.size());
+        const double read = rows + (scheme.is_nvfp4() || scheme.group_size == kPerTensor
+                                        ? static_cast<double>(matrix.linear.rows)
+                                        : 0);
+        rank.work.traffic.read += read * n * bytes;
+        rank.tiles += std::ceil(rows / static_cast<double>(kRowTile));
+        solvers.push_back(slice.rank);
+        add_slice(rank, matrix, slice);
+        if (!gptq) continue;
+        rank.work.flops.solve += rows * n * n * (1 + 2.0 / static_cast<double>(kErrorRowStride));
+        rank.work.flops.refine += rows * n * n * 2 * sweeps;
+      }
+    }
+    if (task.split && task.needs_hessian) send_factor(task, solvers);
+  }
+
+  void add_slice(StageWork& rank, const MatrixPlan& matrix, const Slice& slice) {
+    const Scheme& scheme = matrix.assignment.scheme;
+    const auto columns = matrix.linear.columns;
+    const auto packed = static_cast<double>(packed_bytes(scheme, slice.rows.size(), columns));
+    packed_ += packed;
+    longest_slice_ = std::max(longest_slice_, packed);
+    rank.work.traffic.exchange_sent += packed;
+    if (matrix.writer() != slice.rank) return;
+    const double stored = static_cast<double>(stored_bits(scheme, matrix.linear.rows, columns)) / 8;
+    shard_[static_cast<std::size_t>(slice.rank)] += stored;
+    estimate_.shard_bytes += stored;
+  }
+
+  /// U, and for refinement the damped H, go from the owner to the other ranks with rows.
+  void send_factor(const TaskPlan& task, std::vector<int>& solvers) {
+    const auto n = static_cast<double>(task.columns);
+    const double bytes = n * n * kFloat * (0.5 + (settings_.gptq.refine > 0 ? 1 : 0));
+    std::sort(solvers.begin(), solvers.end());
+    solvers.erase(std::unique(solvers.begin(), solvers.end()), solvers.end());
+    for (const int rank : solvers) {
+      if (rank == task.owner) continue;
+      ranks_[static_cast<std::size_t>(rank)].work.traffic.exchange_received += bytes;
+      StageWork& owner = ranks_[static_cast<std::size_t>(task.owner)];
+      owner.work.traffic.exchange_sent += bytes;
+      owner.messages += std::ceil(bytes / static_cast<double>(kPieceBytes));
+    }
+  }
+
+  /// Sums over the rank's own tokens, and these through the stage's linears; each weight is
+  /// unpacked or read where it is used.
+  void run_own_tokens(const StagePlan& plan, TokenShare share, ForwardUse use) {
+    double products = 0, weights = 0, unpacked = 0, originals = 0;  // a token; passes; bytes
+    for (const TaskPlan& task : plan.tasks) {
+      const auto n = static_cast<double>(task.columns);
+      if (task.needs_hessian) products += n * (n + 1);
+      if (task.needs_hessian && options_.keep_hessians)
+        estimate_.hessian_bytes += n * (n + 1) / 2 * kFloat;
+      for (const MatrixPlan& matrix : task.matrices) {
+        const bool copied = matrix.assignment.method == Method::copy;
+        const double count = weights_of(matrix.linear);
+        weights += count * (use.quantized + use.original);
+        unpacked += copied ? 0 : count * use.quantized * kFloat;
+        originals += count * (use.original + (copied ? use.quantized : 0)) *
+                     options_.weight_bytes(matrix.linear);
+      }
+    }
+    each_rank([&](std::size_t r, StageWork& rank) {
+      const double tokens = dealt_.tokens[r] * share.forward;
+      if (tokens == 0) return;
+      const double met = share.forward < 1 ? 1 - std::exp(-tokens) : 1;
+      rank.work.flops.hessian += dealt_.tokens[r] * share.hessian * products;
+      rank.work.flops.forward += 2 * weights * tokens;
+      rank.work.traffic.dequantized += met * unpacked;
+      rank.work.traffic.read += met * originals;
+    });
+  }
+
+  /// Packed results to every rank.
+  void gather() {
+    if (plan_.ranks == 1) return;
+    each_rank(
+        [&](std::size_t, StageWork& rank) { rank.work.traffic.exchange_received += packed_; });
+  }
+
+  void balance() {
+    double most = 0, all = 0;
+    for (const StageWork& rank : ranks_) {
+      const Flops& flops = rank.work.flops;
+      const double work = flops.factor + flops.solve + flops.refine;
+      most = std::max(most, work);
+      all += work;
+    }
+    if (most == 0) return;
+    const double mean = all / plan_.ranks;
+    mean_work_ += mean;
+    most_work_ += most;
+    estimate_.least_balance = std::min(estimate_.least_balance, mean / most);
+  }
+
+  /// Shards of the layer.
+  void save() {
+    start();
+    each_rank([&](std::size_t r, StageWork& rank) {
+      rank.work.traffic.written += shard_[r];
+      if (shard_[r] > 0) ++estimate_.shard_files;
+    });
+    std::fill(shard_.begin(), shard_.end(), 0);
+    end("layer");
+  }
+
+  void end(const char* name) {
+    const auto same = [&](const StageCost& stage) { return stage.stage == name; };
+    auto cost = std::find_if(estimate_.stages.begin(), estimate_.stages.end(), same);
+    if (cost == estimate_.stages.end()) cost = estimate_.stages.insert(cost, StageCost{name, {}});
+    for (const auto& [phase, seconds] : clock_.seconds(ranks_, packed_, longest_slice_)) {
+      cost->seconds[phase] += seconds;
+      estimate_.seconds[phase] += seconds;
+    }
+    for (std::size_t r = 0; r < ranks_.size(); ++r) {
+      add(ranks_[r].work.flops, totals_[r].flops);
+      add(ranks_[r].work.traffic, totals_[r].traffic);
+    }
+  }
+
+  void finish() {
+    save();
+    estimate_.seconds["merge"] = clock_.merge_seconds(estimate_.shard_bytes);
+    for (const RankWork& rank : totals_) {
+      add(rank.flops, estimate_.all.flops);
+      add(rank.traffic, estimate_.all.traffic);
+      raise(rank, estimate_.most);
+    }
+    for (const auto& [phase, seconds] : estimate_.seconds) estimate_.total_seconds += seconds;
+    if (most_work_ > 0) estimate_.balance = mean_work_ / most_work_;
+  }
+
+  const Model& model_;
+  const QuantizeSettings& settings_;
+  const Plan& plan_;
+  const Workload& workload_;
+  const CostOptions& options_;
+  Dealt dealt_;
+  StageClock clock_;
+  std::vector<StageWork> ranks_;  ///< of the stage in work
+  std::vector<RankWork> totals_ = std::vector<RankWork>(ranks_.size());
+  std::vector<double> shard_ = std::vector<double>(ranks_.size());  ///< bytes of the layer
+  double packed_ = 0, longest_slice_ = 0;
+  double mean_work_ = 0, most_work_ = 0;
+  CostEstimate estimate_;
+};
+
+}  // namespace
+
+double StageCost::total() const {
+  double all = 0;
+  for (const auto& [phase, value] : seconds) all += value;
+  return all;
+}
+
+CostEstimate estimate_cost(const Model& model, const QuantizeSettings& settings, const Plan& plan,
+                           const Workload& workload, const CostOptions& options) {
+  return CostSum(model, settings, plan, workload, options).run();
+}
+
+}  // namespace aq

@@ -1,0 +1,147 @@
+#include <algorithm>
+
+#include "aq/core/text.h"
+#include "aq/plan/cost.h"
+#include "plan/memory.h"
+
+namespace aq {
+namespace {
+
+std::string bytes(double value) {
+  return bytes_text(static_cast<Index>(value));
+}
+
+std::string count_of(Index count, const std::string& one) {
+  return str(count, " ", one, count == 1 ? "" : "s");
+}
+
+/// Layer with the most waves.
+const LayerPlan& most_waves(const Plan& plan) {
+  return *std::max_element(
+      plan.layers.begin(), plan.layers.end(),
+      [](const LayerPlan& a, const LayerPlan& b) { return a.waves.size() < b.waves.size(); });
+}
+
+std::string explain_waves(const Plan& plan, const PlanLimits& limits) {
+  const LayerPlan& layer = most_waves(plan);
+  const Index first = layer.waves.front().experts.size();
+  if (plan.one_wave_bytes <= limits.memory || limits.memory == 0)
+    return str("Waves: all experts of a layer at once, which takes ",
+               bytes_text(plan.one_wave_bytes), " a rank at most.");
+  return str("Waves: at most ", count_of(first, "expert"), " at a time, ",
+             count_of(std::ssize(layer.waves), "wave"), " a layer; all at once would take ",
+             bytes_text(plan.one_wave_bytes), " a rank, the limit is ", bytes_text(limits.memory),
+             ".");
+}
+
+std::string explain_memory(const Plan& plan) {
+  const MemoryMoment& most = largest(plan.moments);
+  const MemoryEstimate& m = most.memory;
+  const std::pair<Index, const char*> parts[] = {{m.activations, "activations of its tokens"},
+                                                 {m.buffers, "buffers"},
+                                                 {m.hessians, "Hessian sums and factors"},
+                                                 {m.weights, "weights and packed results"},
+                                                 {m.libraries, "libraries and workspaces"}};
+  const auto& largest_part = *std::max_element(std::begin(parts), std::end(parts));
+  return str("Memory: the peak is in ", most.stage, ", ", most.phase, "; most of it are ",
+             largest_part.second, " (", bytes_text(largest_part.first), ").");
+}
+
+std::string explain_lanes(const Plan& plan, const CostEstimate& cost) {
+  if (cost.token_ranks < plan.ranks)
+    return str("Lanes: ", plan.lanes.lanes, " on ", plan.ranks, " ranks, so ", cost.token_ranks,
+               " ranks have calibration tokens and run the forward pass; the others only own "
+               "matrices.");
+  return str("Lanes: ", plan.lanes.lanes, " on ", count_of(plan.ranks, "rank"), ", ",
+             count_of(ceil_div(plan.lanes.lanes, plan.ranks), "lane"), " a rank at most.");
+}
+
+std::string explain_reduction(const Plan& plan, const CostEstimate& cost) {
+  if (plan.ranks == 1) return "Reduction: none, one rank has every token.";
+  return str("Reduction: every rank runs its own tokens through all experts; a rank sends up to ",
+             bytes(cost.most.traffic.reduce_sent), " of partial sums to the owners and gets up to ",
+             bytes(cost.most.traffic.exchange_received), " of packed results and factors.");
+}
+
+struct SplitStages {
+  Index stages = 0, split = 0, most_ranks = 0;
+};
+
+SplitStages count_split(const Plan& plan) {
+  SplitStages count;
+  const auto see = [&](const StagePlan& stage) {
+    if (!stage.quantizes()) return;
+    ++count.stages;
+    bool split = false;
+    for (const TaskPlan& task : stage.tasks) {
+      if (!task.split) continue;
+      split = true;
+      Index slices = 0;
+      for (const MatrixPlan& matrix : task.matrices) slices += std::ssize(matrix.slices);
+      count.most_ranks = std::max(count.most_ranks, slices);
+    }
+    if (split) ++count.split;
+  };
+  for (const LayerPlan& layer : plan.layers)
+    for (const StagePlan* stage : layer.stages()) see(*stage);
+  see(plan.head);
+  return count;
+}
+
+std::string explain_rows(const Plan& plan) {
+  const SplitStages count = count_split(plan);
+  if (count.split == 0)
+    return plan.ranks == 1 ? "Rows: whole matrices, one rank solves all."
+                           : "Rows: whole matrices, every stage has a task for each rank.";
+  return str("Rows: in ", count.split, " of ", count.stages,
+             " stages tasks are dealt to several ranks in rows (one task to at most ",
+             count.most_ranks,
+             " slices), because such a stage has no equal number of tasks for each "
+             "rank; the owner of a Hessian sends the factor to the others.");
+}
+
+std::string explain_balance(const CostEstimate& cost) {
+  return str("Balance: ranks are at work ", fixed(100 * cost.balance, 0),
+             " % of the time that the busiest one factors and solves (",
+             fixed(100 * cost.least_balance, 0), " % in the stage with the least).");
+}
+
+const char* reason(const std::string& phase) {
+  if (phase == "exchange") return "packed results of every matrix go to every rank";
+  if (phase == "reduce") return "partial sums of every Hessian go to its owner";
+  if (phase == "forward") return "ranks with tokens unpack and run every expert";
+  if (phase == "hessian") return "sums over the inputs of every linear";
+  if (phase == "solve") return "GPTQ and its sweeps of refinement";
+  if (phase == "factor") return "one rank factors a Hessian";
+  if (phase == "merge") return "one rank writes model.h5";
+  return "files";
+}
+
+std::string explain_limit(const CostEstimate& cost) {
+  const auto& most =
+      *std::max_element(cost.seconds.begin(), cost.seconds.end(),
+                        [](const auto& a, const auto& b) { return a.second < b.second; });
+  return str("Limit: ", most.first, " takes ", fixed(100 * most.second / cost.total_seconds, 0),
+             " % of the time: ", reason(most.first), ".");
+}
+
+}  // namespace
+
+std::vector<std::string> explain_plan(const Model& model, const Plan& plan,
+                                      const PlanLimits& limits, const CostEstimate& cost,
+                                      const CostOptions& options) {
+  std::vector<std::string> text;
+  if (!model.moe_layers().empty()) text.push_back(explain_waves(plan, limits));
+  text.push_back(explain_memory(plan));
+  text.push_back(explain_lanes(plan, cost));
+  text.push_back(explain_reduction(plan, cost));
+  text.push_back(explain_rows(plan));
+  text.push_back(explain_balance(cost));
+  text.push_back(explain_limit(cost));
+  if (options.machine.gpus > 0)
+    text.push_back(str("GPUs: the ", options.machine.gpus,
+                       " of a node are not counted; times are those of its cores."));
+  return text;
+}
+
+}  // namespace aq
