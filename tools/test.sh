@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tools/test.sh [--fast]: installs what is missing, then runs all checks and tests: lint, the unit
-# tests under sanitizers, and all tests of the dev build. Ends with ctest's summary.
+# tests and the seeds of tests/fuzz under sanitizers, and all tests of the dev build. Ends with
+# ctest's summary.
 #   --fast  without clang-tidy and the sanitizers
 # Everything it writes is under build/.
 set -euo pipefail

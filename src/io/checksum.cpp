@@ -82,6 +82,17 @@ Checksum checksum_of(const NamedHessian& hessian) {
   return checksum;
 }
 
+std::vector<std::string> counted_members(const hdf5::Object& group, const char* operation) {
+  std::vector<std::string> names = hdf5::members(group);
+  std::int64_t count = 0;
+  hdf5::read_number(group, matrix_file::kCount, hdf5::Type::i64, &count);
+  if (count != static_cast<std::int64_t>(names.size()))
+    throw Error(ErrorKind::input, operation, group.text(),
+                str("it holds ", names.size(), " members, but ", count, " were written"),
+                "the file is damaged or was changed: quantize or merge again");
+  return names;
+}
+
 void write_checksum(const hdf5::Object& group, const Checksum& checksum) {
   hdf5::write_text(group, matrix_file::kChecksum, checksum.text());
 }

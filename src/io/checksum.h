@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "aq/io/hessian_file.h"
 #include "io/hdf5.h"
@@ -42,6 +43,10 @@ class Checksum {
 };
 
 Checksum checksum_of(const NamedHessian& hessian);
+
+/// Names of the members of `matrices` or `hessians`, in the order in which they were written.
+/// Throws Error{input} unless they are as many as the attribute `count` says.
+std::vector<std::string> counted_members(const hdf5::Object& group, const char* operation);
 
 /// Writes the attribute `checksum`.
 void write_checksum(const hdf5::Object& group, const Checksum& checksum);

@@ -4,11 +4,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
 #include "io/hdf5_library.h"
+#include "io/posix_file.h"
 
 namespace aq::hdf5 {
 namespace {
@@ -99,6 +102,19 @@ Object open_file(const std::filesystem::path& path) {
   const Id access = access_properties();
   const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access);
   return {check(id, "open the HDF5 file", path.string()), path.string(), "/"};
+}
+
+Object open_own_file(const std::filesystem::path& path) {
+  constexpr std::string_view kSignature = "\x89HDF\r\n\x1a\n";
+  constexpr int kVersion = 3;  // of the superblock, which follows the signature
+  std::array<char, 9> begin{};
+  PosixFile::open(path).read_next(std::as_writable_bytes(std::span(begin)));
+  const std::string_view text(begin.data(), begin.size());
+  if (text.starts_with(kSignature) && text.back() != kVersion)
+    fail("open the HDF5 file", path.string(),
+         str("its superblock is of version ", static_cast<int>(text.back()), ", not ", kVersion,
+             ": it was not written by aq-dist"));
+  return open_file(path);
 }
 
 Object create_group(const Object& parent, const std::string& name, bool many_members) {

@@ -46,6 +46,9 @@ std::string version();
 /// A new file, or an empty one in the place of an old one; as an Object its root group.
 Object create_file(const std::filesystem::path& path);
 Object open_file(const std::filesystem::path& path);
+/// A file that this program wrote: all of its metadata have checksums, which the library verifies
+/// before it uses them. Older formats, in which damage crashes the library, are refused.
+Object open_own_file(const std::filesystem::path& path);
 
 /// `many_members`: links are stored in a B-tree from the first on.
 Object create_group(const Object& parent, const std::string& name, bool many_members = false);

@@ -70,7 +70,7 @@ void check_values(const std::vector<float>& upper, Index columns, const std::str
 HessianReader::HessianReader(const std::filesystem::path& path)
     : state_(std::make_unique<State>()) {
   state_->path = path;
-  state_->file = hdf5::open_file(path);
+  state_->file = hdf5::open_own_file(path);
   const auto version = hdf5::read_text(state_->file, kVersionName);
   if (version != kVersion)
     throw Error(ErrorKind::input, "open the Hessian file", path.string(),
@@ -79,7 +79,7 @@ HessianReader::HessianReader(const std::filesystem::path& path)
                     : str("the attribute '", kVersionName, "' is missing"),
                 "is it a file of quantize --keep-hessians?");
   state_->hessians = hdf5::open_group(state_->file, kHessians);
-  state_->names = hdf5::members(state_->hessians);
+  state_->names = counted_members(state_->hessians, kOperation);
 }
 
 HessianReader::~HessianReader() = default;

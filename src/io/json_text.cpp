@@ -11,6 +11,14 @@ namespace {
 constexpr int kMostLevels = 64;                  // of brackets: what walks through a value recurses
 constexpr std::size_t kMostValues = 10'000'000;  // each takes 16 bytes and more
 
+/// What the JSON library says, without the bytes of the file that no terminal can show.
+std::string shown_reason(std::string_view what) {
+  std::string reason(what.substr(0, 200));
+  for (char& c : reason)
+    if (c < ' ' || c > '~') c = '?';
+  return reason;
+}
+
 }  // namespace
 
 Json parse_json_object(std::string_view text, std::string_view operation,
@@ -38,7 +46,7 @@ Json parse_json_object(std::string_view text, std::string_view operation,
     return parsed;
   } catch (const Json::exception& error) {
     throw Error(ErrorKind::input, operation, object,
-                str("no valid JSON: ", std::string(error.what()).substr(0, 200)));
+                str("no valid JSON: ", shown_reason(error.what())));
   }
 }
 

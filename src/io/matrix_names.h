@@ -26,6 +26,7 @@ inline constexpr const char* kShape = "shape";
 inline constexpr const char* kStats = "stats";
 inline constexpr const char* kActivation = "activation";
 inline constexpr const char* kEncoding = "encoding";
+inline constexpr const char* kCount = "count";  // of the groups `matrices` and `hessians`
 inline constexpr const char* kChecksum = "checksum";
 
 /// HDF5 type in which scales are stored; bf16, e8m0 and e4m3 as their bits, with attribute

@@ -237,7 +237,7 @@ hdf5::Object MatrixReader::State::open(const std::string& name) const {
 
 MatrixReader::MatrixReader(const std::filesystem::path& path) : state_(std::make_unique<State>()) {
   State& state = *state_;
-  state.file = hdf5::open_file(path);
+  state.file = hdf5::open_own_file(path);
   const std::optional<std::string> version = hdf5::read_text(state.file, kVersionName);
   if (!version)
     throw Error(ErrorKind::input, "open the matrix file", path.string(),
@@ -247,7 +247,7 @@ MatrixReader::MatrixReader(const std::filesystem::path& path) : state_(std::make
     throw Error(ErrorKind::input, "open the matrix file", path.string(),
                 str("its format version is '", *version, "', this program reads ", kVersion));
   state.matrices = hdf5::open_group(state.file, kMatrices);
-  state.names = hdf5::members(state.matrices);
+  state.names = counted_members(state.matrices, kOperation);
   state.known = {state.names.begin(), state.names.end()};
 }
 

@@ -16,6 +16,7 @@ using namespace matrix_file;
 struct MatrixWriter::State {
   std::filesystem::path path;
   hdf5::Object file, matrices, hessians;
+  Index matrix_count = 0, hessian_count = 0;
   bool closed = false;
 };
 
@@ -160,6 +161,7 @@ void MatrixWriter::write(const NamedMatrix& named) {
   write_scales(group, m, scales, checksum);
   write_zeros(group, m, checksum);
   write_checksum(group, checksum);
+  ++state_->matrix_count;
 }
 
 void MatrixWriter::write_hessian(const NamedHessian& hessian) {
@@ -174,10 +176,14 @@ void MatrixWriter::write_hessian(const NamedHessian& hessian) {
   hdf5::write_dataset(group, kUpper, hdf5::Type::f32, {static_cast<Index>(hessian.upper.size())},
                       hessian.upper.data());
   write_checksum(group, checksum_of(hessian));
+  ++state_->hessian_count;
 }
 
 void MatrixWriter::close() {
   AQ_CHECK(!state_->closed, state_->path.string(), " is closed already");
+  hdf5::write_numbers(state_->matrices, kCount, hdf5::Type::i64, -1, &state_->matrix_count);
+  if (state_->hessians.id() >= 0)
+    hdf5::write_numbers(state_->hessians, kCount, hdf5::Type::i64, -1, &state_->hessian_count);
   state_->hessians.close();
   state_->matrices.close();
   state_->file.close();

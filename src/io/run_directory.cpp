@@ -11,7 +11,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kManifestVersion = 1;
+constexpr Index kManifestVersion = 1;
+constexpr Index kMostLayers = Index{1} << 20;
 
 /// Parses and converts; any surprise becomes one Error{input} that names the file.
 template <class Convert>
@@ -19,9 +20,19 @@ auto read_json(const std::filesystem::path& path, const char* operation, const C
   try {
     return convert(Json::parse(read_text_file(path)));
   } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::input, operation, path.string(), error.what(),
+    throw Error(ErrorKind::input, operation, path.string(),
+                std::string(error.what()).substr(0, 300),
                 "the file is damaged; remove the run directory to start afresh");
   }
+}
+
+/// A whole number in [0, most]; a float of any size is none.
+Index whole_number(const RunDirectory& run, const Json& json, const char* key, Index most) {
+  const Json& value = json.at(key);
+  if (!value.is_number_unsigned() || value.get<std::uint64_t>() > static_cast<std::uint64_t>(most))
+    throw Error(ErrorKind::input, "read the manifest", run.manifest().string(),
+                str("'", key, "' is no whole number in [0, ", most, "]"));
+  return value.get<Index>();
 }
 
 void check_plain(const RunDirectory& run, const std::vector<std::string>& files) {
@@ -43,16 +54,17 @@ std::string RunDirectory::shard_name(Index layer, int rank) {
 std::optional<Manifest> read_manifest(const RunDirectory& run) {
   if (!std::filesystem::exists(run.manifest())) return std::nullopt;
   return read_json(run.manifest(), "read the manifest", [&](const Json& json) {
-    if (json.at("version").get<int>() != kManifestVersion)
+    if (const Index version = whole_number(run, json, "version", Index{1} << 30);
+        version != kManifestVersion)
       throw Error(ErrorKind::input, "read the manifest", run.manifest().string(),
-                  str("version ", json.at("version").dump(), " is not ", kManifestVersion),
+                  str("version ", version, " is not ", kManifestVersion),
                   "the run was made by another version of aq-dist");
     Manifest manifest;
     for (const auto& [key, value] : json.at("fingerprint").items())
       manifest.fingerprint.emplace_back(key, value.get<std::string>());
-    manifest.layers = json.at("layers").get<Index>();
+    manifest.layers = whole_number(run, json, "layers", kMostLayers);
     for (const Json& part : json.at("complete")) {
-      manifest.complete.push_back({part.at("layer").get<Index>(),
+      manifest.complete.push_back({whole_number(run, part, "layer", kMostLayers),
                                    part.at("shards").get<std::vector<std::string>>(),
                                    part.at("matrices").get<std::vector<std::string>>()});
       CompletePart& complete = manifest.complete.back();

@@ -196,8 +196,8 @@ Json parse(std::string_view text, std::string_view file) {
   try {
     json = parse_shallow<Json>(text);
   } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::usage, "read the architecture", file,
-                std::string(error.what()).substr(0, kLongestText), "the file must be valid JSON");
+    throw Error(ErrorKind::usage, "read the architecture", file, shown_reason(error.what()),
+                "the file must be valid JSON");
   }
   if (!json.is_object())
     throw Error(ErrorKind::usage, "read the architecture", file,

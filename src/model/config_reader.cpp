@@ -17,8 +17,8 @@ ConfigReader::ConfigReader(std::string_view text, std::string_view file) : file_
   try {
     json_ = std::make_shared<nlohmann::json>(parse_shallow<nlohmann::json>(text));
   } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::input, kOperation, file_,
-                std::string(error.what()).substr(0, kLongestReason), "the file must be valid JSON");
+    throw Error(ErrorKind::input, kOperation, file_, shown_reason(error.what()),
+                "the file must be valid JSON");
   }
   if (!json_->is_object())
     throw Error(ErrorKind::input, kOperation, file_, "the file does not hold a JSON object");

@@ -2,6 +2,7 @@
 /// JSON from files that are not to be trusted. Private to src/model.
 
 #include <nlohmann/json.hpp>
+#include <string>
 #include <string_view>
 
 namespace aq {
@@ -20,6 +21,14 @@ Json parse_shallow(std::string_view text) {
     throw Json::other_error::create(501, "more than 64 levels of brackets",
                                     static_cast<const Json*>(nullptr));
   return parsed;
+}
+
+/// What the JSON library says, cut, without the bytes of the file that no terminal can show.
+inline std::string shown_reason(std::string_view what) {
+  std::string reason(what.substr(0, 300));
+  for (char& c : reason)
+    if (c < ' ' || c > '~') c = '?';
+  return reason;
 }
 
 }  // namespace aq

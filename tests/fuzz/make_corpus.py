@@ -70,7 +70,7 @@ def write_configs():
     base = json.loads((SOURCE / "examples" / "olmoe-tiny" / "config.json").read_text())
     changes = {"inferred": {"model_type": "unknown", "architectures": []},
                "largest": {"hidden_size": 1 << 31, "intermediate_size": 1 << 31, "vocab_size": 1 << 31},
-               "many-experts": {"num_experts": 1 << 16, "num_hidden_layers": 4},
+               "too-many-experts": {"num_experts": 1 << 18, "num_hidden_layers": 4},
                "many-layers": {"num_hidden_layers": 1 << 31},
                "fp8": {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 65536]}},
                "odd-quantization": {"quantization_config": [1]},
@@ -179,9 +179,11 @@ def write_shards():
             write_matrix(matrices, "a.up_proj", scheme, datasets, inputs)
             if name == "int4":
                 write_matrix(matrices, "a.down_proj", scheme, {**datasets, "codes": codes + 1})
+            matrices.attrs["count"] = np.int64(len(matrices))
     with hdf5_file("shard", "old-format") as file:
         file.attrs["format_version"] = np.bytes_("1")
         write_matrix(file.create_group("matrices"), "a.up_proj", int4(True, "bf16"), {"codes": codes, "scales": one})
+        file["matrices"].attrs["count"] = np.int64(1)
 
 
 def write_hessians():
@@ -196,6 +198,7 @@ def write_hessians():
                 group.attrs["weight_sum"] = np.float64(tokens / 2)
                 group["upper"] = np.array(upper, np.float32)
                 group.attrs["checksum"] = np.bytes_(checksum(group))
+            file["hessians"].attrs["count"] = np.int64(2)
 
 
 def main():

@@ -43,6 +43,7 @@ struct RawMatrix {
   RawDataset zeros{Type::u8, {2, 2}};
   std::string encoding = "bf16";
   std::optional<std::string> checksum = {};  ///< nothing: the right one
+  std::optional<std::int64_t> count = 1;
   bool matrix_is_dataset = false;
 
   std::string right_checksum() const {
@@ -71,6 +72,7 @@ void write_raw(const std::filesystem::path& path, const RawMatrix& raw) {
   if (!raw.version.empty()) hdf5::write_text(file, "format_version", raw.version);
   {
     const hdf5::Object matrices = hdf5::create_group(file, raw.matrices);
+    if (raw.count) hdf5::write_numbers(matrices, "count", Type::i64, -1, &*raw.count);
     if (raw.matrix_is_dataset) {
       write_dataset(matrices, "w", raw.codes);
     } else {
@@ -130,6 +132,8 @@ std::vector<Damage> damages_of_attributes() {
        {"no matrix shape"}},
       {"no stats", [](RawMatrix& m) { m.stats = ""; }, {"/matrices/w", "'stats' is missing"}},
       {"bad stats", [](RawMatrix& m) { m.stats = "{]"; }, {"w, attribute stats", "JSON"}},
+      {"no count", [](RawMatrix& m) { m.count = std::nullopt; }, {"/matrices, attribute count"}},
+      {"a matrix missing", [](RawMatrix& m) { m.count = 2; }, {"/matrices", "1 members, but 2"}},
       {"no checksum", [](RawMatrix& m) { m.checksum = ""; }, {"'checksum'", "older build"}},
       {"wrong checksum",
        [](RawMatrix& m) { m.checksum = "0123456789abcdef"; },

@@ -152,5 +152,22 @@ TEST(File, HashesAreFnv1a) {  // vectors of the reference: http://www.isthe.com/
   EXPECT_EQ(hash_bytes("bar", hash_bytes("foo")), hash_bytes("foobar"));
 }
 
+TEST(FreeSpace, TooLittleNamesDirectoryAndSizes) {
+  const TemporaryDirectory directory;
+  EXPECT_NO_THROW(check_free_space(directory.path(), 1));
+  EXPECT_NO_THROW(check_free_space(directory / "not/yet/made", 1));
+  expect_input_error([&] { check_free_space(directory / "not/yet/made", Index{1} << 60); },
+                     {(directory / "not/yet/made").string(), "are needed", "are free"});
+}
+
+TEST(FreeSpace, BytesOfADirectory) {
+  const TemporaryDirectory directory;
+  EXPECT_EQ(bytes_below(directory / "none"), 0);
+  make_directory(directory / "a/b");
+  write_text_file(directory / "a/b/c", "123");
+  write_text_file(directory / "d", "4567");
+  EXPECT_EQ(bytes_below(directory.path()), 7);
+}
+
 }  // namespace
 }  // namespace aq

@@ -44,7 +44,7 @@ def check_file(directory):
     with h5py.File(directory / "sample.h5", "r") as file:
         assert file.attrs["format_version"] == b"1" and file.attrs["model"] == b"sample"
         matrices = file["matrices"]
-        assert sorted(matrices) == sorted(names)
+        assert sorted(matrices) == sorted(names) and matrices.attrs["count"] == len(names)
         order = []
         matrices.id.links.iterate(
             lambda name: order.append(name.decode()), idx_type=h5py.h5.INDEX_CRT_ORDER)

@@ -36,7 +36,9 @@ TEST(BadConfig, IsNoJsonObject) {
 
 TEST(BadConfig, DeepNestingIsNoCrash) {
   expect_refused(std::string(200000, '['), {"valid JSON"});
-  expect_refused(std::string(100000, '[') + std::string(100000, ']'), {"JSON object"});
+  expect_refused(std::string(100000, '[') + std::string(100000, ']'), {"64 levels"});
+  expect_refused("{\"hidden_size\":" + std::string(65, '[') + std::string(65, ']') + "}",
+                 {"64 levels"});
 }
 
 TEST(BadConfig, EveryNeededKeyIsNamedWhenItIsMissingOrNull) {

@@ -38,7 +38,7 @@ TEST(ArchitectureJson, EveryFieldIsRead) {
       else if (value.is_string() && (key == "qk_norm" || key == "score" || key == "group_score"))
         field = key == "qk_norm" ? "head" : key == "score" ? "softmax" : "largest";
       else
-        field = "something_else";
+        field = "something_else{i}{e}";
       const std::string after = architecture_to_json(architecture_from_json(changed.dump(), "f"));
       EXPECT_NE(after, before) << section << "." << key;
       ++count;
@@ -86,6 +86,13 @@ TEST(ArchitectureJson, MistakesAreNamed) {
       {R"({"name": "a", "tensors": {"qq": "x"}})", {"'tensors.qq'", "not known"}},
       {R"({"name": "a", "tensors": []})", {"'tensors'", "not an object"}},
       {R"({"name": "a", "tensors": {"q": 1}})", {"'tensors.q'", "not a text"}},
+      {R"({"name": "a", "tensors": {"layer": "h."}})", {"'tensors.layer'", "without {i}"}},
+      {R"({"name": "a", "like": "olmoe", "tensors": {"expert_up": "e.up"}})",
+       {"'tensors.expert_up'", "without {e}"}},
+      {R"({"name": "a", "tensors": {"k": "x", "v": "x"}})", {"'tensors.v'", "'tensors.k'"}},
+      {R"({"name": "a", "tensors": {"q": ")" + std::string(1000, 'x') + "\"}}",
+       {"'tensors.q'", "longer than 256"}},
+      {R"({"name": )" + std::string(70, '[') + std::string(70, ']') + "}", {"64 levels"}},
       {R"({"name": "a", "config": {"hidden": -1}})", {"'config.hidden'", "whole number"}},
       {R"({"name": "a", "config": {"hidden": 1.5}})", {"'config.hidden'", "whole number"}},
       {R"({"name": "a", "config": {"hidden": [1]}})", {"'config.hidden'", "list of texts"}},
@@ -185,6 +192,9 @@ TEST(Inference, RefusesWhatItCannotKnow) {
     strange[key] = nullptr;
     EXPECT_EQ(refused(strange, tensors_of(test::tiny_llama())), "accepted");
   }
+  TensorShapes scalar = tensors_of(test::tiny_llama());
+  scalar["model.layers.0.self_attn.q_proj.weight"] = {};
+  EXPECT_THAT(refused(config, scalar), HasSubstr("q_proj.weight is no matrix"));
   json scoring = unknown(test::tiny_olmoe());
   scoring["scoring_func"] = "relu";
   EXPECT_THAT(refused(scoring, tensors_of(test::tiny_olmoe())), HasSubstr("relu"));
