@@ -43,9 +43,11 @@ class Dispatch(ProgramTest):
 
     def test_waves(self):
         figures = self.directory / "whole.json"
-        self.quantize("whole", "--tokens-to-experts", "dispatch", "--json", figures, ranks=2)
+        many = {"samples": 64, "length": 256}  # so many that experts need the most
+        self.quantize("whole", "--tokens-to-experts", "dispatch", "--json", figures, ranks=2, **many)
         limit = json.loads(figures.read_text())["planned_bytes"] - (2 << 20)
-        found, done = self.quantize("waves", "--tokens-to-experts", "dispatch", "--memory", limit, ranks=2)
+        found, done = self.quantize("waves", "--tokens-to-experts", "dispatch", "--memory", limit, ranks=2,
+                                    **many)
         self.assertRegex(done.stderr, "experts in [2-9] waves")
         self.assertEqual(found, results(self.directory / "whole"))
 
