@@ -34,6 +34,10 @@ class Waiting {
   Waiting& operator=(const Waiting&) = delete;
 };
 
+/// To be called before end_job when a host may be gone: where mpirun is the parent of this process,
+/// a child of this process ends it if it has not ended by itself ten seconds later.
+void end_launcher_if_it_hangs();
+
 /// Ends the whole job with this exit code, also when MPI itself no longer answers; any thread.
 [[noreturn]] void end_job(int exit_code);
 

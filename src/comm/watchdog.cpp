@@ -191,6 +191,7 @@ class StallWatch::Thread {
     const Error error(ErrorKind::internal, "wait for other ranks", activity.text(), reason,
                       "start the same command again to resume");
     log_error(error.what());
+    end_launcher_if_it_hangs();
     end_job(kExitCode);
   }
 

@@ -22,7 +22,7 @@ struct LockHolder {
 std::string to_string(const LockHolder& holder);
 
 struct LockTimes {
-  double beat_seconds = 5;    ///< the holder rewrites the file this often
+  double beat_seconds = 2;    ///< the holder rewrites the file this often
   double stale_seconds = 60;  ///< without a change for so long the holder is taken for dead
 };
 

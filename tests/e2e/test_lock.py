@@ -1,0 +1,81 @@
+"""One job at a time on a run directory, and a status that tells how a run ended."""
+
+import json
+import os
+import signal
+import time
+import unittest
+
+from program import ProgramTest, quantize_arguments, run, start
+
+
+class Lock(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        self.save = self.directory / "run"
+        self.arguments = quantize_arguments(self.save, samples=128, length=256)
+
+    def start_and_wait(self, ranks=0):
+        process = start(*self.arguments, ranks=ranks)
+        for _ in range(1000):
+            try:
+                if json.loads((self.save / "status.json").read_text())["state"] == "running":
+                    return process
+            except (OSError, ValueError):
+                pass
+            time.sleep(0.01)
+        self.fail("the run did not start")
+
+    def status(self):
+        done = run("status", self.save, threads=0)
+        return done.returncode, done.stdout.split()[0]
+
+    def test_a_second_job_is_refused_and_the_first_goes_on(self):
+        process = self.start_and_wait(ranks=2)
+        holder = json.loads((self.save / "run.lock").read_text())
+        second = run(*self.arguments, ranks=2)
+        self.assertEqual(second.returncode, 3, second.stderr)
+        self.assertIn(f"another job is at work on it: process {holder['process']} on {holder['host']}", second.stderr)
+        self.assertEqual(self.status(), (76, "running"))
+        output, _ = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 0, output)
+        self.assertEqual(self.status(), (0, "done"))
+        left = {path.name for path in self.save.iterdir()}
+        self.assertFalse(left & {"run.lock", ".heartbeat"}, left)
+
+    def test_a_killed_run_died_and_its_lock_is_taken_over(self):
+        process = self.start_and_wait()
+        process.kill()
+        process.communicate(timeout=60)
+        self.assertEqual(self.status(), (1, "died"))
+        self.assertTrue((self.save / "run.lock").exists())
+        done = self.succeed(*self.arguments)
+        self.assertIn("is taken over: its process is gone", done.stderr)
+        self.assertFalse((self.save / "run.lock").exists())
+
+    def test_the_lock_of_another_machine_is_waited_for(self):
+        process = self.start_and_wait()
+        holder = json.loads((self.save / "run.lock").read_text())
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        self.assertEqual(self.status(), (75, "stopped"))
+        (self.save / "run.lock").write_text(json.dumps({**holder, "machine": "elsewhere", "host": "elsewhere"}))
+        self.assertEqual(self.status(), (76, "running"))
+        long_ago = time.time() - 1000
+        os.utime(self.save / "run.lock", (long_ago, long_ago))
+        self.assertEqual(self.status(), (75, "stopped"))
+        done = self.succeed(*self.arguments)
+        self.assertIn("is taken over: it gave no sign of life", done.stderr)
+
+    def test_a_stop_that_comes_twice_at_once_is_one_stop(self):
+        process = self.start_and_wait()
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGUSR1)
+        output, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 75, output)
+        self.assertEqual(self.status(), (75, "stopped"))
+
+
+if __name__ == "__main__":
+    unittest.main()
