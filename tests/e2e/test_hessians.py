@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from program import CALIBRATION, EXAMPLE, FIXTURES, ProgramTest, quantize_arguments, results, run
+from matrix_file import checksum
 from test_quantize import read_safetensors
 
 NONE = {"sequential": "none"}
@@ -225,10 +226,13 @@ class Refused(HessiansBase):
         whole = path.read_bytes()
         name = "model.layers.0.mlp.experts.5.down_proj"
 
-        def damage(words, change):
+        def damage(words, change, signed=True):
             path.write_bytes(whole)
             with h5py.File(path, "r+") as file:
-                change(file["hessians"][name])
+                group = file["hessians"][name]
+                change(group)
+                if signed:
+                    group.attrs["checksum"] = np.bytes_(checksum(group))
             done = run(*self.reuse_arguments(kept, self.save, self.recipe()))
             self.assertEqual(done.returncode, 3, done.stderr)
             for word in ["layer-0000.rank-0000.h5", name, *words]:
@@ -244,6 +248,7 @@ class Refused(HessiansBase):
             group["upper"][place] = value
 
         damage(["[0, 2] is nan", "--keep-hessians"], lambda group: set_value(group, 2, np.nan))
+        damage(["checksum", "--keep-hessians"], lambda group: set_value(group, 2, 7.5), signed=False)
         damage(["[0, 0] is -1"], lambda group: set_value(group, 0, -1))
         damage(["shape"], shorten)
         damage(["weight_sum", "inf"], lambda group: group.attrs.modify("weight_sum", np.inf))
