@@ -68,9 +68,10 @@ class Errors(ProgramTest):
         model = self.copy_model()
         self.change_config(model, num_experts=17)
         self.refuse(3, ["config.json", "model.layers.0.mlp.gate.weight", "17"], *arguments(model))
-        self.change_config(model, num_experts=16, model_type="gpt2")
-        self.refuse(3, ["config.json", "model_type", "gpt2", "olmoe"], *arguments(model))
-        self.change_config(model, model_type="olmoe", num_hidden_layers=5)
+        self.change_config(model, num_experts=16, model_type="acme", architectures=["AcmeForCausalLM"],
+                           final_logit_softcapping=30.0)
+        self.refuse(3, ["config.json", "final_logit_softcapping", "unknown"], *arguments(model))
+        self.change_config(model, model_type="olmoe", final_logit_softcapping=None, num_hidden_layers=5)
         self.refuse(3, ["model.layers.4"], *arguments(model))
         self.change_config(model, num_hidden_layers=4)
         weights = model / "model.safetensors"
