@@ -15,7 +15,7 @@ AQ_SRUN_OPTIONS=(--cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --cpu-bind=cores)
 # Used when AQ_LAUNCHER=mpirun is set.
 AQ_MPIRUN_OPTIONS=(--map-by "ppr:4:node:PE=${SLURM_CPUS_PER_TASK:-1}" --bind-to core)
 AQ_MAX_RESTARTS=${AQ_MAX_RESTARTS:-20}
-AQ_STOP_SECONDS=${AQ_STOP_SECONDS:-25}
+AQ_STOP_SECONDS=${AQ_STOP_SECONDS:-5}
 AQ_GUARD_SECONDS=${AQ_GUARD_SECONDS:-30}
 
 # Messages over InfiniBand: UCX alone. Without the exclusion of the old transport Open MPI warns.

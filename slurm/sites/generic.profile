@@ -19,9 +19,9 @@ AQ_MPIRUN_OPTIONS=(--bind-to none)
 
 # How often one job may be started again after a stop or a crash. Slurm's own restarts count too.
 AQ_MAX_RESTARTS=${AQ_MAX_RESTARTS:-20}
-# Seconds that ranks under mpirun get after SIGTERM to finish the wave in work and stop; less than
-# Slurm's KillWait (`scontrol show config`), after which everything is killed.
-AQ_STOP_SECONDS=${AQ_STOP_SECONDS:-25}
+# Seconds that ranks under mpirun get after SIGTERM to stop in order. mpirun also waits for so long, up
+# to four times over, at each end that is not 0, so at every stop. Complete layers are safe without it.
+AQ_STOP_SECONDS=${AQ_STOP_SECONDS:-5}
 # The script looks this often whether the ranks have ended while the launcher has not; after three
 # such looks it kills the launcher.
 AQ_GUARD_SECONDS=${AQ_GUARD_SECONDS:-30}

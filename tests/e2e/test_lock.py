@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 import unittest
 
@@ -74,6 +75,14 @@ class Lock(ProgramTest):
         process.send_signal(signal.SIGUSR1)
         output, _ = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 75, output)
+        self.assertEqual(self.status(), (75, "stopped"))
+
+    def test_a_signal_to_any_one_rank_stops_all(self):
+        process = self.start_and_wait(ranks=3)
+        ranks = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True,
+                               check=True).stdout.split()
+        os.kill(int(ranks[-1]), signal.SIGTERM)
+        process.communicate(timeout=60)
         self.assertEqual(self.status(), (75, "stopped"))
 
 
