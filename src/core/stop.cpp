@@ -11,10 +11,7 @@ namespace aq {
 namespace {
 
 constexpr int kExitStopped = 75;
-/// Launcher and batch system may both pass on one and the same request: later signals count as a
-/// second one.
-constexpr long kSameRequestSeconds = 5;
-
+std::atomic<long> same_request_seconds = 0;
 std::atomic<long> requested_at = 0;  // seconds of a clock that runs since the boot; 0: never
 static_assert(std::atomic<long>::is_always_lock_free);
 
@@ -24,12 +21,13 @@ extern "C" void handle_stop(int) {
   const long seconds = now.tv_sec + 1;
   long before = 0;
   if (requested_at.compare_exchange_strong(before, seconds)) return;
-  if (seconds - before > kSameRequestSeconds) _exit(kExitStopped);
+  if (seconds - before >= same_request_seconds) _exit(kExitStopped);
 }
 
 }  // namespace
 
-void install_stop_handlers() {
+void install_stop_handlers(int seconds) {
+  same_request_seconds = seconds;
   for (const int signal : {SIGUSR1, SIGTERM}) {
     struct sigaction action {};
     action.sa_handler = handle_stop;

@@ -87,21 +87,33 @@ class Candidate {
   std::string text_;
 };
 
-/// Takes the dead holder's lock away. Another job may do the same at the same time: only one
-/// rename succeeds, and a lock that was not the dead one's is put back. False when it was not ours
-/// to take.
-bool remove_dead(const fs::path& lock, const fs::path& candidate,
-                 const std::optional<LockText>& dead) {
-  const fs::path aside = candidate.string() + ".dead";
+bool is_same(const std::optional<LockText>& a, const std::optional<LockText>& b) {
+  return a.has_value() == b.has_value() && (!a || (a->id == b->id && a->count == b->count));
+}
+
+/// Puts the candidate in the place of the dead holder's lock. Of many jobs that do this at the same
+/// time one gets the claim, a file named after what is replaced; nobody without it touches the
+/// lock, and with it the lock goes from one holder to the next in one step. False when another job
+/// is at it, or was faster.
+bool replace_dead(const fs::path& lock, const Candidate& candidate,
+                  const std::optional<LockText>& dead, const LockTimes& times) {
+  const fs::path claim =
+      lock.parent_path() /
+      str(".run.lock.dead.", dead ? str(dead->id, ".", dead->count) : std::string("unknown"));
   std::error_code error;
-  fs::rename(lock, aside, error);
-  if (error) return false;
-  const std::optional<LockText> moved = read_lock(aside);
-  const bool the_same = moved.has_value() == dead.has_value() &&
-                        (!moved || (moved->id == dead->id && moved->count == dead->count));
-  if (!the_same) fs::create_hard_link(aside, lock, error);
-  fs::remove(aside, error);
-  return the_same;
+  if (!candidate.becomes(claim)) {
+    const std::optional<LockText> claimant = read_lock(claim);
+    const bool left_behind = (claimant && runs_here(*claimant) == false) ||
+                             seconds_between(claim, candidate.path()) > 2 * times.stale_seconds;
+    if (left_behind) fs::remove(claim, error);
+    std::this_thread::sleep_for(std::chrono::duration<double>(times.beat_seconds / 5));
+    return false;
+  }
+  const bool same = fs::exists(lock, error) && is_same(read_lock(lock), dead);
+  if (same) fs::rename(candidate.path(), lock, error);
+  std::error_code ignored;
+  fs::remove(claim, ignored);
+  return same && !error;
 }
 
 /// Waits until the holder counts on (then it lives) or has had time enough to. Returns why it is
@@ -162,11 +174,11 @@ class RunLock::Held {
     while (!candidate.becomes(path_)) {
       const std::optional<LockText> found = read_lock(path_);
       const std::optional<std::string> dead = find_dead(directory, candidate, found, times_);
-      if (!dead) continue;
-      if (remove_dead(path_, candidate.path(), found))
-        log_warning(str(directory.string(), ": the lock of ",
-                        found ? to_string(found->holder) : "an unknown job",
-                        " is taken over: ", *dead));
+      if (!dead || !replace_dead(path_, candidate, found, times_)) continue;
+      log_warning(str(directory.string(), ": the lock of ",
+                      found ? to_string(found->holder) : "an unknown job",
+                      " is taken over: ", *dead));
+      return;
     }
   }
 
