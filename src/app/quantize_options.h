@@ -15,7 +15,7 @@ namespace aq::app {
 
 /// The command line as it was written; what it leaves out stays as the recipe says.
 struct QuantizeArguments {
-  std::string model, recipe, calibration, save, memory, hessians, resume = "auto";
+  std::string model, recipe, calibration, save, memory, hessians, machine, resume = "auto";
   QuantizeOptions options;
   std::map<std::string_view, std::string> settings;  ///< of setting_keys(); empty: not given
 };
@@ -24,6 +24,8 @@ struct QuantizeArguments {
 void add_calibration_options(CLI::App& command, QuantizeArguments& arguments);
 /// The keys of the recipe's object "gptq"; a flag wins.
 void add_gptq_options(CLI::App& command, QuantizeArguments& arguments);
+/// What --machine describes; nothing without it.
+std::optional<Machine> read_machine(const QuantizeArguments& arguments);
 /// The recipe with what the flags say instead.
 Recipe resolve_recipe(const QuantizeArguments& arguments);
 

@@ -14,6 +14,7 @@ struct Prepared {
   Workload workload;
   Batch batch;             ///< this rank's calibration tokens
   Index memory_limit = 0;  ///< bytes a rank
+  int node_ranks = 1;      ///< ranks on the machine that has most
   Plan plan;
   Manifest manifest;                 ///< of a fresh run
   std::optional<KeptHessians> kept;  ///< the sums to quantize from; then `batch` is empty

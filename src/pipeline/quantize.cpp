@@ -6,6 +6,7 @@
 #include <chrono>
 #include <fstream>
 
+#include "aq/comm/counting.h"
 #include "aq/core/log.h"
 #include "aq/core/memory.h"
 #include "aq/core/stop.h"
@@ -13,6 +14,7 @@
 #include "aq/io/file.h"
 #include "aq/report/progress.h"
 #include "aq/runtime/pieces.h"
+#include "pipeline/phase_records.h"
 #include "pipeline/prepare.h"
 #include "pipeline/run_state.h"
 
@@ -213,6 +215,7 @@ struct Run {
     summary.peak_rss_bytes.assign(static_cast<std::size_t>(comm.size()), 0);
     summary.peak_rss_bytes[static_cast<std::size_t>(comm.rank())] = memory.peak_above_start();
     comm.all_reduce_sum(summary.peak_rss_bytes);
+    add_phase_records(options, prepared, times, comm, summary);
     return summary;
   }
 
@@ -226,14 +229,19 @@ struct Run {
 };
 
 void run_layers(Run& run) {
-  Matrix x = embed_tokens(run.original, run.prepared.batch);  // no rows with kept Hessians
+  Matrix x;
+  {
+    const PhaseTimer timer(run.times, "embed");
+    x = embed_tokens(run.original, run.prepared.batch);  // no rows with kept Hessians
+  }
   for (Index layer = 0; layer < run.layer_count(); ++layer) run.do_layer(layer, x);
   run.do_head(x);
 }
 
 }  // namespace
 
-RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm) {
+RunSummary quantize_model(const QuantizeOptions& options, Communicator& transport) {
+  CountingCommunicator comm(transport);
   const QuantizeOptions resolved = with_resolved_order(options);
   runtime::initialize();
   use_single_threaded_blas();
@@ -242,7 +250,11 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm) {
   const Stopwatch watch;
   MemoryWatch memory;
   Run run(resolved, comm, prepare(resolved, comm));
-  run.times.take_peak = [&memory] { return memory.take_peak(); };
+  run.times.probe = [&] {
+    const FileBytes files = file_bytes();
+    return ResourceUse{memory.take_peak(), files.read, files.written, comm.bytes().sent,
+                       comm.bytes().received};
+  };
   if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(resolved, run.prepared, comm));
   try {
     run.reporter.status("running", "", run.state.complete_count());

@@ -12,8 +12,6 @@ namespace aq {
 namespace {
 
 constexpr double kFloat = 4;
-/// With fewer calibration tokens for each input channel the run does not refine.
-constexpr double kRefineTokensPerColumn = 0.25;
 constexpr double kQueryTile = 256;  // queries whose scores are computed at once
 
 double weights_of(const LinearSpec& linear) {

@@ -17,10 +17,12 @@ constexpr Index kRowBuffers = 128;        // floats a column that solving a tile
 constexpr Index kReadBuffer = 2 * kMiB;   // of a tensor that is not stored as float32
 constexpr Index kMessages = 64 * kMiB;    // staging of an all-gather
 /// What BLAS, LibTorch, HDF5, MPI and the allocator keep for themselves (measured).
-constexpr Index kLibraryBytes = 6 * kMiB;
+constexpr Index kLibraryBytes = 4 * kMiB;
 constexpr Index kLibraryBytesThread = kMiB;
-constexpr Index kMpiBytes = kMiB;        // of more than one rank
-constexpr Index kMergeBytes = 3 * kMiB;  // HDF5 with every name of a model open
+constexpr Index kNeighbourBytes = kMiB;      // of MPI, for each other rank of the node (measured)
+constexpr Index kPeerBytes = kMiB / 16;      // for each rank elsewhere (not measured)
+constexpr Index kShardBytes = kMiB * 3 / 4;  // HDF5 with one more shard open (measured)
+constexpr Index kFileBytes = 3 * kMiB;       // HDF5 with a file open
 
 Index square(Index n) {
   return n * n * kFloat;
@@ -38,8 +40,8 @@ class LayerMemory {
   std::vector<MemoryMoment> run() {
     const Index residual = floats(sizes_.hidden) * (sizes_.two_passes ? 2 : 1);
     const Index tokens = share_.tokens * 2 * kFloat;  // and the rows of the sequences
-    base_.libraries = kLibraryBytes + share_.threads * kLibraryBytesThread +
-                      (share_.ranks > 1 ? kMpiBytes : 0) + workspaces();
+    base_.libraries =
+        kLibraryBytes + share_.threads * kLibraryBytesThread + messages() + workspaces();
     base_.activations = residual + tokens;
     const Index table = std::min(share_.tokens, sizes_.vocabulary) * sizes_.hidden * kFloat;
     add("embed", "embed", {.activations = tokens, .buffers = table});
@@ -47,8 +49,11 @@ class LayerMemory {
     experts();
     base_ = {.activations = residual + tokens, .libraries = base_.libraries};
     packed_ = sizes_.layer_packed_bytes;
-    add("layer", "write", {.weights = own_share(packed_)});
-    add("layer", "merge", {.buffers = kMergeBytes});
+    add("layer", "write", {.buffers = kFileBytes + packed_ / 4, .weights = own_share(packed_)});
+    packed_ = 0;  // merged matrix by matrix
+    add("layer", "merge",
+        {.buffers = kFileBytes + share_.ranks * kShardBytes, .weights = sizes_.down.packed_bytes});
+    packed_ = sizes_.layer_packed_bytes;
     add("layer", "resume", resumed());
     return std::move(moments_);
   }
@@ -69,6 +74,12 @@ class LayerMemory {
   }
   /// A rank's part of what is dealt to all.
   Index own_share(Index bytes) const { return ceil_div(bytes, Index{share_.ranks}); }
+
+  /// What MPI keeps for the other ranks.
+  Index messages() const {
+    const Index neighbours = std::min(share_.ranks, share_.node_ranks) - 1;
+    return neighbours * kNeighbourBytes + (share_.ranks - 1 - neighbours) * kPeerBytes;
+  }
 
   /// What threads keep from one piece of work to the next.
   Index workspaces() const {
@@ -107,10 +118,12 @@ class LayerMemory {
     const Index sum = task.has_hessian ? sum_bytes(n) : 0;
     MemoryEstimate now = rest;
     if (share_.ranks > 1) {
+      // Received sums that wait for their neighbour in the tree.
+      const Index levels =
+          share_.inbound > 0 ? std::bit_width(static_cast<std::uint64_t>(share_.inbound)) : 0;
       const Index travels = owned * share_.inbound * sum;
       now.hessians += tasks * share_.kept * sum + (share_.kept == 0 ? owned * sum : 0);
-      now.buffers += std::min(travels, std::max(kReduceWindowBytes, sum)) +
-                     (travels > 0 ? share_.pending * sum : 0);
+      now.buffers += std::min(travels, std::max(kReduceWindowBytes, sum)) + levels * sum;
       add(stage, "reduce", now);
     }
     const Index part = square(n) / 2;
@@ -181,7 +194,8 @@ class LayerMemory {
     const Index hidden = routed(step) * sizes_.mlp_width * kFloat;
     const Index attention = floats(sizes_.core_width + sizes_.latent_width);
     return {.activations = std::max(attention, 2 * floats(sizes_.hidden) + routing() + hidden),
-            .buffers = std::max(worker_buffers(sizes_.hidden + sizes_.head_widths), outputs(step)),
+            .buffers = kFileBytes +
+                       std::max(worker_buffers(sizes_.hidden + sizes_.head_widths), outputs(step)),
             .weights = std::max(sizes_.attention_weights, step * sizes_.gate_up.weights) * kFloat};
   }
 
@@ -263,11 +277,12 @@ Index most_pending_partials(const LaneLayout& layout, int ranks) {
   return most + 1;  // and the lane in work
 }
 
-RankShare rank_share(const Workload& workload, int ranks, int threads) {
+RankShare rank_share(const Workload& workload, int ranks, const PlanLimits& limits) {
   const LaneLayout& layout = workload.lanes;
   RankShare share;
   share.ranks = ranks;
-  share.threads = threads;
+  share.threads = limits.threads;
+  share.node_ranks = limits.node_ranks > 0 ? limits.node_ranks : ranks;
   share.length = workload.sequence_length;
   share.lanes = ceil_div(layout.lanes, ranks);
   share.sequences =
@@ -283,7 +298,7 @@ RankShare rank_share(const Workload& workload, int ranks, int threads) {
     all += nodes;
   }
   share.inbound = all - least;
-  share.workers = std::min<Index>(threads, share.sequences);
+  share.workers = std::min<Index>(share.threads, share.sequences);
   return share;
 }
 

@@ -145,7 +145,7 @@ struct LayerPlanner {
   int rotation;
 
   void place(StagePlan& stage) {
-    place_stage(stage, ranks, rotation);
+    place_stage(stage, ranks, rotation, recipe.settings.gptq.refine);
     rotation = (rotation + 1) % ranks;
   }
 
@@ -308,14 +308,14 @@ Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Worklo
   plan.ranks = ranks;
   plan.lanes = workload.lanes;
   BitCount count;
-  const RankShare share = rank_share(workload, ranks, limits.threads);
+  const RankShare share = rank_share(workload, ranks, limits);
   for (const LayerSpec& layer : model.layers) {
     const Index experts = plan_memory(model, layer, recipe, share, limits, plan);
     plan.layers.push_back(plan_layer(recipe, layer, ranks, experts));
     for (const StagePlan* stage : plan.layers.back().stages()) count_stage(*stage, plan, count);
   }
   plan.head.tasks.push_back(make_task(recipe, {&model.head}));
-  place_stage(plan.head, ranks, 0);
+  place_stage(plan.head, ranks, 0, recipe.settings.gptq.refine);
   count_stage(plan.head, plan, count);
   plan.memory = largest(plan.moments).memory;
   plan.mean_bits = count.weights > 0 ? count.bits / count.weights : 0;

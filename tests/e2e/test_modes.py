@@ -62,11 +62,14 @@ class Waves(ModesBase):
             recipe = self.recipe(**gptq)
             figures = self.directory / "figures.json"
             name = "-".join(gptq.values())
-            whole = self.quantize(name, "--json", figures, ranks=2, recipe=recipe)
+            size = {"samples": 64, "length": 128}  # so that the experts of a wave matter
+            whole = self.directory / name
+            self.succeed(*quantize_arguments(whole, recipe=recipe, **size), "--json", figures,
+                         ranks=2)
             limit = json.loads(figures.read_text())["planned_bytes"] - (2 << 20)
             save = self.directory / (name + "-waves")
-            done = self.succeed(*quantize_arguments(save, recipe=recipe), "--memory", limit, "--json",
-                                figures, ranks=2)
+            done = self.succeed(*quantize_arguments(save, recipe=recipe, **size), "--memory", limit,
+                                "--json", figures, ranks=2)
             self.assertRegex(done.stderr, "experts in [2-9] waves")
             self.assertLessEqual(max(json.loads(figures.read_text())["peak_rss_bytes"]), limit)
             self.assertEqual(results(save), results(whole))

@@ -33,15 +33,16 @@ class SameBytes(ProgramTest):
         self.check([(0, 1, ()), (5, 1, ())], samples=4)
 
     def test_waves_under_a_memory_limit(self):
+        size = {"samples": 64, "length": 128}  # so that the experts of a wave matter
         for ranks in (1, 2):
             figures = self.directory / "whole.json"
-            done = self.succeed(*quantize_arguments(self.directory / f"whole-{ranks}"), "--json",
-                                figures, ranks=ranks)
+            done = self.succeed(*quantize_arguments(self.directory / f"whole-{ranks}", **size),
+                                "--json", figures, ranks=ranks)
             self.assertIn("experts in 1 wave", done.stderr)
             limit = json.loads(figures.read_text())["planned_bytes"] - (2 << 20)
             save = self.directory / f"waves-{ranks}"
-            done = self.succeed(*quantize_arguments(save), "--memory", limit, "--json", figures,
-                                ranks=ranks)
+            done = self.succeed(*quantize_arguments(save, **size), "--memory", limit, "--json",
+                                figures, ranks=ranks)
             self.assertRegex(done.stderr, "experts in [2-9] waves")
             self.assertLessEqual(max(json.loads(figures.read_text())["peak_rss_bytes"]), limit)
             self.assertEqual(results(save), results(self.directory / f"whole-{ranks}"))

@@ -3,10 +3,12 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "aq/comm/communicator.h"
 #include "aq/core/weighted_sum.h"
+#include "aq/plan/machine.h"
 #include "aq/plan/recipe.h"
 #include "aq/report/summary.h"
 
@@ -28,6 +30,7 @@ struct QuantizeOptions {
   Index sequence_length = 0;          ///< tokens a sequence; 0: as in the file
   Index lanes = 0;                    ///< 0: default_lane_count
   Index memory = 0;                   ///< bytes a rank; 0: what the machine has free
+  std::optional<Machine> machine;     ///< what planned seconds are computed for
   Resume resume = Resume::automatic;
   bool keep_hessians = false;      ///< write the sums of every task into the run directory
   std::filesystem::path hessians;  ///< a run that kept them: quantize without a forward pass

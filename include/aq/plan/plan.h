@@ -9,6 +9,10 @@
 
 namespace aq {
 
+/// With fewer calibration tokens than this for each input channel, refinement fits their noise:
+/// docs/fidelity.md. The run leaves it out then.
+inline constexpr double kRefineTokensPerColumn = 0.25;
+
 /// Rows of a matrix that one rank solves; they begin at a multiple of kRowTile.
 struct Slice {
   int rank = 0;
@@ -92,8 +96,9 @@ struct Plan {
 };
 
 struct PlanLimits {
-  Index memory = 0;  ///< bytes of a rank; 0: no limit
-  int threads = 1;   ///< of a rank: buffers in work
+  Index memory = 0;    ///< bytes of a rank; 0: no limit
+  int threads = 1;     ///< of a rank: buffers in work
+  int node_ranks = 0;  ///< that share a machine; 0: all
 };
 
 struct Workload {
