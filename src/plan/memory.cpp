@@ -17,7 +17,7 @@ constexpr Index kRowBuffers = 128;        // floats a column that solving a tile
 constexpr Index kReadBuffer = 2 * kMiB;   // of a tensor that is not stored as float32
 constexpr Index kMessages = 64 * kMiB;    // staging of an all-gather
 /// What BLAS, LibTorch, HDF5, MPI and the allocator keep for themselves (measured).
-constexpr Index kLibraryBytes = 4 * kMiB;
+constexpr Index kLibraryBytes = 3 * kMiB;
 constexpr Index kLibraryBytesThread = kMiB;
 constexpr Index kNeighbourBytes = kMiB;      // of MPI, for each other rank of the node (measured)
 constexpr Index kPeerBytes = kMiB / 16;      // for each rank elsewhere (not measured)
@@ -47,14 +47,21 @@ class LayerMemory {
     add("embed", "embed", {.activations = tokens, .buffers = table});
     attention();
     experts();
-    base_ = {.activations = residual + tokens, .libraries = base_.libraries};
+    base_ = {.activations = floats(sizes_.hidden) + tokens, .libraries = base_.libraries};
     packed_ = sizes_.layer_packed_bytes;
+    if (sizes_.two_passes) {
+      MemoryEstimate second = whole_layer();
+      second.weights += own_share(packed_);
+      add("layer", "forward", second);
+    }
     add("layer", "write", {.buffers = kFileBytes + packed_ / 4, .weights = own_share(packed_)});
     packed_ = 0;  // merged matrix by matrix
     add("layer", "merge",
         {.buffers = kFileBytes + share_.ranks * kShardBytes, .weights = sizes_.down.packed_bytes});
     packed_ = sizes_.layer_packed_bytes;
-    add("layer", "resume", resumed());
+    MemoryEstimate resumed = whole_layer();
+    resumed.buffers += kFileBytes;
+    add("layer", "resume", resumed);
     return std::move(moments_);
   }
 
@@ -188,14 +195,13 @@ class LayerMemory {
          .weights = sizes_.o.weights * kFloat});
   }
 
-  /// A layer that runs with the results from disk.
-  MemoryEstimate resumed() const {
+  /// A layer that runs with its results: from disk, or in its second pass.
+  MemoryEstimate whole_layer() const {
     const Index step = threads_of(sizes_.experts);
     const Index hidden = routed(step) * sizes_.mlp_width * kFloat;
     const Index attention = floats(sizes_.core_width + sizes_.latent_width);
     return {.activations = std::max(attention, 2 * floats(sizes_.hidden) + routing() + hidden),
-            .buffers = kFileBytes +
-                       std::max(worker_buffers(sizes_.hidden + sizes_.head_widths), outputs(step)),
+            .buffers = std::max(worker_buffers(sizes_.hidden + sizes_.head_widths), outputs(step)),
             .weights = std::max(sizes_.attention_weights, step * sizes_.gate_up.weights) * kFloat};
   }
 
@@ -212,6 +218,15 @@ class LayerMemory {
     return rows * sizes_.hidden * kFloat;
   }
 
+  /// Threads that may have every token of a lane at work, an expert or a lane each. Of one lane the
+  /// tokens meet top_k experts.
+  Index busy_lanes() const {
+    const bool experts_on_threads = wave_ >= share_.threads;
+    if (!experts_on_threads) return threads_of(share_.lanes);
+    const bool shared = share_.lanes == 1 && !sizes_.all_tokens;
+    return threads_of(shared ? std::min(sizes_.top_k, wave_) : wave_);
+  }
+
   /// Sums of all experts of a wave, over the inputs of width n.
   MemoryEstimate wave_sums(const TaskShape& task) const {
     if (!task.has_hessian) return {};
@@ -219,11 +234,7 @@ class LayerMemory {
     const Index in_work = experts_on_threads
                               ? share_.threads * std::max<Index>(0, share_.pending - share_.kept)
                               : share_.pending - share_.kept + threads_of(share_.lanes) - 1;
-    const Index busy = std::min<Index>(
-        share_.threads, experts_on_threads
-                            ? (sizes_.all_tokens ? wave_ : std::min(sizes_.top_k, wave_))
-                            : share_.lanes);
-    return {.buffers = busy * share_.lane_tokens * task.columns * kFloat,
+    return {.buffers = busy_lanes() * share_.lane_tokens * task.columns * kFloat,
             .hessians = (wave_ * share_.kept + in_work) * sum_bytes(task.columns)};
   }
 
@@ -236,14 +247,17 @@ class LayerMemory {
                               wave_ * (sizes_.gate_up.packed_bytes + sizes_.down.packed_bytes));
     add("gate_up", "hessian", wave_sums(sizes_.gate_up));
     quantize("gate_up", sizes_.gate_up, wave_, {});
-    const Index hidden = routed(wave_) * sizes_.mlp_width * kFloat;
+    // A first pass of two ends with the sums: it keeps the outputs of experts in work alone.
+    const Index kept = sizes_.two_passes ? threads_of(wave_) : wave_;
+    const Index hidden = routed(kept) * sizes_.mlp_width * kFloat;
     MemoryEstimate now = wave_sums(sizes_.down);
     const Index width = sizes_.hidden + 3 * sizes_.mlp_width;
     now.activations += hidden;
     now.weights += threads_of(wave_) * sizes_.gate_up.weights * kFloat;
-    now.buffers += threads_of(std::max(wave_, share_.lanes)) * share_.lane_tokens * width * kFloat;
+    now.buffers += busy_lanes() * share_.lane_tokens * width * kFloat;
     add("gate_up", "forward", now);
-    quantize("down", sizes_.down, wave_, {.activations = hidden});
+    quantize("down", sizes_.down, wave_, {.activations = sizes_.two_passes ? 0 : hidden});
+    if (sizes_.two_passes) return;
     const Index step = threads_of(wave_);
     add("down", "forward",
         {.activations = hidden,

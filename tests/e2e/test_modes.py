@@ -57,12 +57,13 @@ add_mode_tests()
 
 class Waves(ModesBase):
     def test_planned_memory_holds_and_waves_change_no_byte(self):
-        for gptq in ({"sequential": "layer"}, {"sequential": "none", "expert_tokens": "all"},
+        # With sequential "layer" the second pass, which has no waves, takes most of so small a model.
+        for gptq in ({"sequential": "none"}, {"sequential": "none", "expert_tokens": "all"},
                      {"sequential": "stage", "expert_tokens": "all"}):
             recipe = self.recipe(**gptq)
             figures = self.directory / "figures.json"
             name = "-".join(gptq.values())
-            size = {"samples": 64, "length": 128}  # so that the experts of a wave matter
+            size = {"samples": 64, "length": 256}  # so that the experts of a wave matter
             whole = self.directory / name
             self.succeed(*quantize_arguments(whole, recipe=recipe, **size), "--json", figures,
                          ranks=2)

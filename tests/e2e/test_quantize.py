@@ -33,7 +33,7 @@ class SameBytes(ProgramTest):
         self.check([(0, 1, ()), (5, 1, ())], samples=4)
 
     def test_waves_under_a_memory_limit(self):
-        size = {"samples": 64, "length": 128}  # so that the experts of a wave matter
+        size = {"samples": 64, "length": 256}  # so that the experts of a wave matter
         for ranks in (1, 2):
             figures = self.directory / "whole.json"
             done = self.succeed(*quantize_arguments(self.directory / f"whole-{ranks}", **size),
