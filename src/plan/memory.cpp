@@ -218,13 +218,14 @@ class LayerMemory {
     return rows * sizes_.hidden * kFloat;
   }
 
-  /// Threads that may have every token of a lane at work, an expert or a lane each. Of one lane the
-  /// tokens meet top_k experts.
-  Index busy_lanes() const {
+  /// Rows that threads have at work, an expert or a lane each. Of one lane the tokens meet top_k
+  /// experts; experts that are calibrated on all tokens take these a sequence at a time.
+  Index busy_rows() const {
     const bool experts_on_threads = wave_ >= share_.threads;
-    if (!experts_on_threads) return threads_of(share_.lanes);
-    const bool shared = share_.lanes == 1 && !sizes_.all_tokens;
-    return threads_of(shared ? std::min(sizes_.top_k, wave_) : wave_);
+    const Index busy = threads_of(experts_on_threads ? wave_ : share_.lanes);
+    if (share_.lanes > 1) return busy * share_.lane_tokens;
+    const Index chosen = std::min(busy, sizes_.top_k);
+    return chosen * share_.lane_tokens + (sizes_.all_tokens ? busy - chosen : 0) * share_.length;
   }
 
   /// Sums of all experts of a wave, over the inputs of width n.
@@ -234,7 +235,7 @@ class LayerMemory {
     const Index in_work = experts_on_threads
                               ? share_.threads * std::max<Index>(0, share_.pending - share_.kept)
                               : share_.pending - share_.kept + threads_of(share_.lanes) - 1;
-    return {.buffers = busy_lanes() * share_.lane_tokens * task.columns * kFloat,
+    return {.buffers = busy_rows() * task.columns * kFloat,
             .hessians = (wave_ * share_.kept + in_work) * sum_bytes(task.columns)};
   }
 
@@ -254,7 +255,7 @@ class LayerMemory {
     const Index width = sizes_.hidden + 3 * sizes_.mlp_width;
     now.activations += hidden;
     now.weights += threads_of(wave_) * sizes_.gate_up.weights * kFloat;
-    now.buffers += busy_lanes() * share_.lane_tokens * width * kFloat;
+    now.buffers += busy_rows() * width * kFloat;
     add("gate_up", "forward", now);
     quantize("down", sizes_.down, wave_, {.activations = sizes_.two_passes ? 0 : hidden});
     if (sizes_.two_passes) return;

@@ -90,6 +90,7 @@ struct Plan {
   /// The most of any layer by stage and phase, in the order of work.
   std::vector<MemoryMoment> moments;
   Index one_wave_bytes = 0;  ///< that a rank would need without waves
+  Index least_bytes = 0;     ///< that a rank needs with waves of one expert
   Index matrix_count = 0, quantized_count = 0;
   double mean_bits = 0;  ///< stored bits a weight over the quantized matrices
   double balance = 1;    ///< least balance of any stage with at least as many tasks as ranks
