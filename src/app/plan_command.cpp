@@ -24,7 +24,6 @@ constexpr double kMxfp4Bytes = 17.0 / 32;  // two codes a byte and a scale for 3
 
 struct Arguments : QuantizeArguments {
   int ranks = 1, ranks_per_node = 1;
-  std::string machine;
   bool config_only = false;
 };
 
@@ -42,8 +41,6 @@ void add_options(CLI::App& command, Arguments& a) {
   command.add_option("--ranks-per-node", a.ranks_per_node, "ranks that share a node")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  command.add_option("--machine", a.machine,
-                     "description of a node (JSON; `doctor --measure` writes one)");
   command.add_flag("--config-only", a.config_only, "config.json is enough: no weights are there");
 }
 
@@ -83,9 +80,7 @@ PlannedModel from_checkpoint(const Arguments& a) {
   auto files = std::make_shared<ModelFiles>(open_model(a.model, a.options.architecture));
   PlannedModel planned{files->model, {}};
   planned.weight_bytes = [files](const LinearSpec& linear) {
-    const StoredPart part = stored_weight(files->model, linear);
-    if (files->model.encoding == SourceEncoding::mxfp4 && part.fused()) return kMxfp4Bytes;
-    return static_cast<double>(dtype_size(files->checkpoint.info(part.tensor).dtype));
+    return stored_weight_bytes(*files, linear);
   };
   return planned;
 }
@@ -113,9 +108,7 @@ std::vector<std::string> remarks_on(const Arguments& a, const Recipe& recipe, co
 }
 
 void print_plan(const Arguments& a, int threads, const std::string& json_file) {
-  const Machine machine = a.machine.empty()
-                              ? Machine{}
-                              : machine_from_json(read_text_file(a.machine, 1 << 20), a.machine);
+  const Machine machine = read_machine(a).value_or(Machine{});
   const PlannedModel planned =
       a.config_only || fs::is_regular_file(a.model) ? from_config(a) : from_checkpoint(a);
   const Recipe recipe = resolve_recipe(a);
@@ -131,7 +124,8 @@ void print_plan(const Arguments& a, int threads, const std::string& json_file) {
   const PlanLimits limits{.memory = a.memory.empty()
                                         ? machine.memory_bytes / 100 * kHeadroomPercent / node_ranks
                                         : parse_bytes(a.memory, "--memory"),
-                          .threads = options.threads};
+                          .threads = options.threads,
+                          .node_ranks = node_ranks};
   const Plan plan = make_plan(planned.model, recipe, a.ranks, workload, limits);
   const CostEstimate cost = estimate_cost(planned.model, recipe.settings, plan, workload, options);
   const PlanReport report{planned.model,

@@ -118,9 +118,10 @@ std::string files_text(const CostEstimate& cost) {
 std::string time_table(const CostEstimate& cost) {
   std::vector<std::vector<std::string>> rows{{"phase", "time"}};
   for (const auto& [phase, seconds] : cost.seconds) rows.push_back({phase, duration_text(seconds)});
-  std::vector<std::vector<std::string>> stages{{"stage", "time"}};
+  std::vector<std::vector<std::string>> stages{{"stage", "time", "balance"}};
   for (const StageCost& stage : cost.stages)
-    stages.push_back({stage.stage, duration_text(stage.total())});
+    stages.push_back({stage.stage, duration_text(stage.total()),
+                      stage.most_work > 0 ? fixed(stage.balance(), 2) : ""});
   return str("time: ", duration_text(cost.total_seconds), " estimated\n", table_text(rows),
              table_text(stages));
 }
@@ -183,7 +184,10 @@ nlohmann::ordered_json plan_json(const PlanReport& report) {
   json["balance"] = {{"mean", cost.balance}, {"least", cost.least_balance}};
   json["seconds"] = cost.seconds;
   json["total_seconds"] = cost.total_seconds;
-  for (const StageCost& stage : cost.stages) json["stage_seconds"][stage.stage] = stage.seconds;
+  for (const StageCost& stage : cost.stages) {
+    json["stage_seconds"][stage.stage] = stage.seconds;
+    json["stage_balance"][stage.stage] = stage.balance();
+  }
   json["remarks"] = report.remarks;
   json["choices"] = report.choices;
   return json;

@@ -55,6 +55,7 @@ QuantizeOptions resolve_options(const QuantizeArguments& a) {
   options.save = a.save;
   options.hessians = a.hessians;
   options.recipe = resolve_recipe(a);
+  options.machine = read_machine(a);
   if (!a.memory.empty()) options.memory = parse_bytes(a.memory, "--memory");
   options.tokens_to_experts = *tokens_to_experts_from_name(a.tokens_to_experts);
   if (a.resume != "auto") options.resume = a.resume == "never" ? Resume::never : Resume::require;

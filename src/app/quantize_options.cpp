@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "aq/core/text.h"
+#include "aq/io/file.h"
 
 namespace aq::app {
 
@@ -18,6 +19,9 @@ void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
   command.add_option("--lanes", a.options.lanes, "units of computation, a power of two")
       ->check(CLI::PositiveNumber);
   command.add_option("--memory", a.memory, "limit of a rank, e.g. 40GiB (default: what is free)");
+  command.add_option(
+      "--machine", a.machine,
+      "description of a node, for planned seconds (JSON; `doctor --measure` writes one)");
 }
 
 void add_gptq_options(CLI::App& command, QuantizeArguments& a) {
@@ -37,6 +41,11 @@ void add_gptq_options(CLI::App& command, QuantizeArguments& a) {
         ->check(CLI::Validator(is_valid, ""))
         ->group("GPTQ (these win over the recipe)");
   }
+}
+
+std::optional<Machine> read_machine(const QuantizeArguments& a) {
+  if (a.machine.empty()) return std::nullopt;
+  return machine_from_json(read_text_file(a.machine, Index{1} << 20), a.machine);
 }
 
 Recipe resolve_recipe(const QuantizeArguments& a) {

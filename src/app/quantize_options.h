@@ -15,7 +15,7 @@ namespace aq::app {
 
 /// The command line as it was written; what it leaves out stays as the recipe says.
 struct QuantizeArguments {
-  std::string model, recipe, calibration, save, memory, hessians;
+  std::string model, recipe, calibration, save, memory, hessians, machine;
   std::string resume = "auto", tokens_to_experts = "auto";
   double stall_timeout = 600;  ///< seconds
   QuantizeOptions options;
@@ -26,6 +26,8 @@ struct QuantizeArguments {
 void add_calibration_options(CLI::App& command, QuantizeArguments& arguments);
 /// The keys of the recipe's object "gptq"; a flag wins.
 void add_gptq_options(CLI::App& command, QuantizeArguments& arguments);
+/// What --machine describes; nothing without it.
+std::optional<Machine> read_machine(const QuantizeArguments& arguments);
 /// The recipe with what the flags say instead.
 Recipe resolve_recipe(const QuantizeArguments& arguments);
 

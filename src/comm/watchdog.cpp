@@ -61,6 +61,8 @@ class StallWatch::Thread {
     std::filesystem::create_directories(directory, ignored);
     {
       const std::lock_guard lock(mutex_);
+      // At once, so that a rank that ends in the next moment is known by its host.
+      write_heartbeat(heartbeat_file(directory, rank_), {0, false, 0, host_name(), "start"});
       directory_ = directory;
       asked_ = true;
     }

@@ -9,17 +9,22 @@
 namespace aq {
 namespace {
 
-/// Value in bytes of the line "key:   123 kB" of a file under /proc; 0 when absent.
-Index proc_value(const char* path, const std::string& key) {
+/// The number behind `key` in a file under /proc; 0 when absent.
+Index proc_number(const char* path, const std::string& key) {
   std::ifstream file(path);
   std::string word;
+  Index value = 0;
   while (file >> word)
     if (word == key) {
-      Index kilobytes = 0;
-      file >> kilobytes;
-      return kilobytes * 1024;
+      file >> value;
+      break;
     }
-  return 0;
+  return value;
+}
+
+/// Value in bytes of the line "key:   123 kB" of a file under /proc; 0 when absent.
+Index proc_value(const char* path, const std::string& key) {
+  return proc_number(path, key) * 1024;
 }
 
 /// Content of a control group file as a number; 0 when absent or "max".
@@ -33,6 +38,10 @@ Index group_value(const char* path) {
 
 Index resident_bytes() {
   return proc_value("/proc/self/status", "RssAnon:") + proc_value("/proc/self/status", "RssShmem:");
+}
+
+FileBytes file_bytes() {
+  return {proc_number("/proc/self/io", "rchar:"), proc_number("/proc/self/io", "wchar:")};
 }
 
 Index available_bytes() {

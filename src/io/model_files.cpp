@@ -117,6 +117,13 @@ void refuse_unexplained(const ModelFiles& files) {
 
 }  // namespace
 
+double stored_weight_bytes(const ModelFiles& files, const LinearSpec& linear) {
+  constexpr double kMxfp4Bytes = 0.5 + 1.0 / static_cast<double>(kMxfp4Group);
+  const StoredPart part = stored_weight(files.model, linear);
+  if (files.model.encoding == SourceEncoding::mxfp4 && part.fused()) return kMxfp4Bytes;
+  return static_cast<double>(dtype_size(files.checkpoint.info(part.tensor).dtype));
+}
+
 ModelFiles open_model(const std::filesystem::path& directory,
                       const std::filesystem::path& architecture) {
   Checkpoint checkpoint = Checkpoint::open(directory);

@@ -1,7 +1,9 @@
 #include "aq/pipeline/entry.h"
 
+#include "pipeline/measure_forward.h"
+
 const aq::PipelineEntry* aq_pipeline_entry() {
   static const aq::PipelineEntry entry{aq::quantize_model, aq::evaluate_model,
-                                       aq::expert_utilization};
+                                       aq::expert_utilization, aq::measure_forward};
   return &entry;
 }

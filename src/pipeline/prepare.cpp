@@ -18,17 +18,24 @@ namespace {
 
 constexpr Index kHeadroomPercent = 80;  // of what the machine has free
 
-/// The least that any rank's share of its machine's free memory allows.
-Index default_memory(Communicator& comm) {
+/// Ranks on the machine that has most of them.
+int ranks_of_node(Communicator& comm) {
   std::array<char, 256> host{};
   gethostname(host.data(), host.size() - 1);
   const std::string name(host.data());
-  Index neighbours = 0;
+  int neighbours = 0;
   for (const std::vector<std::byte>& other :
        comm.all_gather(std::as_bytes(std::span(name.data(), name.size()))))
     if (std::equal(other.begin(), other.end(), std::as_bytes(std::span(name)).begin(),
                    std::as_bytes(std::span(name)).end()))
       ++neighbours;
+  std::array<std::int64_t, 1> most{neighbours};
+  comm.all_reduce_max(most);
+  return static_cast<int>(most[0]);
+}
+
+/// The least that any rank's share of its machine's free memory allows.
+Index default_memory(Communicator& comm, int neighbours) {
   std::array<std::int64_t, 1> least{-available_bytes() / 100 * kHeadroomPercent / neighbours};
   comm.all_reduce_max(least);
   return -least[0];
@@ -210,12 +217,14 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   if (!options.hessians.empty()) kept.emplace(options.hessians);
   const CalibrationTokens tokens = find_calibration(options, model, kept);
   const Workload& workload = tokens.workload;
-  const Index memory = options.memory > 0 ? options.memory : default_memory(comm);
+  const int node_ranks = ranks_of_node(comm);
+  const Index memory = options.memory > 0 ? options.memory : default_memory(comm, node_ranks);
   std::array<std::int64_t, 1> threads{thread_count()};
   comm.all_reduce_max(threads);
   const Workload no_tokens{.lanes = {.sequences = 1, .lanes = 1}, .sequence_length = 0};
-  Plan plan = make_plan(model, options.recipe, comm.size(), kept ? no_tokens : workload,
-                        {.memory = memory, .threads = static_cast<int>(threads[0])});
+  Plan plan = make_plan(
+      model, options.recipe, comm.size(), kept ? no_tokens : workload,
+      {.memory = memory, .threads = static_cast<int>(threads[0]), .node_ranks = node_ranks});
   if (comm.is_first()) check_disk(options, plan);
   Batch batch;
   if (!kept)
@@ -224,14 +233,9 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
     });
   ChosenWay way =
       choose_way(options.tokens_to_experts, files.model, plan.mean_bits, workload, comm.size());
-  Prepared prepared{std::move(files),
-                    workload,
-                    std::move(batch),
-                    memory,
-                    std::move(plan),
-                    std::move(way),
-                    {},
-                    {}};
+  Prepared prepared{std::move(files), workload,   std::move(batch),
+                    memory,           node_ranks, std::move(plan),
+                    std::move(way),   {},         {}};
   prepared.manifest.layers = static_cast<Index>(prepared.files.model.layers.size());
   prepared.manifest.fingerprint = {
       {"model", prepared.files.checkpoint.fingerprint()},

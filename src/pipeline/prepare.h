@@ -15,6 +15,7 @@ struct Prepared {
   Workload workload;
   Batch batch;             ///< this rank's calibration tokens
   Index memory_limit = 0;  ///< bytes a rank
+  int node_ranks = 1;      ///< ranks on the machine that has most
   Plan plan;
   ChosenWay way;                     ///< how tokens and experts come together
   Manifest manifest;                 ///< of a fresh run

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <fstream>
 
+#include "aq/comm/counting.h"
 #include "aq/comm/watchdog.h"
 #include "aq/core/log.h"
 #include "aq/core/memory.h"
@@ -15,6 +16,7 @@
 #include "aq/report/progress.h"
 #include "aq/runtime/pieces.h"
 #include "pipeline/dispatch.h"
+#include "pipeline/phase_records.h"
 #include "pipeline/prepare.h"
 #include "pipeline/run_state.h"
 
@@ -188,6 +190,7 @@ struct Run {
         return skipped;
       }
     }
+    const PhaseTimer timer(times, "embed");
     x = embed_tokens(original, prepared.batch);  // no rows with kept Hessians
     return 0;
   }
@@ -271,6 +274,7 @@ struct Run {
     summary.peak_rss_bytes.assign(static_cast<std::size_t>(comm.size()), 0);
     summary.peak_rss_bytes[static_cast<std::size_t>(comm.rank())] = memory.peak_above_start();
     comm.all_reduce_sum(summary.peak_rss_bytes);
+    add_phase_records(options, prepared, times, comm, summary);
     return summary;
   }
 
@@ -293,7 +297,8 @@ void run_layers(Run& run) {
 
 }  // namespace
 
-RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm) {
+RunSummary quantize_model(const QuantizeOptions& options, Communicator& transport) {
+  CountingCommunicator comm(transport);
   const QuantizeOptions resolved = with_resolved_order(options);
   runtime::initialize();
   use_single_threaded_blas();
@@ -302,7 +307,11 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm) {
   const Stopwatch watch;
   MemoryWatch memory;
   Run run(resolved, comm, prepare(resolved, comm));
-  run.times.take_peak = [&memory] { return memory.take_peak(); };
+  run.times.probe = [&] {
+    const FileBytes files = file_bytes();
+    return ResourceUse{memory.take_peak(), files.read, files.written, comm.bytes().sent,
+                       comm.bytes().received};
+  };
   if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(resolved, run.prepared, comm));
   if (options.stall_watch != nullptr)
     options.stall_watch->beat_in(run.state.directory().heartbeats());

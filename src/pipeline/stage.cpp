@@ -13,10 +13,6 @@
 namespace aq {
 namespace {
 
-/// With fewer calibration tokens than this for each input channel, refinement fits their noise:
-/// docs/fidelity.md.
-constexpr double kRefineTokensPerColumn = 0.25;
-
 /// A slice that this rank is to solve, with its original rows.
 struct Work {
   SolvedSlice slice;
@@ -127,23 +123,24 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
 std::vector<SolvedSlice> solve_own(StageContext& context, const StagePlan& stage,
                                    std::vector<TaskSum>& sums) {
   const int rank = context.comm.rank();
-  std::vector<std::size_t> mine;
-  bool split = false;
+  std::vector<std::size_t> whole, split;
+  bool any_split = false;
   for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
-    if (stage.tasks[i].owner == rank || has_rows(stage.tasks[i], rank)) mine.push_back(i);
-    split = split || stage.tasks[i].split;
+    const TaskPlan& task = stage.tasks[i];
+    any_split = any_split || task.split;
+    if (task.owner == rank || has_rows(task, rank)) (task.split ? split : whole).push_back(i);
   }
   std::vector<TaskFactor> factors(stage.tasks.size());
   std::vector<SolvedSlice> solved;
-  if (split) {  // fewer tasks than ranks: all at once, factors go where the rows are
-    factor_own(context, stage, mine, sums, factors);
+  if (any_split) {  // at most one or two a rank: all at once, factors go where the rows are
+    factor_own(context, stage, split, sums, factors);
     share_factors(context, stage, factors);
-    solve_chunk(context, stage, mine, factors, solved);
-    return solved;
+    solve_chunk(context, stage, split, factors, solved);
+    for (const std::size_t task : split) factors[task].factor = {};
   }
   const auto step = static_cast<std::size_t>(thread_count());
-  for (std::size_t first = 0; first < mine.size(); first += step) {
-    const std::span chunk = std::span(mine).subspan(first, std::min(step, mine.size() - first));
+  for (std::size_t first = 0; first < whole.size(); first += step) {
+    const std::span chunk = std::span(whole).subspan(first, std::min(step, whole.size() - first));
     factor_own(context, stage, chunk, sums, factors);
     solve_chunk(context, stage, chunk, factors, solved);
     for (const std::size_t task : chunk) factors[task].factor = {};

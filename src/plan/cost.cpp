@@ -12,8 +12,6 @@ namespace aq {
 namespace {
 
 constexpr double kFloat = 4;
-/// With fewer calibration tokens for each input channel the run does not refine.
-constexpr double kRefineTokensPerColumn = 0.25;
 constexpr double kQueryTile = 256;  // queries whose scores are computed at once
 
 double weights_of(const LinearSpec& linear) {
@@ -171,7 +169,6 @@ class CostSum {
     run_own_tokens(plan, share, use);
     reduce(plan, hessians);
     gather();
-    balance();
     end(name);
   }
 
@@ -286,7 +283,8 @@ class CostSum {
         [&](std::size_t, StageWork& rank) { rank.work.traffic.exchange_received += packed_; });
   }
 
-  void balance() {
+  /// How evenly factor and solution of the stage are dealt.
+  void balance(StageCost& cost) {
     double most = 0, all = 0;
     for (const StageWork& rank : ranks_) {
       const Flops& flops = rank.work.flops;
@@ -296,6 +294,8 @@ class CostSum {
     }
     if (most == 0) return;
     const double mean = all / plan_.ranks;
+    cost.mean_work += mean;
+    cost.most_work += most;
     mean_work_ += mean;
     most_work_ += most;
     estimate_.least_balance = std::min(estimate_.least_balance, mean / most);
@@ -315,7 +315,9 @@ class CostSum {
   void end(const char* name) {
     const auto same = [&](const StageCost& stage) { return stage.stage == name; };
     auto cost = std::find_if(estimate_.stages.begin(), estimate_.stages.end(), same);
-    if (cost == estimate_.stages.end()) cost = estimate_.stages.insert(cost, StageCost{name, {}});
+    if (cost == estimate_.stages.end())
+      cost = estimate_.stages.insert(cost, StageCost{.stage = name, .seconds = {}});
+    balance(*cost);
     for (const auto& [phase, seconds] : clock_.seconds(ranks_, packed_, longest_slice_)) {
       cost->seconds[phase] += seconds;
       estimate_.seconds[phase] += seconds;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <set>
 
 #include "aq/core/text.h"
 #include "aq/plan/cost.h"
@@ -15,23 +16,25 @@ std::string count_of(Index count, const std::string& one) {
   return str(count, " ", one, count == 1 ? "" : "s");
 }
 
-/// Layer with the most waves.
-const LayerPlan& most_waves(const Plan& plan) {
-  return *std::max_element(
-      plan.layers.begin(), plan.layers.end(),
-      [](const LayerPlan& a, const LayerPlan& b) { return a.waves.size() < b.waves.size(); });
+/// Waves of routed experts of the layer that has most of them.
+Index most_waves(const Model& model, const Plan& plan) {
+  Index most = 0;
+  for (std::size_t i = 0; i < plan.layers.size(); ++i)
+    if (const auto& moe = model.layers[i].moe)
+      most = std::max(most, std::ssize(plan.layers[i].waves) - (moe->shared ? 1 : 0));
+  return most;
 }
 
-std::string explain_waves(const Plan& plan, const PlanLimits& limits) {
-  const LayerPlan& layer = most_waves(plan);
-  const Index first = layer.waves.front().experts.size();
-  if (plan.one_wave_bytes <= limits.memory || limits.memory == 0)
-    return str("Waves: all experts of a layer at once, which takes ",
-               bytes_text(plan.one_wave_bytes), " a rank at most.");
-  return str("Waves: at most ", count_of(first, "expert"), " at a time, ",
-             count_of(std::ssize(layer.waves), "wave"), " a layer; all at once would take ",
-             bytes_text(plan.one_wave_bytes), " a rank, the limit is ", bytes_text(limits.memory),
-             ".");
+std::string explain_waves(const Model& model, const Plan& plan, const PlanLimits& limits) {
+  const MoeSpec& moe = *model.moe_layers().front()->moe;
+  const Index waves = most_waves(model, plan);
+  const std::string shared = moe.shared ? " A shared expert is a wave of its own." : "";
+  if (waves == 1)
+    return str("Waves: all ", moe.routing.experts, " experts of a layer at once; the peak is ",
+               bytes_text(plan.one_wave_bytes), " a rank.", shared);
+  return str("Waves: ", waves, " waves of at most ", ceil_div(moe.routing.experts, waves),
+             " experts; all at once would take ", bytes_text(plan.one_wave_bytes),
+             " a rank, the limit is ", bytes_text(limits.memory), ".", shared);
 }
 
 std::string explain_memory(const Plan& plan) {
@@ -76,9 +79,10 @@ SplitStages count_split(const Plan& plan) {
     for (const TaskPlan& task : stage.tasks) {
       if (!task.split) continue;
       split = true;
-      Index slices = 0;
-      for (const MatrixPlan& matrix : task.matrices) slices += std::ssize(matrix.slices);
-      count.most_ranks = std::max(count.most_ranks, slices);
+      std::set<int> ranks;
+      for (const MatrixPlan& matrix : task.matrices)
+        for (const Slice& slice : matrix.slices) ranks.insert(slice.rank);
+      count.most_ranks = std::max<Index>(count.most_ranks, std::ssize(ranks));
     }
     if (split) ++count.split;
   };
@@ -94,10 +98,9 @@ std::string explain_rows(const Plan& plan) {
     return plan.ranks == 1 ? "Rows: whole matrices, one rank solves all."
                            : "Rows: whole matrices, every stage has a task for each rank.";
   return str("Rows: in ", count.split, " of ", count.stages,
-             " stages tasks are dealt to several ranks in rows (one task to at most ",
-             count.most_ranks,
-             " slices), because such a stage has no equal number of tasks for each "
-             "rank; the owner of a Hessian sends the factor to the others.");
+             " stages rows of one task are dealt to up to ", count.most_ranks,
+             " ranks, because the stage has fewer tasks than ranks or some left "
+             "over; more would wait longer for the factor from its owner than they save.");
 }
 
 std::string explain_balance(const CostEstimate& cost) {
@@ -131,7 +134,7 @@ std::vector<std::string> explain_plan(const Model& model, const Plan& plan,
                                       const PlanLimits& limits, const CostEstimate& cost,
                                       const CostOptions& options) {
   std::vector<std::string> text;
-  if (!model.moe_layers().empty()) text.push_back(explain_waves(plan, limits));
+  if (!model.moe_layers().empty()) text.push_back(explain_waves(model, plan, limits));
   text.push_back(explain_memory(plan));
   text.push_back(explain_lanes(plan, cost));
   text.push_back(explain_reduction(plan, cost));

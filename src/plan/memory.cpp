@@ -17,10 +17,12 @@ constexpr Index kRowBuffers = 128;        // floats a column that solving a tile
 constexpr Index kReadBuffer = 2 * kMiB;   // of a tensor that is not stored as float32
 constexpr Index kMessages = 64 * kMiB;    // staging of an all-gather
 /// What BLAS, LibTorch, HDF5, MPI and the allocator keep for themselves (measured).
-constexpr Index kLibraryBytes = 6 * kMiB;
+constexpr Index kLibraryBytes = 3 * kMiB;
 constexpr Index kLibraryBytesThread = kMiB;
-constexpr Index kMpiBytes = kMiB;        // of more than one rank
-constexpr Index kMergeBytes = 3 * kMiB;  // HDF5 with every name of a model open
+constexpr Index kNeighbourBytes = kMiB;      // of MPI, for each other rank of the node (measured)
+constexpr Index kPeerBytes = kMiB / 16;      // for each rank elsewhere (not measured)
+constexpr Index kShardBytes = kMiB * 3 / 4;  // HDF5 with one more shard open (measured)
+constexpr Index kFileBytes = 3 * kMiB;       // HDF5 with a file open
 
 Index square(Index n) {
   return n * n * kFloat;
@@ -38,18 +40,28 @@ class LayerMemory {
   std::vector<MemoryMoment> run() {
     const Index residual = floats(sizes_.hidden) * (sizes_.two_passes ? 2 : 1);
     const Index tokens = share_.tokens * 2 * kFloat;  // and the rows of the sequences
-    base_.libraries = kLibraryBytes + share_.threads * kLibraryBytesThread +
-                      (share_.ranks > 1 ? kMpiBytes : 0) + workspaces();
+    base_.libraries =
+        kLibraryBytes + share_.threads * kLibraryBytesThread + messages() + workspaces();
     base_.activations = residual + tokens;
     const Index table = std::min(share_.tokens, sizes_.vocabulary) * sizes_.hidden * kFloat;
     add("embed", "embed", {.activations = tokens, .buffers = table});
     attention();
     experts();
-    base_ = {.activations = residual + tokens, .libraries = base_.libraries};
+    base_ = {.activations = floats(sizes_.hidden) + tokens, .libraries = base_.libraries};
     packed_ = sizes_.layer_packed_bytes;
-    add("layer", "write", {.weights = own_share(packed_)});
-    add("layer", "merge", {.buffers = kMergeBytes});
-    add("layer", "resume", resumed());
+    if (sizes_.two_passes) {
+      MemoryEstimate second = whole_layer();
+      second.weights += own_share(packed_);
+      add("layer", "forward", second);
+    }
+    add("layer", "write", {.buffers = kFileBytes + packed_ / 4, .weights = own_share(packed_)});
+    packed_ = 0;  // merged matrix by matrix
+    add("layer", "merge",
+        {.buffers = kFileBytes + share_.ranks * kShardBytes, .weights = sizes_.down.packed_bytes});
+    packed_ = sizes_.layer_packed_bytes;
+    MemoryEstimate resumed = whole_layer();
+    resumed.buffers += kFileBytes;
+    add("layer", "resume", resumed);
     return std::move(moments_);
   }
 
@@ -69,6 +81,12 @@ class LayerMemory {
   }
   /// A rank's part of what is dealt to all.
   Index own_share(Index bytes) const { return ceil_div(bytes, Index{share_.ranks}); }
+
+  /// What MPI keeps for the other ranks.
+  Index messages() const {
+    const Index neighbours = std::min(share_.ranks, share_.node_ranks) - 1;
+    return neighbours * kNeighbourBytes + (share_.ranks - 1 - neighbours) * kPeerBytes;
+  }
 
   /// What threads keep from one piece of work to the next.
   Index workspaces() const {
@@ -107,10 +125,12 @@ class LayerMemory {
     const Index sum = task.has_hessian ? sum_bytes(n) : 0;
     MemoryEstimate now = rest;
     if (share_.ranks > 1) {
+      // Received sums that wait for their neighbour in the tree.
+      const Index levels =
+          share_.inbound > 0 ? std::bit_width(static_cast<std::uint64_t>(share_.inbound)) : 0;
       const Index travels = owned * share_.inbound * sum;
       now.hessians += tasks * share_.kept * sum + (share_.kept == 0 ? owned * sum : 0);
-      now.buffers += std::min(travels, std::max(kReduceWindowBytes, sum)) +
-                     (travels > 0 ? share_.pending * sum : 0);
+      now.buffers += std::min(travels, std::max(kReduceWindowBytes, sum)) + levels * sum;
       add(stage, "reduce", now);
     }
     const Index part = square(n) / 2;
@@ -175,8 +195,8 @@ class LayerMemory {
          .weights = sizes_.o.weights * kFloat});
   }
 
-  /// A layer that runs with the results from disk.
-  MemoryEstimate resumed() const {
+  /// A layer that runs with its results: from disk, or in its second pass.
+  MemoryEstimate whole_layer() const {
     const Index step = threads_of(sizes_.experts);
     const Index hidden = routed(step) * sizes_.mlp_width * kFloat;
     const Index attention = floats(sizes_.core_width + sizes_.latent_width);
@@ -198,6 +218,16 @@ class LayerMemory {
     return rows * sizes_.hidden * kFloat;
   }
 
+  /// Rows that threads have at work, an expert or a lane each. Of one lane the tokens meet top_k
+  /// experts; experts that are calibrated on all tokens take these a sequence at a time.
+  Index busy_rows() const {
+    const bool experts_on_threads = wave_ >= share_.threads;
+    const Index busy = threads_of(experts_on_threads ? wave_ : share_.lanes);
+    if (share_.lanes > 1) return busy * share_.lane_tokens;
+    const Index chosen = std::min(busy, sizes_.top_k);
+    return chosen * share_.lane_tokens + (sizes_.all_tokens ? busy - chosen : 0) * share_.length;
+  }
+
   /// Sums of all experts of a wave, over the inputs of width n.
   MemoryEstimate wave_sums(const TaskShape& task) const {
     if (!task.has_hessian) return {};
@@ -205,11 +235,7 @@ class LayerMemory {
     const Index in_work = experts_on_threads
                               ? share_.threads * std::max<Index>(0, share_.pending - share_.kept)
                               : share_.pending - share_.kept + threads_of(share_.lanes) - 1;
-    const Index busy = std::min<Index>(
-        share_.threads, experts_on_threads
-                            ? (sizes_.all_tokens ? wave_ : std::min(sizes_.top_k, wave_))
-                            : share_.lanes);
-    return {.buffers = busy * share_.lane_tokens * task.columns * kFloat,
+    return {.buffers = busy_rows() * task.columns * kFloat,
             .hessians = (wave_ * share_.kept + in_work) * sum_bytes(task.columns)};
   }
 
@@ -222,14 +248,17 @@ class LayerMemory {
                               wave_ * (sizes_.gate_up.packed_bytes + sizes_.down.packed_bytes));
     add("gate_up", "hessian", wave_sums(sizes_.gate_up));
     quantize("gate_up", sizes_.gate_up, wave_, {});
-    const Index hidden = routed(wave_) * sizes_.mlp_width * kFloat;
+    // A first pass of two ends with the sums: it keeps the outputs of experts in work alone.
+    const Index kept = sizes_.two_passes ? threads_of(wave_) : wave_;
+    const Index hidden = routed(kept) * sizes_.mlp_width * kFloat;
     MemoryEstimate now = wave_sums(sizes_.down);
     const Index width = sizes_.hidden + 3 * sizes_.mlp_width;
     now.activations += hidden;
     now.weights += threads_of(wave_) * sizes_.gate_up.weights * kFloat;
-    now.buffers += threads_of(std::max(wave_, share_.lanes)) * share_.lane_tokens * width * kFloat;
+    now.buffers += busy_rows() * width * kFloat;
     add("gate_up", "forward", now);
-    quantize("down", sizes_.down, wave_, {.activations = hidden});
+    quantize("down", sizes_.down, wave_, {.activations = sizes_.two_passes ? 0 : hidden});
+    if (sizes_.two_passes) return;
     const Index step = threads_of(wave_);
     add("down", "forward",
         {.activations = hidden,
@@ -263,11 +292,12 @@ Index most_pending_partials(const LaneLayout& layout, int ranks) {
   return most + 1;  // and the lane in work
 }
 
-RankShare rank_share(const Workload& workload, int ranks, int threads) {
+RankShare rank_share(const Workload& workload, int ranks, const PlanLimits& limits) {
   const LaneLayout& layout = workload.lanes;
   RankShare share;
   share.ranks = ranks;
-  share.threads = threads;
+  share.threads = limits.threads;
+  share.node_ranks = limits.node_ranks > 0 ? limits.node_ranks : ranks;
   share.length = workload.sequence_length;
   share.lanes = ceil_div(layout.lanes, ranks);
   share.sequences =
@@ -283,7 +313,7 @@ RankShare rank_share(const Workload& workload, int ranks, int threads) {
     all += nodes;
   }
   share.inbound = all - least;
-  share.workers = std::min<Index>(threads, share.sequences);
+  share.workers = std::min<Index>(share.threads, share.sequences);
   return share;
 }
 

@@ -12,6 +12,7 @@ namespace aq {
 struct RankShare {
   int ranks = 1;
   int threads = 1;
+  int node_ranks = 1;  ///< of the rank's machine
   Index lanes = 0, sequences = 0;
   Index length = 0;       ///< tokens of a sequence
   Index lane_tokens = 0;  ///< most of one lane
@@ -21,7 +22,7 @@ struct RankShare {
   Index inbound = 0;      ///< partial sums of one Hessian that come from other ranks, at most
   Index workers = 1;      ///< threads that have a sequence to work on
 };
-RankShare rank_share(const Workload& workload, int ranks, int threads);
+RankShare rank_share(const Workload& workload, int ranks, const PlanLimits& limits);
 
 /// Matrices that share one Hessian.
 struct TaskShape {

@@ -1,10 +1,20 @@
 #include "plan/placement.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <numeric>
+#include <queue>
 
 namespace aq {
 namespace {
+
+/// Whole tasks are enough from this balance on.
+constexpr double kGoodBalance = 0.9;
+/// Operations that a rank does in the time in which it receives one byte of a factor: some hundred
+/// GFLOP/s against a few GB/s.
+constexpr double kOperationsPerByte = 64;
+constexpr Index kLeastSplit = 4;  // ranks that a task may always be dealt to
 
 double solve_cost(const TaskPlan& task) {
   const auto n = static_cast<double>(task.columns);
@@ -46,14 +56,37 @@ void place_split(TaskPlan& task, int first, int count, int ranks, int rotation) 
   }
 }
 
-/// How many ranks each task gets: one, and the rest one by one to the task with most work a rank.
-std::vector<int> share_ranks(const std::vector<double>& costs, int ranks) {
+/// Most ranks that it pays to deal the rows of a task to: the owner sends the factor to each, 6 n^2
+/// bytes with the damped H, and each saves a part of the rows' (1 + 2 sweeps) n^2 operations.
+int most_ranks(const TaskPlan& task, int sweeps) {
+  Index rows = 0, tiles = 0;
+  for (const MatrixPlan& matrix : task.matrices) {
+    if (matrix.assignment.method == Method::copy) continue;
+    rows += matrix.linear.rows;
+    tiles += ceil_div(matrix.linear.rows, kRowTile);
+  }
+  if (!task.needs_hessian) return checked_cast<int>(tiles);
+  const double worth = static_cast<double>(rows) * (1 + 2 * sweeps) / (6 * kOperationsPerByte);
+  const auto ranks = static_cast<Index>(std::ceil(std::sqrt(worth)));
+  return checked_cast<int>(std::min(tiles, std::max(kLeastSplit, ranks)));
+}
+
+/// How many ranks each task gets: one, and the rest one by one to the task with most work a rank
+/// that may have more.
+std::vector<int> share_ranks(const std::vector<double>& costs, const std::vector<int>& most,
+                             int ranks) {
   std::vector<int> counts(costs.size(), 1);
-  for (int left = ranks - static_cast<int>(costs.size()); left > 0; --left) {
-    std::size_t busiest = 0;
-    for (std::size_t i = 1; i < costs.size(); ++i)
-      if (costs[i] / counts[i] > costs[busiest] / counts[busiest]) busiest = i;
-    ++counts[busiest];
+  using Share = std::pair<double, std::size_t>;  // work a rank; before it the later task
+  const auto later = [](const Share& a, const Share& b) {
+    return a.first != b.first ? a.first < b.first : a.second > b.second;
+  };
+  std::priority_queue<Share, std::vector<Share>, decltype(later)> busiest(later);
+  for (std::size_t i = 0; i < costs.size(); ++i)
+    if (most[i] > 1) busiest.emplace(costs[i], i);
+  for (int left = ranks - static_cast<int>(costs.size()); left > 0 && !busiest.empty(); --left) {
+    const std::size_t i = busiest.top().second;
+    busiest.pop();
+    if (++counts[i] < most[i]) busiest.emplace(costs[i] / counts[i], i);
   }
   return counts;
 }
@@ -76,6 +109,44 @@ double balance_of(const StagePlan& stage, int ranks) {
   return busiest > 0 ? mean / busiest : 1.0;
 }
 
+/// Fewer tasks than ranks: the rows of each are dealt to a few of them.
+void place_few(const std::vector<TaskPlan*>& tasks, int ranks, int rotation, int sweeps) {
+  std::vector<double> costs;
+  std::vector<int> most;
+  for (const TaskPlan* task : tasks) {
+    costs.push_back(task_cost(*task));
+    most.push_back(most_ranks(*task, sweeps));
+  }
+  const std::vector<int> counts = share_ranks(costs, most, ranks);
+  int first = 0;
+  for (std::size_t i = 0; i < tasks.size(); first += counts[i], ++i)
+    place_split(*tasks[i], first, counts[i], ranks, rotation);
+}
+
+void place_many(const std::vector<TaskPlan*>& tasks, int ranks, int rotation) {
+  std::vector<double> costs;
+  for (const TaskPlan* task : tasks) costs.push_back(task_cost(*task));
+  const std::vector<int> placed = place_longest_first(costs, ranks);
+  for (std::size_t i = 0; i < tasks.size(); ++i)
+    place_whole(*tasks[i], (placed[i] + rotation) % ranks);
+}
+
+/// An equal number of whole tasks for each rank, and the rows of the cheapest, which are left,
+/// dealt to all.
+void place_equally(std::vector<TaskPlan*> tasks, int ranks, int rotation, int sweeps) {
+  std::stable_sort(tasks.begin(), tasks.end(), [](const TaskPlan* a, const TaskPlan* b) {
+    return task_cost(*a) > task_cost(*b);
+  });
+  const auto whole = std::ssize(tasks) / ranks * ranks;
+  place_many({tasks.begin(), tasks.begin() + whole}, ranks, rotation);
+  place_few({tasks.begin() + whole, tasks.end()}, ranks, rotation, sweeps);
+}
+
+void forget(const std::vector<TaskPlan*>& tasks) {
+  for (TaskPlan* task : tasks)
+    for (MatrixPlan& matrix : task->matrices) matrix.slices.clear();
+}
+
 }  // namespace
 
 std::vector<int> place_longest_first(const std::vector<double>& costs, int ranks) {
@@ -83,12 +154,17 @@ std::vector<int> place_longest_first(const std::vector<double>& costs, int ranks
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) { return costs[a] > costs[b]; });
-  std::vector<double> load(static_cast<std::size_t>(ranks), 0.0);
+  using Load = std::pair<double, int>;  // the least first, of equal ones the lower rank
+  std::vector<Load> all;
+  for (int r = 0; r < ranks; ++r) all.emplace_back(0.0, r);
+  std::priority_queue<Load, std::vector<Load>, std::greater<>> least(std::greater<>{},
+                                                                     std::move(all));
   std::vector<int> rank(costs.size(), 0);
   for (const std::size_t task : order) {
-    const auto least = std::min_element(load.begin(), load.end());
-    rank[task] = static_cast<int>(least - load.begin());
-    *least += costs[task];
+    const auto [load, chosen] = least.top();
+    least.pop();
+    rank[task] = chosen;
+    least.emplace(load + costs[task], chosen);
   }
   return rank;
 }
@@ -98,25 +174,21 @@ double task_cost(const TaskPlan& task) {
   return solve_cost(task) + (task.needs_hessian ? n * n * n / 3 : 0.0);
 }
 
-void place_stage(StagePlan& stage, int ranks, int rotation) {
+void place_stage(StagePlan& stage, int ranks, int rotation, int sweeps) {
   std::vector<TaskPlan*> tasks;
-  std::vector<double> costs;
-  for (TaskPlan& task : stage.tasks) {
-    if (solve_cost(task) == 0) continue;
-    tasks.push_back(&task);
-    costs.push_back(task_cost(task));
-  }
+  for (TaskPlan& task : stage.tasks)
+    if (solve_cost(task) > 0) tasks.push_back(&task);
   if (tasks.empty()) return;
-  if (static_cast<int>(tasks.size()) >= ranks) {
-    const std::vector<int> placed = place_longest_first(costs, ranks);
-    for (std::size_t i = 0; i < tasks.size(); ++i)
-      place_whole(*tasks[i], (placed[i] + rotation) % ranks);
-  } else {
-    const std::vector<int> counts = share_ranks(costs, ranks);
-    int first = 0;
-    for (std::size_t i = 0; i < tasks.size(); first += counts[i], ++i)
-      place_split(*tasks[i], first, counts[i], ranks, rotation);
+  if (std::ssize(tasks) < ranks) {
+    place_few(tasks, ranks, rotation, sweeps);
+    stage.balance = balance_of(stage, ranks);
+    return;
   }
+  place_many(tasks, ranks, rotation);
+  stage.balance = balance_of(stage, ranks);
+  if (stage.balance >= kGoodBalance || std::ssize(tasks) % ranks == 0) return;
+  forget(tasks);
+  place_equally(tasks, ranks, rotation, sweeps);
   stage.balance = balance_of(stage, ranks);
 }
 

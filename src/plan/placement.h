@@ -8,7 +8,8 @@ namespace aq {
 /// Floating point operations of a task: factor n^3/3 and, per quantized row, n^2.
 double task_cost(const TaskPlan& task);
 /// Sets owner, split, slices and the stage's balance. `rotation` shifts the ranks, so that stages
-/// of one task do not all fall to the same rank.
-void place_stage(StagePlan& stage, int ranks, int rotation);
+/// of one task do not all fall to the same rank. `sweeps` of refinement make dealing rows to more
+/// ranks worth it.
+void place_stage(StagePlan& stage, int ranks, int rotation, int sweeps = 0);
 
 }  // namespace aq

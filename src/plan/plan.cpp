@@ -109,28 +109,27 @@ void set_experts(LayerSizes& sizes, const Recipe& recipe, std::span<const MlpSpe
   }
 }
 
-/// The most experts a wave, at most `wanted`, whose memory stays under the limit.
-Index wave_size(const Model& model, const LayerSizes& sizes, Index wanted, const RankShare& share,
-                const PlanLimits& limits) {
-  const auto total = [&](Index experts) {
-    return largest(layer_memory(sizes, share, experts)).memory.total();
-  };
-  if (limits.memory == 0) return wanted;
-  if (total(1) > limits.memory)
-    throw Error(ErrorKind::policy, "plan the run", model.architecture,
-                str("a wave of one expert needs ", bytes_text(total(1)), " a rank, the limit is ",
-                    bytes_text(limits.memory)),
-                str("raise --memory to ", ceil_div(total(1), Index{1} << 20),
-                    "MiB, use more ranks, or fewer or shorter sequences"));
+/// The most experts a wave, at most `wanted`, whose memory stays under `limit`; 1 when none does.
+Index wave_size(const LayerSizes& sizes, Index wanted, const RankShare& share, Index limit) {
+  if (limit == 0) return wanted;
   Index least = 1, most = wanted;
-  while (least < most) {  // total() grows with the number of experts
+  while (least < most) {  // memory grows with the number of experts
     const Index middle = (least + most + 1) / 2;
-    if (total(middle) <= limits.memory)
+    if (largest(layer_memory(sizes, share, middle)).memory.total() <= limit)
       least = middle;
     else
       most = middle - 1;
   }
   return least;
+}
+
+void check_limit(const Model& model, const Plan& plan, Index limit) {
+  if (limit == 0 || plan.memory.total() <= limit) return;
+  throw Error(ErrorKind::policy, "plan the run", model.architecture,
+              str("a wave of one expert needs ", bytes_text(plan.least_bytes),
+                  " a rank, the limit is ", bytes_text(limit)),
+              str("raise --memory to ", ceil_div(plan.least_bytes, Index{1} << 20),
+                  "MiB, use more ranks, or fewer or shorter sequences"));
 }
 
 struct BitCount {
@@ -145,7 +144,7 @@ struct LayerPlanner {
   int rotation;
 
   void place(StagePlan& stage) {
-    place_stage(stage, ranks, rotation);
+    place_stage(stage, ranks, rotation, recipe.settings.gptq.refine);
     rotation = (rotation + 1) % ranks;
   }
 
@@ -241,9 +240,12 @@ Index plan_memory(const Model& model, const LayerSpec& layer, const Recipe& reci
   const auto fit = [&](std::span<const MlpSpec> mlps, Index top_k) {
     set_experts(sizes, recipe, mlps, top_k);
     const Index all = std::ssize(mlps);
-    const Index experts = wave_size(model, sizes, all, share, limits);
-    plan.one_wave_bytes =
-        std::max(plan.one_wave_bytes, largest(layer_memory(sizes, share, all)).memory.total());
+    const auto total = [&](Index count) {
+      return largest(layer_memory(sizes, share, count)).memory.total();
+    };
+    const Index experts = wave_size(sizes, all, share, limits.memory);
+    plan.one_wave_bytes = std::max(plan.one_wave_bytes, total(all));
+    plan.least_bytes = std::max(plan.least_bytes, total(1));
     const std::vector<MemoryMoment> moments = layer_memory(sizes, share, experts);
     raise(plan.moments, moments);
     return experts;
@@ -308,16 +310,17 @@ Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Worklo
   plan.ranks = ranks;
   plan.lanes = workload.lanes;
   BitCount count;
-  const RankShare share = rank_share(workload, ranks, limits.threads);
+  const RankShare share = rank_share(workload, ranks, limits);
   for (const LayerSpec& layer : model.layers) {
     const Index experts = plan_memory(model, layer, recipe, share, limits, plan);
     plan.layers.push_back(plan_layer(recipe, layer, ranks, experts));
     for (const StagePlan* stage : plan.layers.back().stages()) count_stage(*stage, plan, count);
   }
   plan.head.tasks.push_back(make_task(recipe, {&model.head}));
-  place_stage(plan.head, ranks, 0);
+  place_stage(plan.head, ranks, 0, recipe.settings.gptq.refine);
   count_stage(plan.head, plan, count);
   plan.memory = largest(plan.moments).memory;
+  check_limit(model, plan, limits.memory);
   plan.mean_bits = count.weights > 0 ? count.bits / count.weights : 0;
   return plan;
 }

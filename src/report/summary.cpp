@@ -105,6 +105,25 @@ std::string summary_text(const RunSummary& summary) {
   return text;
 }
 
+namespace {
+
+Json phases_json(const std::vector<PhaseRecord>& phases) {
+  Json all = Json::array();
+  for (const PhaseRecord& phase : phases) {
+    Json json{{"phase", phase.phase},           {"seconds", phase.seconds},
+              {"peak_bytes", phase.peak_bytes}, {"read", phase.read},
+              {"written", phase.written},       {"sent", phase.sent},
+              {"received", phase.received}};
+    if (phase.planned_seconds >= 0) json["planned_seconds"] = phase.planned_seconds;
+    if (phase.planned_peak_bytes >= 0) json["planned_peak_bytes"] = phase.planned_peak_bytes;
+    if (phase.planned_sent >= 0) json["planned_sent"] = phase.planned_sent;
+    all.push_back(std::move(json));
+  }
+  return all;
+}
+
+}  // namespace
+
 std::string summary_json(const RunSummary& summary) {
   return Json{{"matrices", summary.matrices},
               {"untouched", summary.untouched},
@@ -118,7 +137,10 @@ std::string summary_json(const RunSummary& summary) {
               {"total_seconds", summary.seconds},
               {"seconds", summary.phase_seconds},
               {"peak_rss_bytes", summary.peak_rss_bytes},
-              {"planned_bytes", summary.planned_bytes}}
+              {"planned_bytes", summary.planned_bytes},
+              {"planned_read", summary.planned_read},
+              {"planned_written", summary.planned_written},
+              {"phases", phases_json(summary.phases)}}
              .dump(1) +
          "\n";
 }

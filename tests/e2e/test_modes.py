@@ -57,7 +57,8 @@ add_mode_tests()
 
 class Waves(ModesBase):
     def test_planned_memory_holds_and_waves_change_no_byte(self):
-        for gptq in ({"sequential": "layer"}, {"sequential": "none", "expert_tokens": "all"},
+        # With sequential "layer" the second pass, which has no waves, takes most of so small a model.
+        for gptq in ({"sequential": "none"}, {"sequential": "none", "expert_tokens": "all"},
                      {"sequential": "stage", "expert_tokens": "all"}):
             recipe = self.recipe(**gptq)
             figures = self.directory / "figures.json"

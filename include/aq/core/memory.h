@@ -1,5 +1,5 @@
 #pragma once
-/// Memory of this process as the kernel counts it.
+/// Memory and files of this process as the kernel counts them.
 
 #include <atomic>
 #include <thread>
@@ -13,6 +13,14 @@ Index resident_bytes();
 /// Memory that the machine can still give, in bytes (MemAvailable, and the limit of the control
 /// group where that is lower); 0 where unknown.
 Index available_bytes();
+
+/// Bytes that this process has read and written through system calls, whether from the page cache
+/// or not; 0 where unknown.
+struct FileBytes {
+  Index read = 0;
+  Index written = 0;
+};
+FileBytes file_bytes();
 
 /// From now on blocks of 128 KiB and more go back to the system as soon as they are freed. (The
 /// allocator would keep blocks of up to 32 MiB for later; then the peak depends on the order of

@@ -1,5 +1,5 @@
 #pragma once
-/// Wall-clock seconds and memory by phase.
+/// Wall-clock seconds and resources by phase.
 
 #include <algorithm>
 #include <chrono>
@@ -20,31 +20,46 @@ class Stopwatch {
   Clock::time_point start_ = Clock::now();
 };
 
-/// Seconds spent in named phases of this process, and the most memory in each.
-struct PhaseTimes {
-  std::map<std::string, double> seconds;
-  std::map<std::string, Index> peak_bytes;  ///< only with take_peak
-  std::function<Index()> take_peak;         ///< MemoryWatch::take_peak; may be empty
+/// What a process has used: bytes of files and messages since its start, and the most memory since
+/// it was last asked.
+struct ResourceUse {
+  Index peak_bytes = 0;
+  Index read = 0, written = 0;
+  Index sent = 0, received = 0;
 };
 
-/// Adds the time from construction to destruction to a phase, and sees its memory.
+/// Seconds spent in named phases of this process, and what they used.
+struct PhaseTimes {
+  std::map<std::string, double> seconds;
+  std::map<std::string, ResourceUse> use;  ///< only with `probe`
+  std::function<ResourceUse()> probe;      ///< may be empty
+};
+
+/// Adds the time from construction to destruction to a phase, and what was used meanwhile.
 class PhaseTimer {
  public:
-  PhaseTimer(PhaseTimes& times, std::string phase) : times_(times), phase_(std::move(phase)) {
-    if (times_.take_peak) times_.take_peak();
-  }
+  PhaseTimer(PhaseTimes& times, std::string phase)
+      : times_(times), phase_(std::move(phase)), start_(use()) {}
   ~PhaseTimer() {
     times_.seconds[phase_] += watch_.seconds();
-    if (!times_.take_peak) return;
-    Index& peak = times_.peak_bytes[phase_];
-    peak = std::max(peak, times_.take_peak());
+    if (!times_.probe) return;
+    const ResourceUse now = use();
+    ResourceUse& all = times_.use[phase_];
+    all.peak_bytes = std::max(all.peak_bytes, now.peak_bytes);
+    all.read += now.read - start_.read;
+    all.written += now.written - start_.written;
+    all.sent += now.sent - start_.sent;
+    all.received += now.received - start_.received;
   }
   PhaseTimer(const PhaseTimer&) = delete;
   PhaseTimer& operator=(const PhaseTimer&) = delete;
 
  private:
+  ResourceUse use() const { return times_.probe ? times_.probe() : ResourceUse{}; }
+
   PhaseTimes& times_;
   std::string phase_;
+  ResourceUse start_;
   Stopwatch watch_;
 };
 

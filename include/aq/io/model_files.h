@@ -24,4 +24,7 @@ struct ModelFiles {
 ModelFiles open_model(const std::filesystem::path& directory,
                       const std::filesystem::path& architecture = {});
 
+/// Bytes that the checkpoint takes for one weight of the linear, scales of groups included.
+double stored_weight_bytes(const ModelFiles& files, const LinearSpec& linear);
+
 }  // namespace aq

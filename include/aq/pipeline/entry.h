@@ -12,6 +12,8 @@ struct PipelineEntry {
   RunSummary (*quantize_model)(const QuantizeOptions&, Communicator&);
   EvaluateResult (*evaluate_model)(const EvaluateOptions&, Communicator&);
   Utilization (*expert_utilization)(const EvaluateOptions&, Communicator&);
+  /// Floating point operations a second of one core in linears, with all threads at work.
+  double (*measure_forward)();
 };
 
 }  // namespace aq

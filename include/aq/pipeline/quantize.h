@@ -3,12 +3,14 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "aq/comm/communicator.h"
 #include "aq/comm/watchdog.h"
 #include "aq/core/weighted_sum.h"
 #include "aq/plan/dispatch.h"
+#include "aq/plan/machine.h"
 #include "aq/plan/recipe.h"
 #include "aq/report/summary.h"
 
@@ -31,6 +33,7 @@ struct QuantizeOptions {
   Index lanes = 0;                    ///< 0: default_lane_count
   Index memory = 0;                   ///< bytes a rank; 0: what the machine has free
   TokensToExperts tokens_to_experts = TokensToExperts::automatic;
+  std::optional<Machine> machine;  ///< what planned seconds are computed for
   Resume resume = Resume::automatic;
   Index save_activations = 0;         ///< keep what every so-many-th layer gives; 0: never
   bool keep_hessians = false;         ///< write the sums of every task into the run directory

@@ -39,7 +39,10 @@ struct RankWork {
 struct StageCost {
   std::string stage;  ///< "qkv", "latent", "o", "router", "gate_up", "down", "head"
   std::map<std::string, double> seconds;  ///< by phase
+  /// Work of factor and solution: the ranks' mean, and that of the busiest, added up over stages.
+  double mean_work = 0, most_work = 0;
   double total() const;
+  double balance() const { return most_work > 0 ? mean_work / most_work : 1; }
 };
 
 struct CostEstimate {

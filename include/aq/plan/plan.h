@@ -9,6 +9,10 @@
 
 namespace aq {
 
+/// With fewer calibration tokens than this for each input channel, refinement fits their noise:
+/// docs/fidelity.md. The run leaves it out then.
+inline constexpr double kRefineTokensPerColumn = 0.25;
+
 /// Rows of a matrix that one rank solves; they begin at a multiple of kRowTile.
 struct Slice {
   int rank = 0;
@@ -86,14 +90,16 @@ struct Plan {
   /// The most of any layer by stage and phase, in the order of work.
   std::vector<MemoryMoment> moments;
   Index one_wave_bytes = 0;  ///< that a rank would need without waves
+  Index least_bytes = 0;     ///< that a rank needs with waves of one expert
   Index matrix_count = 0, quantized_count = 0;
   double mean_bits = 0;  ///< stored bits a weight over the quantized matrices
   double balance = 1;    ///< least balance of any stage with at least as many tasks as ranks
 };
 
 struct PlanLimits {
-  Index memory = 0;  ///< bytes of a rank; 0: no limit
-  int threads = 1;   ///< of a rank: buffers in work
+  Index memory = 0;    ///< bytes of a rank; 0: no limit
+  int threads = 1;     ///< of a rank: buffers in work
+  int node_ranks = 0;  ///< that share a machine; 0: all
 };
 
 struct Workload {

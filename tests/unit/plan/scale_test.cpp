@@ -1,0 +1,106 @@
+// Plans of published models on many ranks.
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "aq/core/error.h"
+#include "aq/model/architecture.h"
+#include "aq/plan/plan.h"
+#include "small_models.h"
+
+namespace aq {
+namespace {
+
+Model published(const std::string& name) {
+  const std::string path = std::string(AQ_CONFIGS) + "/" + name + ".json";
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return describe_model(text.str(), path);
+}
+
+Recipe int4() {
+  return parse_recipe(R"({"default": {"wq": "int4"}})", "recipe.json");
+}
+
+/// Rows of a matrix that ranks solve, each once.
+Index covered_rows(const MatrixPlan& matrix, int ranks) {
+  Index next = 0;
+  for (const Slice& slice : matrix.slices) {
+    if (slice.rows.begin != next || slice.rank < 0 || slice.rank >= ranks) return -1;
+    next = slice.rows.end;
+  }
+  return next;
+}
+
+void expect_every_matrix_once(const Plan& plan, const Model& model) {
+  std::set<std::string> seen;
+  for (const StagePlan* stage : test::stages_of(plan))
+    for (const TaskPlan& task : stage->tasks)
+      for (const MatrixPlan& matrix : task.matrices) {
+        ASSERT_TRUE(seen.insert(matrix.linear.name).second) << matrix.linear.name;
+        const bool copied = matrix.assignment.method == Method::copy;
+        ASSERT_EQ(covered_rows(matrix, plan.ranks), copied ? 0 : matrix.linear.rows)
+            << matrix.linear.name;
+      }
+  ASSERT_EQ(seen.size(), all_linears(model).size());
+}
+
+TEST(Scale, EveryMatrixOnceOnUpTo4096Ranks) {
+  const Model model = test::published_moe();
+  for (int ranks = 1; ranks <= 4096; ranks = ranks * 3 / 2 + 1) {
+    SCOPED_TRACE(ranks);
+    expect_every_matrix_once(make_plan(model, int4(), ranks, test::workload(64, 512), {}), model);
+  }
+  for (const int ranks : {63, 64, 65, 1023, 1024, 1025, 4096})
+    expect_every_matrix_once(make_plan(model, int4(), ranks, test::workload(64, 512), {}), model);
+}
+
+TEST(Scale, LargeModelsOn1024Ranks) {
+  for (const char* name : {"deepseek-v3", "kimi-k2", "qwen3-235b-a22b"}) {
+    const Model model = published(name);
+    const Plan plan = make_plan(model, int4(), 1024, test::workload(512, 4096),
+                                {.memory = Index{100} << 30, .threads = 8});
+    expect_every_matrix_once(plan, model);
+    EXPECT_LE(plan.memory.total(), Index{100} << 30);
+  }
+}
+
+/// Under the limit, or refused with a limit that is enough.
+TEST(Scale, KeepsTheLimitOrSaysWhatWouldDo) {
+  const Model model = published("qwen3-30b-a3b");
+  for (const int ranks : {1, 3, 16, 100, 1024, 4096})
+    for (const Index limit : {Index{64} << 20, Index{2} << 30, Index{16} << 30, Index{64} << 30}) {
+      PlanLimits limits{.memory = limit, .threads = 4};
+      const Workload work = test::workload(64, 1024);
+      try {
+        EXPECT_LE(make_plan(model, int4(), ranks, work, limits).memory.total(), limit);
+      } catch (const Error& error) {
+        ASSERT_EQ(error.kind(), ErrorKind::policy);
+        const std::string text = error.what();
+        const auto at = text.find("raise --memory to ");
+        ASSERT_NE(at, std::string::npos) << text;
+        limits.memory = std::stoll(text.substr(at + 18)) << 20;
+        EXPECT_LE(make_plan(model, int4(), ranks, work, limits).memory.total(), limits.memory);
+      }
+    }
+}
+
+/// Four tasks a rank keep the solver busy on any number of ranks; beyond, rows are dealt out, and
+/// what remains is the factor, which one rank makes.
+TEST(Scale, BalanceWithFourTasksARank) {
+  const Model model = published("deepseek-v3");
+  const Workload work = test::workload(64, 512);
+  for (const int ranks : {1, 2, 3, 5, 7, 16, 21, 32, 43, 51, 60, 63, 64}) {
+    const Plan plan = make_plan(model, int4(), ranks, work, {});
+    for (const StagePlan* stage :
+         {&plan.layers[10].waves[0].gate_up, &plan.layers[10].waves[0].down})
+      EXPECT_GE(stage->balance, 0.9) << ranks;
+  }
+}
+
+}  // namespace
+}  // namespace aq
