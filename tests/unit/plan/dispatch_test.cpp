@@ -87,7 +87,7 @@ TEST(SplitWave, AHotExpertStaysAndItsRowsAreShared) {
   std::set<int> ranks;
   for (const MatrixPlan& matrix : split.reduced.gate_up.tasks.front().matrices)
     for (const Slice& slice : matrix.slices) ranks.insert(slice.rank);
-  EXPECT_EQ(ranks.size(), static_cast<std::size_t>(kRanks));
+  EXPECT_GE(ranks.size(), 4u);  // as many as it pays to send the factor to
 }
 
 TEST(SplitWave, OwnersHaveEqualWork) {
