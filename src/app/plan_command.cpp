@@ -126,18 +126,19 @@ void print_plan(const Arguments& a, int threads, const std::string& json_file) {
                                         : parse_bytes(a.memory, "--memory"),
                           .threads = options.threads,
                           .node_ranks = node_ranks};
-  const Plan plan = make_plan(planned.model, recipe, a.ranks, workload, limits);
-  const CostEstimate cost = estimate_cost(planned.model, recipe.settings, plan, workload, options);
+  const ChosenPlan chosen = choose_plan(*tokens_to_experts_from_name(a.tokens_to_experts),
+                                        planned.model, recipe, a.ranks, workload, limits, options);
+  const Plan& plan = chosen.plan;
   const PlanReport report{planned.model,
                           recipe,
                           plan,
                           workload,
                           limits,
                           options,
-                          cost,
+                          chosen.cost,
                           a.model,
                           remarks_on(a, recipe, planned.model),
-                          explain_plan(planned.model, plan, limits, cost, options)};
+                          explain_plan(planned.model, chosen, limits, options)};
   std::cout << plan_text(report);
   if (!json_file.empty()) write_text_file(json_file, plan_json(report).dump(1) + "\n");
 }

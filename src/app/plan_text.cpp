@@ -48,6 +48,8 @@ std::vector<Figure> traffic_of(const CostEstimate& cost) {
           {"reduce received", all.reduce_received, most.reduce_received},
           {"exchange sent", all.exchange_sent, most.exchange_sent},
           {"exchange received", all.exchange_received, most.exchange_received},
+          {"dispatch sent", all.dispatch_sent, most.dispatch_sent},
+          {"dispatch received", all.dispatch_received, most.dispatch_received},
           {"written", all.written, most.written}};
 }
 

@@ -17,12 +17,6 @@ void add_options(CLI::App& command, QuantizeArguments& a) {
                      "JSON file that describes the architecture (docs/architectures.md)");
   add_calibration_options(command, a);
   command.add_option("--save", a.save, "run directory")->required();
-  command
-      .add_option("--tokens-to-experts", a.tokens_to_experts,
-                  "reduce: sums of each rank's tokens travel to the owners; dispatch: tokens "
-                  "travel to their experts; the result is the same")
-      ->check(CLI::IsMember({"auto", "reduce", "dispatch"}))
-      ->capture_default_str();
   command.add_option("--resume", a.resume, "go on with the run in --save")
       ->check(CLI::IsMember({"auto", "never", "require"}))
       ->capture_default_str();

@@ -22,6 +22,11 @@ void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
   command.add_option(
       "--machine", a.machine,
       "description of a node, for planned seconds (JSON; `doctor --measure` writes one)");
+  command
+      .add_option("--tokens-to-experts", a.tokens_to_experts,
+                  "reduce: sums of each rank's tokens travel to the owners; dispatch: tokens "
+                  "travel to their experts; the bytes are the same (default: what takes less time)")
+      ->check(CLI::IsMember({"auto", "reduce", "dispatch"}));
 }
 
 void add_gptq_options(CLI::App& command, QuantizeArguments& a) {

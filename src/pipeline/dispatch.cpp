@@ -152,32 +152,49 @@ Range Dispatch::gathered_rows_of(int rank) const {
 
 Matrix Dispatch::gather(const Matrix& x) {
   Matrix gathered(gathered_begin_.back(), x.columns);
-  std::vector<Matrix> sent(static_cast<std::size_t>(comm_.size()));
-  for (int other = 0; other < comm_.size(); ++other) {
-    const std::vector<std::int32_t>& rows = rows_for_[static_cast<std::size_t>(other)];
-    const Range range = gathered_rows_of(other);
-    const MatrixView<float> into = gathered.view().slice_rows(range.begin, range.size());
-    const bool stays = other == comm_.rank();
-    Matrix& packed = sent[static_cast<std::size_t>(other)];
-    if (!stays) packed = Matrix(std::ssize(rows), x.columns);
-    const MatrixView<float> to = stays ? into : packed.view();
+  const auto rows_to = [&](int rank) -> const std::vector<std::int32_t>& {
+    return rows_for_[static_cast<std::size_t>(rank)];
+  };
+  const auto copy_rows = [&](const std::vector<std::int32_t>& rows, MatrixView<float> to) {
     for (Index i = 0; i < to.rows; ++i)
       std::ranges::copy(x.view().row(rows[static_cast<std::size_t>(i)]), to.row(i).begin());
-    if (stays) continue;
-    if (packed.rows > 0) comm_.start_send(bytes_of(packed.view()), other, kRowsTag);
-    if (range.size() > 0) comm_.start_receive(bytes_of(into), other, kRowsTag);
+  };
+  const auto place_of = [&](int rank) {
+    const Range range = gathered_rows_of(rank);
+    return gathered.view().slice_rows(range.begin, range.size());
+  };
+  const int ranks = comm_.size(), me = comm_.rank();
+  copy_rows(rows_to(me), place_of(me));
+  // In step d every rank sends to the d-th after it. Steps that are waited for together may be
+  // others on other ranks: all do them in the same order.
+  std::vector<Matrix> sent;
+  Index rows_sent = 0;
+  for (int step = 1; step < ranks; ++step) {
+    const int to = (me + step) % ranks, from = (me + ranks - step) % ranks;
+    const std::vector<std::int32_t>& rows = rows_to(to);
+    if (rows_sent > 0 && rows_sent + std::ssize(rows) > x.rows) {
+      comm_.wait_all();
+      sent.clear();
+      rows_sent = 0;
+    }
+    rows_sent += std::ssize(rows);
+    sent.emplace_back(std::ssize(rows), x.columns);
+    copy_rows(rows, sent.back().view());
+    if (!rows.empty()) comm_.start_send(bytes_of(sent.back().view()), to, kRowsTag);
+    if (place_of(from).rows > 0) comm_.start_receive(bytes_of(place_of(from)), from, kRowsTag);
   }
   comm_.wait_all();
   return gathered;
 }
 
-std::vector<Matrix> Dispatch::bring_back(std::vector<Matrix> outputs, Index columns) {
-  std::vector<Matrix> mine(experts_.size());
-  for (std::size_t i = 0; i < experts_.size(); ++i) {
-    const auto expert = static_cast<std::size_t>(experts_[i]);
+std::vector<Matrix> Dispatch::bring_back(Range some, std::vector<Matrix> outputs, Index columns) {
+  std::vector<Matrix> mine(static_cast<std::size_t>(some.size()));
+  for (std::size_t i = 0; i < mine.size(); ++i) {
+    const std::size_t at = static_cast<std::size_t>(some.begin) + i;
+    const auto expert = static_cast<std::size_t>(experts_[at]);
     mine[i] = Matrix(routing_.experts[expert].size(), columns);
-    if (owners_[i] != comm_.rank()) {
-      if (mine[i].rows > 0) comm_.start_receive(bytes_of(mine[i].view()), owners_[i], kOutputTag);
+    if (owners_[at] != comm_.rank()) {
+      if (mine[i].rows > 0) comm_.start_receive(bytes_of(mine[i].view()), owners_[at], kOutputTag);
       continue;
     }
     const std::vector<Index>& offsets = gathered_routing_.experts[expert].lane_offsets;

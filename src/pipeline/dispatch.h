@@ -3,12 +3,10 @@
 /// expert stay together in their order, so that what the owner computes from them is, bit for bit,
 /// what every rank would compute from its own.
 
+#include "aq/plan/dispatch.h"
 #include "pipeline/forward.h"
 
 namespace aq {
-
-/// Owner of an expert whose tokens stay where they are.
-inline constexpr int kEverywhere = -1;
 
 /// One exchange of some routed experts of a layer.
 class Dispatch {
@@ -17,17 +15,20 @@ class Dispatch {
   Dispatch(Communicator& comm, const LaneLayout& layout, const Batch& batch, const Routing& routing,
            std::vector<Index> experts, std::vector<int> owners);
 
+  /// In ascending order.
+  const std::vector<Index>& experts() const { return experts_; }
+  Communicator& communicator() const { return comm_; }
   /// The lanes of all ranks, with the gathered rows of each.
   const Batch& batch() const { return gathered_batch_; }
   /// Gathered rows and weights of the experts that live here, by their number in the layer; those
   /// of all others are empty.
   const Routing& routing() const { return gathered_routing_; }
   /// The rows of x that experts here need, from all ranks `[gathered rows, columns]`; a token that
-  /// several of them need comes once. Collective.
+  /// several of them need comes once. Rows on the way are at most those of x. Collective.
   Matrix gather(const Matrix& x);
-  /// outputs[i] of experts[i] where it lives, a row for each gathered token; afterwards on every
-  /// rank a row for each token of its own list. Collective.
-  std::vector<Matrix> bring_back(std::vector<Matrix> outputs, Index columns);
+  /// outputs[i] of experts()[some.begin + i] where it lives, a row for each gathered token;
+  /// afterwards on every rank a row for each token of its own list. Collective.
+  std::vector<Matrix> bring_back(Range some, std::vector<Matrix> outputs, Index columns);
 
  private:
   void choose_rows();

@@ -1,12 +1,13 @@
 #include "pipeline/experts.h"
 
 #include <algorithm>
-#include <map>
+#include <iterator>
 #include <numeric>
 
 #include "aq/core/parallel.h"
 #include "aq/plan/dispatch.h"
 #include "pipeline/dispatch.h"
+#include "pipeline/expert_outputs.h"
 
 namespace aq {
 namespace {
@@ -166,35 +167,27 @@ std::vector<int> owners_of(const StagePlan& stage) {
   return owners;
 }
 
-/// Quantizes experts whose tokens come to their owners. `outputs` gets those of this rank's tokens.
-std::vector<QuantizedRecord> quantize_dispatched(StageContext& context, const ExpertTasks& tasks,
+/// Quantizes experts whose tokens come to their owners. `hidden` gets what down reads there.
+std::vector<QuantizedRecord> quantize_dispatched(StageContext& context, Dispatch& dispatch,
+                                                 const ExpertTasks& tasks,
                                                  const ExpertInputs& inputs,
                                                  std::span<const ExpertCalibration> calibrations,
-                                                 std::vector<Matrix>* outputs) {
-  Dispatch dispatch(context.comm, context.lanes, inputs.batch, inputs.routing, tasks.experts,
-                    owners_of(tasks.down));
+                                                 std::vector<Matrix>* hidden) {
   Matrix normed;
   {
     const PhaseTimer timer(context.times, "dispatch");
     normed = dispatch.gather(inputs.normed);
   }
-  const ExpertInputs here{inputs.layer, dispatch.batch(), normed, dispatch.routing(),
-                          inputs.weights};
+  const ExpertInputs here{inputs.layer,       dispatch.batch(), normed,
+                          dispatch.routing(), inputs.weights,   inputs.expert_tokens};
   Wave work(context, tasks, here, calibrations);
   std::vector<QuantizedRecord> gate_up =
       quantize_stage(context, tasks.gate_up, own_sums(context, tasks.gate_up, work.sum_gate_up()),
                      Codes::at_owner);
-  std::vector<Matrix> hidden(tasks.experts.size());
-  std::vector<QuantizedRecord> down = quantize_stage(
-      context, tasks.down,
-      own_sums(context, tasks.down, work.run_gate_up(outputs != nullptr ? &hidden : nullptr)),
-      Codes::at_owner);
-  if (outputs != nullptr) {
-    const PhaseTimer timer(context.times, "dispatch");
-    *outputs = dispatch.bring_back(run_down(inputs.layer, inputs.weights, dispatch.batch(),
-                                            dispatch.routing(), tasks.experts, std::move(hidden)),
-                                   inputs.normed.columns);
-  }
+  if (hidden != nullptr) hidden->resize(tasks.experts.size());
+  std::vector<QuantizedRecord> down =
+      quantize_stage(context, tasks.down, own_sums(context, tasks.down, work.run_gate_up(hidden)),
+                     Codes::at_owner);
   return in_model_order(std::move(gate_up), std::move(down));
 }
 
@@ -203,29 +196,32 @@ std::vector<QuantizedRecord> quantize_split(StageContext& context, const WaveSpl
                                             const ExpertInputs& inputs,
                                             std::span<const ExpertCalibration> calibrations,
                                             Matrix* y) {
-  std::vector<Matrix> hidden, outputs;
-  std::vector<QuantizedRecord> records = quantize_reduced(
-      context, split.reduced, inputs, calibrations, y != nullptr ? &hidden : nullptr);
-  for (QuantizedRecord& record : quantize_dispatched(
-           context, split.dispatched, inputs, calibrations, y != nullptr ? &outputs : nullptr))
-    records.push_back(std::move(record));
+  std::vector<QuantizedRecord> records;
+  const auto append = [&records](std::vector<QuantizedRecord> some) {
+    std::move(some.begin(), some.end(), std::back_inserter(records));
+  };
+  std::vector<Index> stay;
+  for (const ExpertTasks& tasks : split.reduced) {
+    append(quantize_reduced(context, tasks, inputs, calibrations, nullptr));
+    stay.insert(stay.end(), tasks.experts.begin(), tasks.experts.end());
+  }
+  const ExpertTasks& away = split.dispatched;
+  const std::vector<int> owners = owners_of(away.down);
+  Dispatch dispatch(context.comm, context.lanes, inputs.batch, inputs.routing, away.experts,
+                    owners);
+  std::vector<Matrix> hidden;
+  append(quantize_dispatched(context, dispatch, away, inputs, calibrations,
+                             y != nullptr ? &hidden : nullptr));
   std::stable_sort(records.begin(), records.end(),
                    [](const QuantizedRecord& a, const QuantizedRecord& b) {
                      return a.row.stats.expert < b.row.stats.expert;
                    });
-  const std::vector<int> owners = owners_of(split.dispatched.down);
   for (std::size_t i = 0; i < owners.size(); ++i)
-    context.expert_owners[static_cast<std::size_t>(split.dispatched.experts[i])] = owners[i];
-  if (y == nullptr) return records;
-  const PhaseTimer timer(context.times, "forward");
-  std::vector<Matrix> reduced_outputs =
-      run_down(inputs.layer, inputs.weights, inputs.batch, inputs.routing, split.reduced.experts,
-               std::move(hidden));
-  std::map<Index, const Matrix*> all;
-  for (std::size_t i = 0; i < reduced_outputs.size(); ++i)
-    all[split.reduced.experts[i]] = &reduced_outputs[i];
-  for (std::size_t i = 0; i < outputs.size(); ++i) all[split.dispatched.experts[i]] = &outputs[i];
-  add_outputs(inputs.batch, inputs.routing, all, *y);
+    context.expert_owners[static_cast<std::size_t>(away.experts[i])] = owners[i];
+  if (y != nullptr)
+    add_expert_outputs(dispatch,
+                       {inputs.layer, inputs.weights, inputs.batch, inputs.normed, inputs.routing},
+                       stay, std::move(hidden), context.times, *y);
   return records;
 }
 
@@ -240,17 +236,38 @@ std::vector<QuantizedRecord> quantize_wave(StageContext& context, const WavePlan
     std::vector<bool> stays;
     for (const ExpertCalibration& calibration : calibrations)
       stays.push_back(calibration.tokens == CalibratedOn::all);
-    const WaveSplit split = split_wave(wave, inputs.expert_tokens, stays, context.comm.size());
+    const WaveSplit split = split_wave(wave, inputs.expert_tokens, stays, context.comm.size(),
+                                       context.settings.gptq.refine);
     return quantize_split(context, split, inputs, calibrations, y);
   }
   std::vector<Matrix> hidden;
   std::vector<QuantizedRecord> records = quantize_reduced(
-      context, reduce_wave(wave).reduced, inputs, calibrations, y != nullptr ? &hidden : nullptr);
+      context, whole_wave(wave), inputs, calibrations, y != nullptr ? &hidden : nullptr);
   if (y != nullptr) {
     const PhaseTimer timer(context.times, "forward");
     add_down(inputs.layer, inputs.weights, inputs.batch, inputs.routing, wave.experts, hidden, *y);
   }
   return records;
+}
+
+std::vector<Range> routed_waves(const LayerSpec& layer, const LayerPlan& plan) {
+  std::vector<Range> waves;
+  for (const WavePlan& wave : plan.waves)
+    if (layer.moe && wave.experts.begin < layer.moe->routing.experts) waves.push_back(wave.experts);
+  return waves;
+}
+
+std::vector<int> owners_of_tokens(const LayerSpec& layer, const LayerPlan& plan,
+                                  std::span<const std::int64_t> tokens, int ranks) {
+  std::vector<int> owners(tokens.size(), kEverywhere);
+  const std::vector<bool> nobody_stays(tokens.size(), false);
+  for (const WavePlan& wave : plan.waves) {
+    if (wave.experts.begin >= layer.moe->routing.experts) continue;
+    const ExpertTasks away = split_wave(wave, tokens, nobody_stays, ranks, 0).dispatched;
+    for (std::size_t i = 0; i < away.experts.size(); ++i)
+      owners[static_cast<std::size_t>(away.experts[i])] = away.down.tasks[i].owner;
+  }
+  return owners;
 }
 
 std::vector<QuantizedRecord> in_model_order(std::vector<QuantizedRecord> gate_up,

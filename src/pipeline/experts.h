@@ -41,6 +41,13 @@ std::vector<QuantizedRecord> quantize_wave(StageContext& context, const WavePlan
                                            std::span<const ExpertCalibration> calibrations,
                                            Matrix* y);
 
+/// The waves of routed experts.
+std::vector<Range> routed_waves(const LayerSpec& layer, const LayerPlan& plan);
+/// The rank of each routed expert when tokens are dispatched to weights that are there already, or
+/// kEverywhere; `tokens` of each on all ranks.
+std::vector<int> owners_of_tokens(const LayerSpec& layer, const LayerPlan& plan,
+                                  std::span<const std::int64_t> tokens, int ranks);
+
 /// gate, up, down of each expert in turn.
 std::vector<QuantizedRecord> in_model_order(std::vector<QuantizedRecord> gate_up,
                                             std::vector<QuantizedRecord> down);

@@ -2,17 +2,16 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "aq/core/parallel.h"
 #include "aq/runtime/pieces.h"
 #include "pipeline/attention.h"
-#include "pipeline/dispatch.h"
+#include "pipeline/expert_outputs.h"
 #include "pipeline/shared_input.h"
 
 namespace aq {
 namespace {
-
-constexpr Index kExpertsOfAnExchange = 64;
 
 MatrixView<const float> rows_of(const Matrix& matrix, Range rows) {
   return matrix.view().slice_rows(rows.begin, rows.size());
@@ -261,81 +260,53 @@ void add_outputs(const Batch& batch, const Routing& routing,
 
 namespace {
 
-/// y += the outputs of the experts [range.begin, range.end) where their tokens are.
+/// y += the outputs of the experts [range.begin, range.end) where their tokens are, few at one
+/// time to bound the memory.
 void run_experts(const LayerSpec& layer, const Weights& weights, const Batch& batch,
                  const Matrix& normed, const Routing& routing, Range range, Matrix& y) {
-  std::vector<Matrix> hidden(static_cast<std::size_t>(range.size()));
-  for_each_expert(range.size(), [&](Index i) {
-    const TokenList& list = routing.experts[static_cast<std::size_t>(range.begin + i)];
-    if (list.size() > 0)
-      hidden[static_cast<std::size_t>(i)] = hidden_of_list(
-          gate_up_weights(mlp_of(layer, range.begin + i), weights), normed, list, batch);
-  });
-  add_down(layer, weights, batch, routing, range, hidden, y);
-}
-
-/// The same where some of them live on one rank. Collective.
-void run_experts_at(const ExpertHomes& homes, const LayerSpec& layer, const Weights& weights,
-                    const Batch& batch, const Matrix& normed, const Routing& routing, Range range,
-                    Matrix& y) {
-  std::vector<Index> local, away;
-  std::vector<int> owners;
-  for (Index e = range.begin; e < range.end; ++e) {
-    const int owner = homes.owner_of(e);
-    (owner == kEverywhere ? local : away).push_back(e);
-    if (owner != kEverywhere) owners.push_back(owner);
+  for (Index first = range.begin; first < range.end; first += thread_count()) {
+    std::vector<Index> some(
+        static_cast<std::size_t>(std::min<Index>(thread_count(), range.end - first)));
+    std::iota(some.begin(), some.end(), first);
+    add_down(layer, weights, batch, routing, {some.front(), some.back() + 1},
+             hidden_of_experts(layer, weights, batch, normed, routing, some), y);
   }
-  const auto outputs_of = [&](const Batch& of, const Matrix& input, const Routing& lists,
-                              std::span<const Index> experts) {
-    std::vector<Matrix> hidden(experts.size());
-    for_each_expert(std::ssize(experts), [&](Index i) {
-      const Index expert = experts[static_cast<std::size_t>(i)];
-      const TokenList& list = lists.experts[static_cast<std::size_t>(expert)];
-      if (list.size() > 0)
-        hidden[static_cast<std::size_t>(i)] =
-            hidden_of_list(gate_up_weights(mlp_of(layer, expert), weights), input, list, of);
-    });
-    return run_down(layer, weights, of, lists, experts, std::move(hidden));
-  };
-  Dispatch dispatch(*homes.comm, *homes.lanes, batch, routing, away, owners);
-  const Matrix gathered = dispatch.gather(normed);
-  const std::vector<Matrix> back = dispatch.bring_back(
-      outputs_of(dispatch.batch(), gathered, dispatch.routing(), away), normed.columns);
-  const std::vector<Matrix> here = outputs_of(batch, normed, routing, local);
-  std::map<Index, const Matrix*> all;
-  for (std::size_t i = 0; i < back.size(); ++i) all[away[i]] = &back[i];
-  for (std::size_t i = 0; i < here.size(); ++i) all[local[i]] = &here[i];
-  add_outputs(batch, routing, all, y);
 }
 
 }  // namespace
 
-int ExpertHomes::owner_of(Index expert) const {
-  const auto at = static_cast<std::size_t>(expert);
-  return at < owners.size() ? owners[at] : kEverywhere;
-}
-
-bool ExpertHomes::everywhere() const {
-  return std::all_of(owners.begin(), owners.end(), [](int owner) { return owner == kEverywhere; });
+std::vector<Matrix> hidden_of_experts(const LayerSpec& layer, const Weights& weights,
+                                      const Batch& batch, const Matrix& normed,
+                                      const Routing& routing, std::span<const Index> experts) {
+  std::vector<Matrix> hidden(experts.size());
+  for_each_expert(std::ssize(experts), [&](Index i) {
+    const Index expert = experts[static_cast<std::size_t>(i)];
+    const TokenList& list = routing.experts[static_cast<std::size_t>(expert)];
+    if (list.size() > 0)
+      hidden[static_cast<std::size_t>(i)] =
+          hidden_of_list(gate_up_weights(mlp_of(layer, expert), weights), normed, list, batch);
+  });
+  return hidden;
 }
 
 Routing forward_layer(const Model& model, const LayerSpec& layer, const Weights& weights,
-                      const Batch& batch, Matrix& x, const ExpertHomes& homes) {
+                      const Batch& batch, Matrix& x, const ExpertHomes* homes) {
   run_attention(model, layer, weights, batch, x);
   const Matrix normed = normalized(model, weights, layer.post_attention_norm, x, batch);
   Routing routing = route_tokens(layer, weights, batch, normed);
   Matrix y(x.rows, x.columns);
-  const auto experts = static_cast<Index>(routing.experts.size());
-  const bool local = homes.everywhere();
-  // Few at one time bound the memory; an exchange wants many.
-  const Index step = local ? thread_count() : kExpertsOfAnExchange;
-  for (Index first = 0; first < experts; first += step) {
-    const Range range{first, std::min(first + step, experts)};
-    if (local)
-      run_experts(layer, weights, batch, normed, routing, range, y);
-    else
-      run_experts_at(homes, layer, weights, batch, normed, routing, range, y);
+  Index first = 0;
+  if (homes != nullptr && layer.moe) {
+    std::vector<std::int64_t> tokens = routed_tokens(layer, routing);
+    homes->comm.all_reduce_sum(tokens);
+    const std::vector<int> owners = homes->owners(tokens);
+    for (const Range& wave : homes->waves)
+      run_wave(homes->comm, homes->lanes, owners, {layer, weights, batch, normed, routing}, wave,
+               y);
+    first = std::ssize(owners);
   }
+  run_experts(layer, weights, batch, normed, routing,
+              {first, static_cast<Index>(routing.experts.size())}, y);
   add_matrix(y, x);
   return routing;
 }

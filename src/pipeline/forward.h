@@ -74,19 +74,26 @@ std::vector<Matrix> run_down(const LayerSpec& layer, const Weights& weights, con
 void add_outputs(const Batch& batch, const Routing& routing,
                  const std::map<Index, const Matrix*>& outputs, Matrix& y);
 
+/// activation(gate(x), up(x)) of each of `experts` for the tokens of its list.
+std::vector<Matrix> hidden_of_experts(const LayerSpec& layer, const Weights& weights,
+                                      const Batch& batch, const Matrix& normed,
+                                      const Routing& routing, std::span<const Index> experts);
+
 /// Where the weights of routed experts are.
 struct ExpertHomes {
-  Communicator* comm = nullptr;
-  const LaneLayout* lanes = nullptr;
-  std::vector<int> owners = {};  ///< rank of each expert or kEverywhere; empty: all everywhere
-  int owner_of(Index expert) const;
-  bool everywhere() const;
+  Communicator& comm;
+  const LaneLayout& lanes;
+  std::vector<Range> waves;  ///< routed experts whose tokens travel at one time
+  /// The rank of each routed expert, or kEverywhere, from the tokens of each on all ranks. Called
+  /// on every rank before their weights are used.
+  std::function<std::vector<int>(std::span<const std::int64_t> tokens)> owners;
 };
 
 /// The whole layer with the weights as they are: x becomes the next layer's input. The routing is
-/// returned for whoever wants to look at it. Collective unless all experts are everywhere.
+/// returned for whoever wants to look at it. Without homes all experts are everywhere; with them
+/// collective.
 Routing forward_layer(const Model& model, const LayerSpec& layer, const Weights& weights,
-                      const Batch& batch, Matrix& x, const ExpertHomes& homes = {});
+                      const Batch& batch, Matrix& x, const ExpertHomes* homes = nullptr);
 
 /// x += y.
 void add_matrix(const Matrix& y, Matrix& x);

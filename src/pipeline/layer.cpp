@@ -139,8 +139,9 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
         result = pass.run(context.original, original, true);
       }
       const PhaseTimer timer(context.times, "forward");
-      forward_layer(model, layer, context.quantized, batch, x,
-                    {&context.comm, &context.lanes, context.expert_owners});
+      const ExpertHomes homes{context.comm, context.lanes, routed_waves(layer, plan),
+                              [&](std::span<const std::int64_t>) { return context.expert_owners; }};
+      forward_layer(model, layer, context.quantized, batch, x, context.dispatch ? &homes : nullptr);
       return result;
     }
     case Sequential::none:  // the original model runs

@@ -9,8 +9,8 @@
 namespace aq {
 namespace {
 
-constexpr std::array kPhases{"embed",    "hessian", "reduce", "factor", "read",  "solve",
-                             "exchange", "forward", "write",  "merge",  "resume"};
+constexpr std::array kPhases{"embed",    "hessian",  "reduce",  "factor", "read",  "solve",
+                             "exchange", "dispatch", "forward", "write",  "merge", "resume"};
 constexpr double kMicro = 1e6;  // seconds travel as whole microseconds
 
 /// Measured on all ranks together.
@@ -35,19 +35,6 @@ PhaseRecord measure(const char* phase, const PhaseTimes& times, Communicator& co
   return record;
 }
 
-CostEstimate cost_of(const QuantizeOptions& options, const Prepared& prepared) {
-  const auto weight_bytes = [&](const LinearSpec& linear) {
-    return stored_weight_bytes(prepared.files, linear);
-  };
-  return estimate_cost(prepared.files.model, options.recipe.settings, prepared.plan,
-                       prepared.workload,
-                       {.machine = options.machine.value_or(Machine{}),
-                        .ranks_per_node = prepared.node_ranks,
-                        .threads = thread_count(),
-                        .keep_hessians = options.keep_hessians,
-                        .weight_bytes = weight_bytes});
-}
-
 void add_planned(const CostEstimate& cost, bool has_machine, const Plan& plan,
                  PhaseRecord& record) {
   const std::string phase = record.phase == "read" ? "solve" : record.phase;
@@ -60,6 +47,8 @@ void add_planned(const CostEstimate& cost, bool has_machine, const Plan& plan,
     record.planned_sent = static_cast<Index>(cost.all.traffic.reduce_sent);
   if (record.phase == "exchange")
     record.planned_sent = static_cast<Index>(cost.all.traffic.exchange_sent);
+  if (record.phase == "dispatch")
+    record.planned_sent = static_cast<Index>(cost.all.traffic.dispatch_sent);
 }
 
 }  // namespace
@@ -72,7 +61,7 @@ void add_phase_records(const QuantizeOptions& options, const Prepared& prepared,
     if (last.seconds == 0 && last.peak_bytes == 0) summary.phases.pop_back();
   }
   if (prepared.kept) return;  // no tokens: nothing of this was planned
-  const CostEstimate cost = cost_of(options, prepared);
+  const CostEstimate& cost = prepared.cost;
   for (PhaseRecord& record : summary.phases)
     add_planned(cost, options.machine.has_value(), prepared.plan, record);
   summary.planned_read = static_cast<Index>(cost.all.traffic.read);

@@ -171,6 +171,42 @@ void check_patterns(const QuantizeOptions& options, const Model& model, bool war
       throw Error(ErrorKind::usage, "apply the recipe", options.recipe.file, remark, "--strict");
 }
 
+/// The plan of all ranks, and the memory that it may take.
+struct RunPlan : ChosenPlan {
+  Index memory = 0;
+};
+
+/// Without a workload (kept Hessians) nothing is planned for tokens. Collective.
+RunPlan choose(const QuantizeOptions& options, const ModelFiles& files, const Workload* workload,
+               Communicator& comm) {
+  const int node_ranks = ranks_of_node(comm);
+  const Index memory = options.memory > 0 ? options.memory : default_memory(comm, node_ranks);
+  std::array<std::int64_t, 1> threads{thread_count()};
+  comm.all_reduce_max(threads);
+  const PlanLimits limits{
+      .memory = memory, .threads = static_cast<int>(threads[0]), .node_ranks = node_ranks};
+  const CostOptions cost{.machine = options.machine.value_or(Machine{}),
+                         .ranks_per_node = node_ranks,
+                         .threads = limits.threads,
+                         .keep_hessians = options.keep_hessians,
+                         .weight_bytes = [&files](const LinearSpec& linear) {
+                           return stored_weight_bytes(files, linear);
+                         }};
+  const auto plan_way = [&](TokensToExperts way, const Workload& work) {
+    return choose_plan(way, files.model, options.recipe, comm.size(), work, limits, cost);
+  };
+  const Workload no_tokens{.lanes = {.sequences = 1, .lanes = 1}, .sequence_length = 0};
+  if (workload == nullptr) return {plan_way(TokensToExperts::reduce, no_tokens), memory};
+  ChosenPlan chosen = plan_way(options.tokens_to_experts, *workload);
+  // Estimates may differ in their last bits: the first rank decides.
+  std::array<std::byte, 1> way{static_cast<std::byte>(chosen.plan.dispatch)};
+  comm.broadcast(way, 0);
+  const bool dispatch = way[0] != std::byte{};
+  if (dispatch != chosen.plan.dispatch)
+    chosen = plan_way(dispatch ? TokensToExperts::dispatch : TokensToExperts::reduce, *workload);
+  return {std::move(chosen), memory};
+}
+
 }  // namespace
 
 std::string numerics() {
@@ -217,25 +253,22 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   if (!options.hessians.empty()) kept.emplace(options.hessians);
   const CalibrationTokens tokens = find_calibration(options, model, kept);
   const Workload& workload = tokens.workload;
-  const int node_ranks = ranks_of_node(comm);
-  const Index memory = options.memory > 0 ? options.memory : default_memory(comm, node_ranks);
-  std::array<std::int64_t, 1> threads{thread_count()};
-  comm.all_reduce_max(threads);
-  const Workload no_tokens{.lanes = {.sequences = 1, .lanes = 1}, .sequence_length = 0};
-  Plan plan = make_plan(
-      model, options.recipe, comm.size(), kept ? no_tokens : workload,
-      {.memory = memory, .threads = static_cast<int>(threads[0]), .node_ranks = node_ranks});
-  if (comm.is_first()) check_disk(options, plan);
+  RunPlan chosen = choose(options, files, kept ? nullptr : &workload, comm);
+  if (comm.is_first()) check_disk(options, chosen.plan);
   Batch batch;
   if (!kept)
     batch = make_batch(workload.lanes, comm.rank(), comm.size(), [&](Index first, Index count) {
       return tokens.file->read(first, count, workload.sequence_length, model.vocabulary);
     });
-  ChosenWay way =
-      choose_way(options.tokens_to_experts, files.model, plan.mean_bits, workload, comm.size());
-  Prepared prepared{std::move(files), workload,   std::move(batch),
-                    memory,           node_ranks, std::move(plan),
-                    std::move(way),   {},         {}};
+  Prepared prepared{std::move(files),
+                    workload,
+                    std::move(batch),
+                    chosen.memory,
+                    std::move(chosen.plan),
+                    std::move(chosen.cost),
+                    std::move(chosen.reason),
+                    {},
+                    {}};
   prepared.manifest.layers = static_cast<Index>(prepared.files.model.layers.size());
   prepared.manifest.fingerprint = {
       {"model", prepared.files.checkpoint.fingerprint()},
@@ -280,8 +313,8 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
   line("ranks",
        str(comm.size(), " x ", thread_count(), " threads, balance ", fixed(plan.balance, 2)));
   if (comm.size() > 1)
-    line("experts", str(prepared.way.dispatch ? "tokens travel to them" : "sums travel to them",
-                        "; ", prepared.way.reason));
+    line("experts", str(plan.dispatch ? "tokens travel to them" : "sums travel to them", "; ",
+                        prepared.way_reason));
   std::size_t waves = 0;
   for (const LayerPlan& layer : plan.layers) waves = std::max(waves, layer.waves.size());
   line("memory", str(bytes_text(plan.memory.total()), " a rank planned of ",

@@ -4,8 +4,7 @@
 #include "aq/io/model_files.h"
 #include "aq/io/run_directory.h"
 #include "aq/pipeline/quantize.h"
-#include "aq/plan/dispatch.h"
-#include "aq/plan/plan.h"
+#include "aq/plan/choose.h"
 #include "pipeline/kept_hessians.h"
 
 namespace aq {
@@ -15,9 +14,9 @@ struct Prepared {
   Workload workload;
   Batch batch;             ///< this rank's calibration tokens
   Index memory_limit = 0;  ///< bytes a rank
-  int node_ranks = 1;      ///< ranks on the machine that has most
   Plan plan;
-  ChosenWay way;                     ///< how tokens and experts come together
+  CostEstimate cost;
+  std::string way_reason;            ///< why tokens travel, or sums
   Manifest manifest;                 ///< of a fresh run
   std::optional<KeptHessians> kept;  ///< the sums to quantize from; then `batch` is empty
 };

@@ -16,6 +16,7 @@
 #include "aq/report/progress.h"
 #include "aq/runtime/pieces.h"
 #include "pipeline/dispatch.h"
+#include "pipeline/experts.h"
 #include "pipeline/phase_records.h"
 #include "pipeline/prepare.h"
 #include "pipeline/run_state.h"
@@ -115,7 +116,7 @@ struct Run {
                 quantized,
                 times,
                 observer(),
-                prepared.way.dispatch} {}
+                prepared.plan.dispatch} {}
 
   const Model& model() const { return prepared.files.model; }
   Index layer_count() const { return static_cast<Index>(prepared.files.model.layers.size()); }
@@ -146,26 +147,31 @@ struct Run {
     return quantize_layer_from(*prepared.kept, context, plan, before_wave);
   }
 
-  /// Owners of a layer's experts when its tokens are dispatched without being counted first.
-  std::vector<int> dealt_experts(const LayerSpec& layer) const {
-    std::vector<int> owners;
-    if (prepared.way.dispatch && layer.moe)
-      for (Index e = 0; e < layer.moe->routing.experts; ++e)
-        owners.push_back(static_cast<int>(e % comm.size()));
-    return owners;
-  }
-
   /// The layer's matrices from disk; x goes on as it did when they were made.
   std::vector<LogRow> resume(Index index, Matrix& x) {
     const PhaseTimer timer(times, "resume");
     const LayerSpec& layer = model().layers[static_cast<std::size_t>(index)];
-    const ExpertHomes homes{&comm, &prepared.workload.lanes, dealt_experts(layer)};
-    std::vector<LogRow> rows = state.load(index, quantized, [&](Index expert) {
-      return expert < 0 || homes.owner_of(expert) == kEverywhere ||
-             homes.owner_of(expert) == comm.rank();
-    });
-    if (!prepared.kept)
-      forward_layer(model(), layer, forward_weights(context), prepared.batch, x, homes);
+    const LayerPlan& plan = prepared.plan.layers[static_cast<std::size_t>(index)];
+    const bool dispatch = prepared.plan.dispatch && layer.moe;
+    const auto travels = [&](Index expert) {
+      return dispatch && expert >= 0 && expert < layer.moe->routing.experts;
+    };
+    std::vector<LogRow> rows =
+        state.load(index, quantized, [&](Index expert) { return !travels(expert); });
+    if (prepared.kept) return rows;
+    // The others are read where their tokens go, as soon as these are counted.
+    const auto load_own = [&](std::span<const std::int64_t> tokens) {
+      std::vector<int> owners = owners_of_tokens(layer, plan, tokens, comm.size());
+      state.load(index, quantized, [&](Index expert) {
+        if (!travels(expert)) return false;
+        const int owner = owners[static_cast<std::size_t>(expert)];
+        return owner == kEverywhere || owner == comm.rank();
+      });
+      return owners;
+    };
+    const ExpertHomes homes{comm, prepared.workload.lanes, routed_waves(layer, plan), load_own};
+    forward_layer(model(), layer, forward_weights(context), prepared.batch, x,
+                  dispatch ? &homes : nullptr);
     return rows;
   }
 

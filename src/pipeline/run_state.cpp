@@ -179,11 +179,11 @@ std::vector<LogRow> RunState::load(Index part, Weights& weights,
   for (const std::string& shard : complete.shards) {
     const MatrixReader reader(directory_.shards() / shard);
     for (const std::string& name : reader.names()) {
-      NamedMatrix read = reader.read(name);
       const std::string object = str((directory_.shards() / shard).string(), ": ", name);
-      rows[name] = {name, read.matrix.rows, read.matrix.columns, read.matrix.scheme,
-                    stats_from_json(read.stats_json, object)};
-      if (wanted(rows[name].stats.expert)) weights.put(name, std::move(read.matrix));
+      const auto [scheme, shape] = reader.describe(name);
+      rows[name] = {name, shape.first, shape.second, scheme,
+                    stats_from_json(reader.stats(name), object)};
+      if (wanted(rows[name].stats.expert)) weights.put(name, reader.read(name).matrix);
     }
   }
   std::vector<LogRow> ordered;

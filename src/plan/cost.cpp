@@ -18,41 +18,6 @@ double weights_of(const LinearSpec& linear) {
   return static_cast<double>(linear.rows) * static_cast<double>(linear.columns);
 }
 
-void add(const Flops& from, Flops& to) {
-  to.forward += from.forward;
-  to.hessian += from.hessian;
-  to.factor += from.factor;
-  to.solve += from.solve;
-  to.refine += from.refine;
-}
-
-void add(const Traffic& from, Traffic& to) {
-  to.read += from.read;
-  to.dequantized += from.dequantized;
-  to.reduce_sent += from.reduce_sent;
-  to.reduce_received += from.reduce_received;
-  to.exchange_sent += from.exchange_sent;
-  to.exchange_received += from.exchange_received;
-  to.written += from.written;
-}
-
-/// Of each figure the larger one.
-void raise(const RankWork& from, RankWork& to) {
-  const auto most = [](double a, double& b) { b = std::max(a, b); };
-  most(from.flops.forward, to.flops.forward);
-  most(from.flops.hessian, to.flops.hessian);
-  most(from.flops.factor, to.flops.factor);
-  most(from.flops.solve, to.flops.solve);
-  most(from.flops.refine, to.flops.refine);
-  most(from.traffic.read, to.traffic.read);
-  most(from.traffic.dequantized, to.traffic.dequantized);
-  most(from.traffic.reduce_sent, to.traffic.reduce_sent);
-  most(from.traffic.reduce_received, to.traffic.reduce_received);
-  most(from.traffic.exchange_sent, to.traffic.exchange_sent);
-  most(from.traffic.exchange_received, to.traffic.exchange_received);
-  most(from.traffic.written, to.traffic.written);
-}
-
 /// How many of a rank's tokens a task sees: all of them, or an even share of the routed ones.
 struct TokenShare {
   double hessian = 1;  ///< of the rank's tokens, for the sum
@@ -126,6 +91,11 @@ class CostSum {
                         static_cast<double>(spec.moe->routing.experts);
         if (settings_.expert_tokens == ExpertTokens::routed) share.hessian = share.forward;
       }
+      if (routed && plan_.dispatch && settings_.expert_tokens == ExpertTokens::routed) {
+        dispatched_stage("gate_up", wave.gate_up, share, use(false));
+        dispatched_stage("down", wave.down, share, use(true));
+        continue;
+      }
       stage("gate_up", wave.gate_up, share, use(false));
       stage("down", wave.down, share, use(true));
     }
@@ -158,7 +128,7 @@ class CostSum {
     packed_ = longest_slice_ = 0;
   }
 
-  /// A stage of the layer in the way `reduce`.
+  /// A stage of the layer whose sums travel to their owners.
   void stage(const char* name, const StagePlan& plan, TokenShare share, ForwardUse use) {
     start();
     double hessians = 0;
@@ -169,6 +139,39 @@ class CostSum {
     run_own_tokens(plan, share, use);
     reduce(plan, hessians);
     gather();
+    end(name);
+  }
+
+  /// A stage of routed experts whose tokens travel to the owners. gate and up get them, and give
+  /// down what it reads; outputs of down come back.
+  void dispatched_stage(const char* name, const StagePlan& plan, TokenShare share, ForwardUse use) {
+    start();
+    const double tokens = dealt_.all_tokens * share.forward;  // of one expert
+    const bool down = std::string_view(name) == "down";
+    std::vector<double> experts(ranks_.size(), 0);
+    for (const TaskPlan& task : plan.tasks) {
+      quantize(task, share);
+      experts[static_cast<std::size_t>(task.owner)] += 1;
+      StageWork& owner = ranks_[static_cast<std::size_t>(task.owner)];
+      const TaskForward once = forward_of(task, use);
+      owner.work.flops.hessian += tokens * once.products;
+      owner.work.flops.forward += 2 * once.weights * tokens;
+      owner.work.traffic.dequantized += once.unpacked;
+      owner.work.traffic.read += once.originals;
+    }
+    // The inputs once for each pass, the outputs once.
+    const double passes = down ? 1 : settings_.sequential == Sequential::layer ? 2 : 1;
+    const double row = static_cast<double>(model_.hidden) * kFloat * passes;
+    const auto count = static_cast<double>(plan.tasks.size());
+    each_rank([&](std::size_t r, StageWork& rank) {
+      const double own = dealt_.tokens[r] * share.forward;  // of one expert
+      const double away = own * (count - experts[r]) * row;
+      const double here = (tokens - own) * experts[r] * row;
+      rank.work.traffic.dispatch_sent += down ? here : away;
+      rank.work.traffic.dispatch_received += down ? away : here;
+    });
+    packed_ = longest_slice_ = 0;  // results stay with their owners
+    each_rank([](std::size_t, StageWork& rank) { rank.work.traffic.exchange_sent = 0; });
     end(name);
   }
 
@@ -247,32 +250,49 @@ class CostSum {
     }
   }
 
+  /// What the forward pass and the sum of one task take.
+  struct TaskForward {
+    double products = 0;   ///< operations a token of the sum
+    double weights = 0;    ///< times passes
+    double unpacked = 0;   ///< bytes
+    double originals = 0;  ///< bytes read
+  };
+  TaskForward forward_of(const TaskPlan& task, ForwardUse use) {
+    TaskForward once;
+    const auto n = static_cast<double>(task.columns);
+    if (task.needs_hessian) once.products = n * (n + 1);
+    if (task.needs_hessian && options_.keep_hessians)
+      estimate_.hessian_bytes += n * (n + 1) / 2 * kFloat;
+    for (const MatrixPlan& matrix : task.matrices) {
+      const bool copied = matrix.assignment.method == Method::copy;
+      const double count = weights_of(matrix.linear);
+      once.weights += count * (use.quantized + use.original);
+      once.unpacked += copied ? 0 : count * use.quantized * kFloat;
+      once.originals += count * (use.original + (copied ? use.quantized : 0)) *
+                        options_.weight_bytes(matrix.linear);
+    }
+    return once;
+  }
+
   /// Sums over the rank's own tokens, and these through the stage's linears; each weight is
   /// unpacked or read where it is used.
   void run_own_tokens(const StagePlan& plan, TokenShare share, ForwardUse use) {
-    double products = 0, weights = 0, unpacked = 0, originals = 0;  // a token; passes; bytes
+    TaskForward all;
     for (const TaskPlan& task : plan.tasks) {
-      const auto n = static_cast<double>(task.columns);
-      if (task.needs_hessian) products += n * (n + 1);
-      if (task.needs_hessian && options_.keep_hessians)
-        estimate_.hessian_bytes += n * (n + 1) / 2 * kFloat;
-      for (const MatrixPlan& matrix : task.matrices) {
-        const bool copied = matrix.assignment.method == Method::copy;
-        const double count = weights_of(matrix.linear);
-        weights += count * (use.quantized + use.original);
-        unpacked += copied ? 0 : count * use.quantized * kFloat;
-        originals += count * (use.original + (copied ? use.quantized : 0)) *
-                     options_.weight_bytes(matrix.linear);
-      }
+      const TaskForward once = forward_of(task, use);
+      all.products += once.products;
+      all.weights += once.weights;
+      all.unpacked += once.unpacked;
+      all.originals += once.originals;
     }
     each_rank([&](std::size_t r, StageWork& rank) {
       const double tokens = dealt_.tokens[r] * share.forward;
       if (tokens == 0) return;
       const double met = share.forward < 1 ? 1 - std::exp(-tokens) : 1;
-      rank.work.flops.hessian += dealt_.tokens[r] * share.hessian * products;
-      rank.work.flops.forward += 2 * weights * tokens;
-      rank.work.traffic.dequantized += met * unpacked;
-      rank.work.traffic.read += met * originals;
+      rank.work.flops.hessian += dealt_.tokens[r] * share.hessian * all.products;
+      rank.work.flops.forward += 2 * all.weights * tokens;
+      rank.work.traffic.dequantized += met * all.unpacked;
+      rank.work.traffic.read += met * all.originals;
     });
   }
 
@@ -323,8 +343,7 @@ class CostSum {
       estimate_.seconds[phase] += seconds;
     }
     for (std::size_t r = 0; r < ranks_.size(); ++r) {
-      add(ranks_[r].work.flops, totals_[r].flops);
-      add(ranks_[r].work.traffic, totals_[r].traffic);
+      add(ranks_[r].work, totals_[r]);
     }
   }
 
@@ -332,8 +351,7 @@ class CostSum {
     save();
     estimate_.seconds["merge"] = clock_.merge_seconds(estimate_.shard_bytes);
     for (const RankWork& rank : totals_) {
-      add(rank.flops, estimate_.all.flops);
-      add(rank.traffic, estimate_.all.traffic);
+      add(rank, estimate_.all);
       raise(rank, estimate_.most);
     }
     for (const auto& [phase, seconds] : estimate_.seconds) estimate_.total_seconds += seconds;

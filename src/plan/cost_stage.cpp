@@ -12,7 +12,28 @@ constexpr double kAddTraffic = 3;
 constexpr double kCopyTraffic = 2;    // a copy reads and writes
 constexpr double kGatherPieces = 16;  // pieces of one round of an all-gather, of all ranks together
 
+/// combine(figure of `from`, figure of `to`) for each of them.
+template <class Combine>
+void for_each_figure(const RankWork& from, RankWork& to, const Combine& combine) {
+  for (const auto figure :
+       {&Flops::forward, &Flops::hessian, &Flops::factor, &Flops::solve, &Flops::refine})
+    combine(from.flops.*figure, to.flops.*figure);
+  for (const auto figure :
+       {&Traffic::read, &Traffic::dequantized, &Traffic::reduce_sent, &Traffic::reduce_received,
+        &Traffic::exchange_sent, &Traffic::exchange_received, &Traffic::dispatch_sent,
+        &Traffic::dispatch_received, &Traffic::written})
+    combine(from.traffic.*figure, to.traffic.*figure);
+}
+
 }  // namespace
+
+void add(const RankWork& from, RankWork& to) {
+  for_each_figure(from, to, [](double a, double& b) { b += a; });
+}
+
+void raise(const RankWork& from, RankWork& to) {
+  for_each_figure(from, to, [](double a, double& b) { b = std::max(a, b); });
+}
 
 Dealt::Dealt(const Workload& workload, int ranks) {
   const LaneLayout& layout = workload.lanes;
@@ -92,6 +113,8 @@ std::map<std::string, double> StageClock::seconds(const std::vector<StageWork>& 
     see("reduce", transfer(reduced, std::ceil(reduced / kPiece)) + traffic.reduce_received *
                                                                        kAddTraffic * neighbours_ /
                                                                        machine_.memory_bandwidth);
+    const double moved = std::max(traffic.dispatch_sent, traffic.dispatch_received);
+    see("dispatch", transfer(moved, std::ceil(moved / kPiece)));
     see("factor", factor(rank));
     see("solve", solve(rank));
     if (gathered > 0) see("exchange", exchange(rank, gathered, longest_slice));

@@ -23,6 +23,11 @@ struct StageWork {
   double messages = 0;
 };
 
+/// to += from.
+void add(const RankWork& from, RankWork& to);
+/// Of each figure the larger one.
+void raise(const RankWork& from, RankWork& to);
+
 /// Seconds of the phases from what each rank does. Ranks of a node share its memory, network and
 /// files.
 class StageClock {

@@ -2,7 +2,7 @@
 #include <set>
 
 #include "aq/core/text.h"
-#include "aq/plan/cost.h"
+#include "aq/plan/choose.h"
 #include "plan/memory.h"
 
 namespace aq {
@@ -59,11 +59,20 @@ std::string explain_lanes(const Plan& plan, const CostEstimate& cost) {
              count_of(ceil_div(plan.lanes.lanes, plan.ranks), "lane"), " a rank at most.");
 }
 
-std::string explain_reduction(const Plan& plan, const CostEstimate& cost) {
-  if (plan.ranks == 1) return "Reduction: none, one rank has every token.";
-  return str("Reduction: every rank runs its own tokens through all experts; a rank sends up to ",
-             bytes(cost.most.traffic.reduce_sent), " of partial sums to the owners and gets up to ",
-             bytes(cost.most.traffic.exchange_received), " of packed results and factors.");
+/// How tokens, sums and results come together.
+std::string explain_way(const ChosenPlan& chosen) {
+  const Traffic& most = chosen.cost.most.traffic;
+  if (chosen.plan.ranks == 1) return "Tokens: one rank has all of them.";
+  if (!chosen.plan.dispatch)
+    return str("Tokens: every rank runs its own through all experts (", chosen.reason,
+               "); a rank sends up to ", bytes(most.reduce_sent),
+               " of partial sums to the owners and gets up to ", bytes(most.exchange_received),
+               " of packed results and factors.");
+  return str("Tokens: those of routed experts travel to the owners (", chosen.reason,
+             "); a rank sends up to ", bytes(most.dispatch_sent),
+             " of inputs and outputs, and up to ", bytes(most.reduce_sent),
+             " of partial sums of everything else. An expert with more tokens than an owner takes "
+             "is run by all ranks.");
 }
 
 struct SplitStages {
@@ -109,9 +118,12 @@ std::string explain_balance(const CostEstimate& cost) {
              fixed(100 * cost.least_balance, 0), " % in the stage with the least).");
 }
 
-const char* reason(const std::string& phase) {
+const char* reason(const std::string& phase, bool dispatch) {
   if (phase == "exchange") return "packed results of every matrix go to every rank";
+  if (phase == "dispatch") return "inputs of routed experts go to their owners, outputs come back";
   if (phase == "reduce") return "partial sums of every Hessian go to its owner";
+  if (phase == "forward" && dispatch)
+    return "attention and shared experts run where their lanes are";
   if (phase == "forward") return "ranks with tokens unpack and run every expert";
   if (phase == "hessian") return "sums over the inputs of every linear";
   if (phase == "solve") return "GPTQ and its sweeps of refinement";
@@ -120,27 +132,28 @@ const char* reason(const std::string& phase) {
   return "files";
 }
 
-std::string explain_limit(const CostEstimate& cost) {
+std::string explain_limit(const Plan& plan, const CostEstimate& cost) {
   const auto& most =
       *std::max_element(cost.seconds.begin(), cost.seconds.end(),
                         [](const auto& a, const auto& b) { return a.second < b.second; });
   return str("Limit: ", most.first, " takes ", fixed(100 * most.second / cost.total_seconds, 0),
-             " % of the time: ", reason(most.first), ".");
+             " % of the time: ", reason(most.first, plan.dispatch), ".");
 }
 
 }  // namespace
 
-std::vector<std::string> explain_plan(const Model& model, const Plan& plan,
-                                      const PlanLimits& limits, const CostEstimate& cost,
-                                      const CostOptions& options) {
+std::vector<std::string> explain_plan(const Model& model, const ChosenPlan& chosen,
+                                      const PlanLimits& limits, const CostOptions& options) {
+  const Plan& plan = chosen.plan;
+  const CostEstimate& cost = chosen.cost;
   std::vector<std::string> text;
   if (!model.moe_layers().empty()) text.push_back(explain_waves(model, plan, limits));
   text.push_back(explain_memory(plan));
   text.push_back(explain_lanes(plan, cost));
-  text.push_back(explain_reduction(plan, cost));
+  text.push_back(explain_way(chosen));
   text.push_back(explain_rows(plan));
   text.push_back(explain_balance(cost));
-  text.push_back(explain_limit(cost));
+  text.push_back(explain_limit(plan, cost));
   if (options.machine.gpus > 0)
     text.push_back(str("GPUs: the ", options.machine.gpus,
                        " of a node are not counted; times are those of its cores."));

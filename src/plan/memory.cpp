@@ -1,278 +1,15 @@
 #include "plan/memory.h"
 
 #include <algorithm>
-#include <bit>
-
-#include "aq/quant/hessian.h"
 
 namespace aq {
 namespace {
 
 constexpr Index kFloat = 4;
-constexpr Index kMiB = Index{1} << 20;
-constexpr Index kQueryTile = 256;         // rows of scores that attention keeps at one time
-constexpr Index kPackedTokens = 1024;     // tokens whose columns a Hessian sum packs at once
-constexpr Index kKeptFactor = 64 * kMiB;  // workspace of a factor that its thread keeps
-constexpr Index kRowBuffers = 128;        // floats a column that solving a tile of rows takes
-constexpr Index kReadBuffer = 2 * kMiB;   // of a tensor that is not stored as float32
-constexpr Index kMessages = 64 * kMiB;    // staging of an all-gather
-/// What BLAS, LibTorch, HDF5, MPI and the allocator keep for themselves (measured).
-constexpr Index kLibraryBytes = 3 * kMiB;
-constexpr Index kLibraryBytesThread = kMiB;
-constexpr Index kNeighbourBytes = kMiB;      // of MPI, for each other rank of the node (measured)
-constexpr Index kPeerBytes = kMiB / 16;      // for each rank elsewhere (not measured)
-constexpr Index kShardBytes = kMiB * 3 / 4;  // HDF5 with one more shard open (measured)
-constexpr Index kFileBytes = 3 * kMiB;       // HDF5 with a file open
-
-Index square(Index n) {
-  return n * n * kFloat;
-}
-Index sum_bytes(Index n) {
-  return hessian_size(n) * kFloat;
-}
-
-/// Everything that is alive in one layer, moment by moment in the order of work.
-class LayerMemory {
- public:
-  LayerMemory(const LayerSizes& sizes, const RankShare& share, Index wave_experts)
-      : sizes_(sizes), share_(share), wave_(wave_experts) {}
-
-  std::vector<MemoryMoment> run() {
-    const Index residual = floats(sizes_.hidden) * (sizes_.two_passes ? 2 : 1);
-    const Index tokens = share_.tokens * 2 * kFloat;  // and the rows of the sequences
-    base_.libraries =
-        kLibraryBytes + share_.threads * kLibraryBytesThread + messages() + workspaces();
-    base_.activations = residual + tokens;
-    const Index table = std::min(share_.tokens, sizes_.vocabulary) * sizes_.hidden * kFloat;
-    add("embed", "embed", {.activations = tokens, .buffers = table});
-    attention();
-    experts();
-    base_ = {.activations = floats(sizes_.hidden) + tokens, .libraries = base_.libraries};
-    packed_ = sizes_.layer_packed_bytes;
-    if (sizes_.two_passes) {
-      MemoryEstimate second = whole_layer();
-      second.weights += own_share(packed_);
-      add("layer", "forward", second);
-    }
-    add("layer", "write", {.buffers = kFileBytes + packed_ / 4, .weights = own_share(packed_)});
-    packed_ = 0;  // merged matrix by matrix
-    add("layer", "merge",
-        {.buffers = kFileBytes + share_.ranks * kShardBytes, .weights = sizes_.down.packed_bytes});
-    packed_ = sizes_.layer_packed_bytes;
-    MemoryEstimate resumed = whole_layer();
-    resumed.buffers += kFileBytes;
-    add("layer", "resume", resumed);
-    return std::move(moments_);
-  }
-
- private:
-  /// A matrix of one row a token.
-  Index floats(Index width) const { return share_.tokens * width * kFloat; }
-  Index threads_of(Index pieces) const { return std::min<Index>(share_.threads, pieces); }
-  /// A matrix of one row a token of a sequence, for each thread that works on one.
-  Index worker_buffers(Index width) const {
-    return share_.workers * share_.length * width * kFloat;
-  }
-  /// Rows that a rank solves of a stage of `tasks` tasks like `task`.
-  Index own_rows(const TaskShape& task, Index tasks) const {
-    if (tasks >= share_.ranks) return ceil_div(tasks, Index{share_.ranks}) * task.rows;
-    return std::min(task.rows,
-                    round_up(ceil_div(task.rows, share_.ranks / tasks), kRowTile) + kRowTile);
-  }
-  /// A rank's part of what is dealt to all.
-  Index own_share(Index bytes) const { return ceil_div(bytes, Index{share_.ranks}); }
-
-  /// What MPI keeps for the other ranks.
-  Index messages() const {
-    const Index neighbours = std::min(share_.ranks, share_.node_ranks) - 1;
-    return neighbours * kNeighbourBytes + (share_.ranks - 1 - neighbours) * kPeerBytes;
-  }
-
-  /// What threads keep from one piece of work to the next.
-  Index workspaces() const {
-    Index packed = 0, parts = 0, rows = 0;
-    const auto see = [&](const TaskShape& task, Index tasks) {
-      if (task.has_hessian && share_.tokens > 0)
-        packed = std::max(packed, round_up(task.columns, 16) *
-                                      std::min(kPackedTokens, share_.lane_tokens) * kFloat);
-      const Index factors = threads_of(ceil_div(tasks, Index{share_.ranks}));
-      const Index part = task.has_hessian ? square(task.columns) / 2 : 0;
-      if (part <= kKeptFactor) parts = std::max(parts, factors * part);
-      rows = std::max(rows, task.rows > 0 ? kRowBuffers * task.columns * kFloat : 0);
-    };
-    see(sizes_.qkv, 1);
-    see(sizes_.o, 1);
-    for (const TaskShape& task : sizes_.latent) see(task, 1);
-    see(sizes_.gate_up, wave_);
-    see(sizes_.down, wave_);
-    return share_.threads * (packed + rows) + parts;
-  }
-
-  void add(const char* stage, const char* phase, MemoryEstimate part) {
-    part.activations += base_.activations;
-    part.hessians += base_.hessians;
-    part.weights += base_.weights + packed_;
-    part.buffers += base_.buffers;
-    part.libraries += base_.libraries;
-    moments_.push_back({stage, phase, part});
-  }
-
-  /// Reduce, factor, solve and exchange of a stage of `tasks` tasks; `rest` is alive throughout.
-  void quantize(const char* stage, const TaskShape& task, Index tasks, const MemoryEstimate& rest) {
-    const Index owned = ceil_div(tasks, Index{share_.ranks});
-    const Index chunk = tasks < share_.ranks ? owned : threads_of(owned);
-    const Index n = task.columns;
-    const Index sum = task.has_hessian ? sum_bytes(n) : 0;
-    MemoryEstimate now = rest;
-    if (share_.ranks > 1) {
-      // Received sums that wait for their neighbour in the tree.
-      const Index levels =
-          share_.inbound > 0 ? std::bit_width(static_cast<std::uint64_t>(share_.inbound)) : 0;
-      const Index travels = owned * share_.inbound * sum;
-      now.hessians += tasks * share_.kept * sum + (share_.kept == 0 ? owned * sum : 0);
-      now.buffers += std::min(travels, std::max(kReduceWindowBytes, sum)) + levels * sum;
-      add(stage, "reduce", now);
-    }
-    const Index part = square(n) / 2;
-    const Index factor = task.has_hessian ? part + (sizes_.refines ? square(n) : 0) : 0;
-    now = rest;
-    now.hessians += owned * sum + chunk * factor;
-    if (task.has_hessian && sizes_.reorders) now.hessians += chunk * sum;
-    if (task.has_hessian && part > kKeptFactor) now.buffers += chunk * part;
-    add(stage, "factor", now);
-    const Index rows = own_rows(task, tasks);
-    const Index chunk_rows = tasks < share_.ranks ? rows : chunk * task.rows;
-    const Index own = task.rows == 0 ? 0 : task.packed_bytes * rows / task.rows;
-    now = rest;
-    now.hessians += (owned - chunk) * sum + chunk * factor;
-    now.weights += chunk_rows * n * kFloat + own;
-    now.buffers += share_.threads * std::min(kReadBuffer, task.rows * n * 2);
-    add(stage, "solve", now);
-    now = rest;
-    const Index all = tasks * task.packed_bytes;
-    now.weights += 2 * all + 2 * own;
-    now.buffers += share_.ranks > 1 ? std::min(all, kMessages) : 0;
-    add(stage, "exchange", now);
-    packed_ += all + own;
-  }
-
-  /// The sums of one Hessian over all tokens, lanes on threads.
-  MemoryEstimate dense_sum(const TaskShape& task) const {
-    if (!task.has_hessian) return {};
-    const Index sums = share_.pending + threads_of(share_.lanes) - 1;
-    return {.buffers = worker_buffers(2 * task.columns),
-            .hessians = sums * sum_bytes(task.columns)};
-  }
-
-  void attention() {
-    add("qkv", "hessian", dense_sum(sizes_.qkv));
-    quantize("qkv", sizes_.qkv, 1, {});
-    const Index latents = floats(sizes_.latent_width);
-    if (latents > 0) {
-      add("latent", "forward",
-          {.activations = latents,
-           .buffers = worker_buffers(sizes_.hidden + sizes_.latent_width),
-           .weights = sizes_.qkv.weights * kFloat});
-      for (const TaskShape& task : sizes_.latent) {
-        MemoryEstimate sum = dense_sum(task);
-        sum.activations += latents;
-        add("latent", "hessian", sum);
-        quantize("latent", task, 1, {.activations = latents});
-      }
-    }
-    const Index core = floats(sizes_.core_width);
-    add("core", "forward",
-        {.activations = core + latents,
-         .buffers = worker_buffers(sizes_.hidden + sizes_.head_widths + kQueryTile),
-         .weights = sizes_.attention_weights * kFloat});
-    MemoryEstimate sum = dense_sum(sizes_.o);
-    sum.activations += core;
-    add("o", "hessian", sum);
-    quantize("o", sizes_.o, 1, {.activations = core});
-    add("o", "forward",
-        {.activations = core,
-         .buffers = worker_buffers(sizes_.hidden),
-         .weights = sizes_.o.weights * kFloat});
-  }
-
-  /// A layer that runs with its results: from disk, or in its second pass.
-  MemoryEstimate whole_layer() const {
-    const Index step = threads_of(sizes_.experts);
-    const Index hidden = routed(step) * sizes_.mlp_width * kFloat;
-    const Index attention = floats(sizes_.core_width + sizes_.latent_width);
-    return {.activations = std::max(attention, 2 * floats(sizes_.hidden) + routing() + hidden),
-            .buffers = std::max(worker_buffers(sizes_.hidden + sizes_.head_widths), outputs(step)),
-            .weights = std::max(sizes_.attention_weights, step * sizes_.gate_up.weights) * kFloat};
-  }
-
-  /// Which tokens go where: choices of every token, and a list for each expert.
-  Index routing() const {
-    return share_.tokens * sizes_.top_k * 5 * kFloat + share_.tokens * 2 * kFloat;
-  }
-  /// Rows of the tokens that go to `count` experts, at most: no token goes to one expert twice.
-  Index routed(Index count) const { return std::min(sizes_.top_k, count) * share_.tokens; }
-  /// What down gives for the experts that are added at one time.
-  Index outputs(Index count) const {
-    const Index even = 2 * count * sizes_.top_k * share_.tokens / sizes_.experts;
-    const Index rows = std::min(routed(count), std::max(share_.tokens, even));
-    return rows * sizes_.hidden * kFloat;
-  }
-
-  /// Rows that threads have at work, an expert or a lane each. Of one lane the tokens meet top_k
-  /// experts; experts that are calibrated on all tokens take these a sequence at a time.
-  Index busy_rows() const {
-    const bool experts_on_threads = wave_ >= share_.threads;
-    const Index busy = threads_of(experts_on_threads ? wave_ : share_.lanes);
-    if (share_.lanes > 1) return busy * share_.lane_tokens;
-    const Index chosen = std::min(busy, sizes_.top_k);
-    return chosen * share_.lane_tokens + (sizes_.all_tokens ? busy - chosen : 0) * share_.length;
-  }
-
-  /// Sums of all experts of a wave, over the inputs of width n.
-  MemoryEstimate wave_sums(const TaskShape& task) const {
-    if (!task.has_hessian) return {};
-    const bool experts_on_threads = wave_ >= share_.threads;
-    const Index in_work = experts_on_threads
-                              ? share_.threads * std::max<Index>(0, share_.pending - share_.kept)
-                              : share_.pending - share_.kept + threads_of(share_.lanes) - 1;
-    return {.buffers = busy_rows() * task.columns * kFloat,
-            .hessians = (wave_ * share_.kept + in_work) * sum_bytes(task.columns)};
-  }
-
-  void experts() {
-    const Index y = sizes_.two_passes ? 0 : floats(sizes_.hidden);
-    base_.activations += floats(sizes_.hidden) + y + routing();
-    // The last wave has the results of all the others beside it.
-    packed_ =
-        std::max(packed_, sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes) -
-                              wave_ * (sizes_.gate_up.packed_bytes + sizes_.down.packed_bytes));
-    add("gate_up", "hessian", wave_sums(sizes_.gate_up));
-    quantize("gate_up", sizes_.gate_up, wave_, {});
-    // A first pass of two ends with the sums: it keeps the outputs of experts in work alone.
-    const Index kept = sizes_.two_passes ? threads_of(wave_) : wave_;
-    const Index hidden = routed(kept) * sizes_.mlp_width * kFloat;
-    MemoryEstimate now = wave_sums(sizes_.down);
-    const Index width = sizes_.hidden + 3 * sizes_.mlp_width;
-    now.activations += hidden;
-    now.weights += threads_of(wave_) * sizes_.gate_up.weights * kFloat;
-    now.buffers += busy_rows() * width * kFloat;
-    add("gate_up", "forward", now);
-    quantize("down", sizes_.down, wave_, {.activations = sizes_.two_passes ? 0 : hidden});
-    if (sizes_.two_passes) return;
-    const Index step = threads_of(wave_);
-    add("down", "forward",
-        {.activations = hidden,
-         .buffers = outputs(step),
-         .weights = step * sizes_.down.weights * kFloat});
-  }
-
-  const LayerSizes& sizes_;
-  const RankShare& share_;
-  Index wave_;
-  MemoryEstimate base_;  ///< alive at every moment from here on
-  Index packed_ = 0;     ///< results so far
-  std::vector<MemoryMoment> moments_;
-};
+/// Most that an owner of dispatched experts has, of an even share of them and of their tokens;
+/// and so many tokens more, because few are never even.
+constexpr Index kOwnerPercent = 150;
+constexpr Index kOwnerRows = 64;
 
 }  // namespace
 
@@ -314,12 +51,31 @@ RankShare rank_share(const Workload& workload, int ranks, const PlanLimits& limi
   }
   share.inbound = all - least;
   share.workers = std::min<Index>(share.threads, share.sequences);
+  share.all_tokens = layout.sequences * share.length;
+  share.all_lanes = layout.lanes;
+  share.all_pending = most_pending_partials(layout, 1);
+  share.dispatch = limits.dispatch;
   return share;
 }
 
-std::vector<MemoryMoment> layer_memory(const LayerSizes& sizes, const RankShare& share,
-                                       Index wave_experts) {
-  return LayerMemory(sizes, share, wave_experts).run();
+WaveShape wave_shape(const LayerSizes& sizes, const RankShare& share, Index experts) {
+  WaveShape shape{experts};
+  if (!share.dispatch || !sizes.routed) return shape;
+  const Index owners = std::min<Index>(share.ranks, experts);
+  const Index each = ceil_div(experts, owners);
+  const Index tokens = ceil_div(share.all_tokens * sizes.top_k, sizes.experts);
+  shape.limits.experts = ceil_div(kOwnerPercent * each, 100);
+  shape.limits.rows = std::min(ceil_div(kOwnerPercent * each * tokens, 100) + kOwnerRows,
+                               share.all_tokens * std::min(sizes.top_k, shape.limits.experts));
+  const auto total = [&](Index reduced) {
+    shape.limits.reduced = reduced;
+    return largest(layer_memory(sizes, share, shape)).memory.total();
+  };
+  const Index peak = total(1);
+  Index reduced = 1;
+  while (2 * reduced <= experts && total(2 * reduced) <= peak) reduced *= 2;
+  shape.limits.reduced = reduced;
+  return shape;
 }
 
 const MemoryMoment& largest(const std::vector<MemoryMoment>& moments) {

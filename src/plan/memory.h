@@ -21,6 +21,10 @@ struct RankShare {
   Index pending = 0;      ///< most that it has while it adds its lanes, the lane in work included
   Index inbound = 0;      ///< partial sums of one Hessian that come from other ranks, at most
   Index workers = 1;      ///< threads that have a sequence to work on
+  Index all_tokens = 0;   ///< of all ranks
+  Index all_lanes = 0;    ///< of all ranks
+  Index all_pending = 0;  ///< most partial sums of a rank that adds all lanes
+  bool dispatch = false;
 };
 RankShare rank_share(const Workload& workload, int ranks, const PlanLimits& limits);
 
@@ -52,6 +56,7 @@ struct LayerSizes {
   bool reorders = false;         ///< static act-order: a reordered triangle
   bool two_passes = false;  ///< the layer's input is kept for a second pass (Sequential::layer)
   bool all_tokens = false;  ///< an expert may be calibrated on every token
+  bool routed = false;      ///< the wave's experts are, so that their tokens may be dispatched
 };
 
 /// Bytes in memory of a matrix quantized by `scheme` (scales are float there).
@@ -59,9 +64,17 @@ Index packed_bytes(const Scheme& scheme, Index rows, Index columns);
 
 /// Most partial sums that a rank keeps at one time while it adds its lanes in tree order.
 Index most_pending_partials(const LaneLayout& layout, int ranks);
-/// Of the rank with the most, when the layer's experts come in waves of `wave_experts`.
+/// Experts of a wave, and of these how many have sums on every rank at one time: all of them, or
+/// with dispatch `limits.reduced`.
+struct WaveShape {
+  Index experts = 0;
+  DispatchLimits limits = {};
+};
+/// Of so many experts, with the fewest `reduced` or as many as add nothing to the peak.
+WaveShape wave_shape(const LayerSizes& sizes, const RankShare& share, Index experts);
+/// Of the rank with the most, when the layer's experts come in such waves.
 std::vector<MemoryMoment> layer_memory(const LayerSizes& sizes, const RankShare& share,
-                                       Index wave_experts);
+                                       const WaveShape& wave);
 /// The moment with the most.
 const MemoryMoment& largest(const std::vector<MemoryMoment>& moments);
 

@@ -91,24 +91,6 @@ std::vector<int> share_ranks(const std::vector<double>& costs, const std::vector
   return counts;
 }
 
-double balance_of(const StagePlan& stage, int ranks) {
-  std::vector<double> work(static_cast<std::size_t>(ranks), 0.0);
-  for (const TaskPlan& task : stage.tasks) {
-    const double solve = solve_cost(task);
-    double rows = 0;
-    for (const MatrixPlan& matrix : task.matrices)
-      for (const Slice& slice : matrix.slices) rows += static_cast<double>(slice.rows.size());
-    for (const MatrixPlan& matrix : task.matrices)
-      for (const Slice& slice : matrix.slices)
-        work[static_cast<std::size_t>(slice.rank)] +=
-            solve * static_cast<double>(slice.rows.size()) / rows;
-    work[static_cast<std::size_t>(task.owner)] += task_cost(task) - solve;
-  }
-  const double busiest = *std::max_element(work.begin(), work.end());
-  const double mean = std::accumulate(work.begin(), work.end(), 0.0) / ranks;
-  return busiest > 0 ? mean / busiest : 1.0;
-}
-
 /// Fewer tasks than ranks: the rows of each are dealt to a few of them.
 void place_few(const std::vector<TaskPlan*>& tasks, int ranks, int rotation, int sweeps) {
   std::vector<double> costs;
@@ -174,6 +156,24 @@ double task_cost(const TaskPlan& task) {
   return solve_cost(task) + (task.needs_hessian ? n * n * n / 3 : 0.0);
 }
 
+double placed_balance(const StagePlan& stage, int ranks) {
+  std::vector<double> work(static_cast<std::size_t>(ranks), 0.0);
+  for (const TaskPlan& task : stage.tasks) {
+    const double solve = solve_cost(task);
+    double rows = 0;
+    for (const MatrixPlan& matrix : task.matrices)
+      for (const Slice& slice : matrix.slices) rows += static_cast<double>(slice.rows.size());
+    for (const MatrixPlan& matrix : task.matrices)
+      for (const Slice& slice : matrix.slices)
+        work[static_cast<std::size_t>(slice.rank)] +=
+            solve * static_cast<double>(slice.rows.size()) / rows;
+    work[static_cast<std::size_t>(task.owner)] += task_cost(task) - solve;
+  }
+  const double busiest = *std::max_element(work.begin(), work.end());
+  const double mean = std::accumulate(work.begin(), work.end(), 0.0) / ranks;
+  return busiest > 0 ? mean / busiest : 1.0;
+}
+
 void place_stage(StagePlan& stage, int ranks, int rotation, int sweeps) {
   std::vector<TaskPlan*> tasks;
   for (TaskPlan& task : stage.tasks)
@@ -181,15 +181,15 @@ void place_stage(StagePlan& stage, int ranks, int rotation, int sweeps) {
   if (tasks.empty()) return;
   if (std::ssize(tasks) < ranks) {
     place_few(tasks, ranks, rotation, sweeps);
-    stage.balance = balance_of(stage, ranks);
+    stage.balance = placed_balance(stage, ranks);
     return;
   }
   place_many(tasks, ranks, rotation);
-  stage.balance = balance_of(stage, ranks);
+  stage.balance = placed_balance(stage, ranks);
   if (stage.balance >= kGoodBalance || std::ssize(tasks) % ranks == 0) return;
   forget(tasks);
   place_equally(tasks, ranks, rotation, sweeps);
-  stage.balance = balance_of(stage, ranks);
+  stage.balance = placed_balance(stage, ranks);
 }
 
 }  // namespace aq

@@ -11,5 +11,7 @@ double task_cost(const TaskPlan& task);
 /// of one task do not all fall to the same rank. `sweeps` of refinement make dealing rows to more
 /// ranks worth it.
 void place_stage(StagePlan& stage, int ranks, int rotation, int sweeps = 0);
+/// Of tasks that are placed: mean work of a rank / work of the busiest one.
+double placed_balance(const StagePlan& stage, int ranks);
 
 }  // namespace aq

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "aq/core/text.h"
+#include "aq/plan/dispatch.h"
 #include "plan/memory.h"
 #include "plan/placement.h"
 
@@ -115,7 +116,8 @@ Index wave_size(const LayerSizes& sizes, Index wanted, const RankShare& share, I
   Index least = 1, most = wanted;
   while (least < most) {  // memory grows with the number of experts
     const Index middle = (least + most + 1) / 2;
-    if (largest(layer_memory(sizes, share, middle)).memory.total() <= limit)
+    const WaveShape shape = wave_shape(sizes, share, middle);
+    if (largest(layer_memory(sizes, share, shape)).memory.total() <= limit)
       least = middle;
     else
       most = middle - 1;
@@ -185,16 +187,40 @@ struct LayerPlanner {
   }
 };
 
+/// The wave's experts at the owners that they would have if all had as many tokens.
+void place_dispatched(WavePlan& wave, Index experts, std::int64_t tokens, int ranks, int sweeps) {
+  const auto count = static_cast<std::size_t>(experts);
+  const WaveSplit split = split_wave(wave, std::vector<std::int64_t>(count, tokens),
+                                     std::vector<bool>(count, false), ranks, sweeps);
+  const auto put = [&](const ExpertTasks& tasks) {
+    for (std::size_t i = 0; i < tasks.experts.size(); ++i) {
+      const auto at = static_cast<std::size_t>(tasks.experts[i] - wave.experts.begin);
+      wave.gate_up.tasks[at] = tasks.gate_up.tasks[i];
+      wave.down.tasks[at] = tasks.down.tasks[i];
+    }
+  };
+  put(split.dispatched);
+  for (const ExpertTasks& tasks : split.reduced) put(tasks);
+  for (StagePlan* stage : {&wave.gate_up, &wave.down})
+    stage->balance = placed_balance(*stage, ranks);
+}
+
 LayerPlan plan_layer(const Recipe& recipe, const LayerSpec& layer, int ranks,
-                     Index experts_per_wave) {
+                     const WaveShape& shape, Index all_tokens) {
   LayerPlan plan;
   plan.index = layer.index;
   LayerPlanner planner{recipe, layer, ranks, static_cast<int>(layer.index % ranks)};
   planner.plan_attention(plan);
   const Index experts = layer.dense ? 1 : layer.moe->routing.experts;
-  const Index waves = ceil_div(experts, experts_per_wave);
-  for (Index w = 0; w < waves; ++w)
-    plan.waves.push_back(planner.wave(even_share(experts, waves, w)));
+  const Index waves = ceil_div(experts, shape.experts);
+  for (Index w = 0; w < waves; ++w) {
+    WavePlan wave = planner.wave(even_share(experts, waves, w));
+    wave.limits = shape.limits;
+    if (shape.limits.reduced > 0)
+      place_dispatched(wave, experts, all_tokens * layer.moe->routing.top_k / experts, ranks,
+                       recipe.settings.gptq.refine);
+    plan.waves.push_back(std::move(wave));
+  }
   if (layer.moe && layer.moe->shared) plan.waves.push_back(planner.wave({experts, experts + 1}));
   return plan;
 }
@@ -232,26 +258,26 @@ void raise(std::vector<MemoryMoment>& all, const std::vector<MemoryMoment>& mome
   }
 }
 
-/// Experts a wave of the layer; the plan's memory becomes the layer's where that is more.
-Index plan_memory(const Model& model, const LayerSpec& layer, const Recipe& recipe,
-                  const RankShare& share, const PlanLimits& limits, Plan& plan) {
+/// The waves of the layer; the plan's memory becomes the layer's where that is more.
+WaveShape plan_memory(const Model& model, const LayerSpec& layer, const Recipe& recipe,
+                      const RankShare& share, const PlanLimits& limits, Plan& plan) {
   LayerSizes sizes = sizes_of(model, layer, recipe);
   /// The most experts like `mlps` that a wave can have.
   const auto fit = [&](std::span<const MlpSpec> mlps, Index top_k) {
     set_experts(sizes, recipe, mlps, top_k);
     const Index all = std::ssize(mlps);
     const auto total = [&](Index count) {
-      return largest(layer_memory(sizes, share, count)).memory.total();
+      return largest(layer_memory(sizes, share, wave_shape(sizes, share, count))).memory.total();
     };
-    const Index experts = wave_size(sizes, all, share, limits.memory);
+    const WaveShape shape = wave_shape(sizes, share, wave_size(sizes, all, share, limits.memory));
     plan.one_wave_bytes = std::max(plan.one_wave_bytes, total(all));
     plan.least_bytes = std::max(plan.least_bytes, total(1));
-    const std::vector<MemoryMoment> moments = layer_memory(sizes, share, experts);
-    raise(plan.moments, moments);
-    return experts;
+    raise(plan.moments, layer_memory(sizes, share, shape));
+    return shape;
   };
   if (layer.moe && layer.moe->shared) fit({&layer.moe->shared->mlp, 1}, 1);
   if (layer.dense) return fit({&*layer.dense, 1}, 1);
+  sizes.routed = true;
   return fit(layer.moe->experts, layer.moe->routing.top_k);
 }
 
@@ -308,12 +334,13 @@ Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Worklo
                const PlanLimits& limits) {
   Plan plan;
   plan.ranks = ranks;
+  plan.dispatch = limits.dispatch;
   plan.lanes = workload.lanes;
   BitCount count;
   const RankShare share = rank_share(workload, ranks, limits);
   for (const LayerSpec& layer : model.layers) {
-    const Index experts = plan_memory(model, layer, recipe, share, limits, plan);
-    plan.layers.push_back(plan_layer(recipe, layer, ranks, experts));
+    const WaveShape shape = plan_memory(model, layer, recipe, share, limits, plan);
+    plan.layers.push_back(plan_layer(recipe, layer, ranks, shape, share.all_tokens));
     for (const StagePlan* stage : plan.layers.back().stages()) count_stage(*stage, plan, count);
   }
   plan.head.tasks.push_back(make_task(recipe, {&model.head}));

@@ -9,7 +9,7 @@
 #include "aq/comm/communicator.h"
 #include "aq/comm/watchdog.h"
 #include "aq/core/weighted_sum.h"
-#include "aq/plan/dispatch.h"
+#include "aq/plan/choose.h"
 #include "aq/plan/machine.h"
 #include "aq/plan/recipe.h"
 #include "aq/report/summary.h"

@@ -27,6 +27,7 @@ struct Traffic {
   double dequantized = 0;  ///< memory traffic of weights that are unpacked for the forward pass
   double reduce_sent = 0, reduce_received = 0;      ///< partial Hessian sums
   double exchange_sent = 0, exchange_received = 0;  ///< factors of split tasks, packed results
+  double dispatch_sent = 0, dispatch_received = 0;  ///< inputs of experts, and what they give
   double written = 0;                               ///< shards; the merge apart
 };
 
@@ -68,14 +69,9 @@ struct CostOptions {
   std::function<double(const LinearSpec&)> weight_bytes;
 };
 
-/// Every rank runs its own tokens through all experts, partial sums go to the owners and packed
-/// results to all (ReduceWay). Routing is taken as even.
+/// Every rank runs its own tokens, partial sums go to the owners and packed results to all; with
+/// plan.dispatch the tokens of routed experts go to the owners instead. Routing is taken as even.
 CostEstimate estimate_cost(const Model& model, const QuantizeSettings& settings, const Plan& plan,
                            const Workload& workload, const CostOptions& options);
-
-/// Why the plan is as it is and what limits it, a sentence each.
-std::vector<std::string> explain_plan(const Model& model, const Plan& plan,
-                                      const PlanLimits& limits, const CostEstimate& cost,
-                                      const CostOptions& options);
 
 }  // namespace aq

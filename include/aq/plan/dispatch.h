@@ -5,35 +5,14 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "aq/plan/plan.h"
 
 namespace aq {
 
-enum class TokensToExperts { automatic, reduce, dispatch };
-std::string_view tokens_to_experts_name(TokensToExperts way);
-std::optional<TokensToExperts> tokens_to_experts_from_name(std::string_view name);
-
-/// What one rank sends and receives for the routed experts of one layer, in bytes; of a rank with
-/// its fair share of tokens and experts.
-struct ExpertTraffic {
-  double reduce = 0;    ///< partial sums, packed weights of all experts
-  double dispatch = 0;  ///< inputs and outputs of tokens
-  double weights = 0;   ///< of all experts as fp32, which every rank unpacks with reduce
-};
-ExpertTraffic expert_traffic(const Model& model, const LayerSpec& layer, double packed_bits,
-                             const Workload& workload, int ranks);
-
-/// The way for a whole run, with the reason in words.
-struct ChosenWay {
-  bool dispatch = false;
-  std::string reason;
-};
-/// `packed_bits`: stored bits a weight of the experts. Dispatch needs an expert for every rank.
-ChosenWay choose_way(TokensToExperts asked, const Model& model, double packed_bits,
-                     const Workload& workload, int ranks);
+/// Owner of an expert whose tokens stay where they are.
+inline constexpr int kEverywhere = -1;
 
 /// Tasks of some experts of a wave; tasks[i] are those of experts[i].
 struct ExpertTasks {
@@ -44,18 +23,21 @@ struct ExpertTasks {
 /// A wave whose token counts are known.
 struct WaveSplit {
   ExpertTasks dispatched;  ///< both tasks of an expert have one owner, rows are not split
-  ExpertTasks reduced;     ///< placed as always: few of them are split by rows
+  /// In ascending pieces of at most `limits.reduced`, placed as always: few are split by rows.
+  std::vector<ExpertTasks> reduced;
 };
 
-/// An expert with more than this share of a rank's mean work is hot: its tokens stay where they
+/// An expert with more than this share of an owner's mean work is hot: its tokens stay where they
 /// are, so that all ranks sum and solve for it.
 inline constexpr double kHotShare = 1.5;
 
-/// Which experts of the wave are dispatched, and to whom. `tokens` are those of every expert of the
-/// layer on all ranks; `stays` those that need tokens from everywhere (starved). Pure.
+/// Which experts of the wave are dispatched, and to whom: none that is hot, nor more tokens or
+/// experts at one owner than the wave's limits. `tokens` are those of every expert of the layer on
+/// all ranks; `stays` those that need tokens from everywhere (starved). `sweeps` of refinement.
+/// Pure.
 WaveSplit split_wave(const WavePlan& wave, std::span<const std::int64_t> tokens,
-                     const std::vector<bool>& stays, int ranks);
-/// Every expert of the wave in `reduced`, placed as the plan says.
-WaveSplit reduce_wave(const WavePlan& wave);
+                     const std::vector<bool>& stays, int ranks, int sweeps);
+/// Every expert of the wave, placed as the plan says.
+ExpertTasks whole_wave(const WavePlan& wave);
 
 }  // namespace aq

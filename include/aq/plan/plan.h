@@ -45,11 +45,19 @@ struct StagePlan {
   bool quantizes() const;  ///< some matrix is not copied
 };
 
+/// What the planned memory of a wave with dispatched experts allows; 0: no limit.
+struct DispatchLimits {
+  Index rows = 0;     ///< tokens that come to one owner, those of several experts each time
+  Index experts = 0;  ///< of one owner
+  Index reduced = 0;  ///< experts whose sums every rank has at one time
+};
+
 /// Ascending expert range that fits the memory limit. A dense MLP is one wave of one "expert"; a
 /// shared expert is a wave of its own behind the routed ones, with the number that follows theirs.
 struct WavePlan {
   Range experts;
   StagePlan gate_up, down;
+  DispatchLimits limits = {};
 };
 
 struct LayerPlan {
@@ -83,6 +91,7 @@ struct MemoryMoment {
 
 struct Plan {
   int ranks = 1;
+  bool dispatch = false;  ///< tokens travel to the owners of routed experts (dispatch.h)
   LaneLayout lanes;
   std::vector<LayerPlan> layers;
   StagePlan head;
@@ -100,6 +109,7 @@ struct PlanLimits {
   Index memory = 0;    ///< bytes of a rank; 0: no limit
   int threads = 1;     ///< of a rank: buffers in work
   int node_ranks = 0;  ///< that share a machine; 0: all
+  bool dispatch = false;
 };
 
 struct Workload {
@@ -119,8 +129,8 @@ struct WorkloadChoice {
 Workload make_workload(const Model& model, Index sequences, Index length,
                        const WorkloadChoice& choice, const std::string& object);
 
-/// Throws Error{policy} when even waves of one expert do not fit `limits.memory` (saying what
-/// would).
+/// In the way that `limits` name; choose.h chooses one. Throws Error{policy} when even waves of one
+/// expert do not fit `limits.memory` (saying what would).
 Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Workload& workload,
                const PlanLimits& limits);
 

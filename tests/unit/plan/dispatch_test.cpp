@@ -10,6 +10,7 @@
 #include <set>
 
 #include "aq/core/error.h"
+#include "aq/plan/choose.h"
 #include "small_models.h"
 
 namespace aq {
@@ -20,7 +21,7 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 
 /// One wave of all 64 experts of the published OLMoE.
-WavePlan whole_wave(int ranks) {
+WavePlan published_wave(int ranks) {
   const Recipe recipe = parse_recipe(R"({"default": {"wq": "int4"}})", "recipe");
   const Plan plan = make_plan(test::published_moe(), recipe, ranks, test::workload(64, 128), {});
   return plan.layers.front().waves.front();
@@ -45,10 +46,12 @@ TEST(SplitWave, EveryExpertOnceWithOneOwnerForAllItsLinears) {
       tokens.push_back(static_cast<std::int64_t>(random() % 1000));
       stays.push_back(random() % 8 == 0);
     }
-    const WavePlan wave = whole_wave(ranks);
-    const WaveSplit split = split_wave(wave, tokens, stays, ranks);
+    const WavePlan wave = published_wave(ranks);
+    const WaveSplit split = split_wave(wave, tokens, stays, ranks, 4);
     std::set<Index> seen;
-    for (const ExpertTasks* tasks : {&split.dispatched, &split.reduced}) {
+    std::vector<const ExpertTasks*> all{&split.dispatched};
+    for (const ExpertTasks& tasks : split.reduced) all.push_back(&tasks);
+    for (const ExpertTasks* tasks : all) {
       EXPECT_TRUE(std::is_sorted(tasks->experts.begin(), tasks->experts.end()));
       ASSERT_EQ(tasks->gate_up.tasks.size(), tasks->experts.size());
       ASSERT_EQ(tasks->down.tasks.size(), tasks->experts.size());
@@ -79,13 +82,14 @@ TEST(SplitWave, AHotExpertStaysAndItsRowsAreShared) {
   constexpr int kRanks = 16;
   std::vector<std::int64_t> tokens = even_tokens();
   const std::vector<bool> nobody(64, false);
-  EXPECT_THAT(split_wave(whole_wave(kRanks), tokens, nobody, kRanks).reduced.experts, IsEmpty());
+  EXPECT_THAT(split_wave(published_wave(kRanks), tokens, nobody, kRanks, 4).reduced, IsEmpty());
   tokens[5] = 200000;
-  const WaveSplit split = split_wave(whole_wave(kRanks), tokens, nobody, kRanks);
-  EXPECT_THAT(split.reduced.experts, ElementsAre(5));
-  EXPECT_TRUE(split.reduced.down.tasks.front().split);
+  const WaveSplit split = split_wave(published_wave(kRanks), tokens, nobody, kRanks, 4);
+  ASSERT_EQ(split.reduced.size(), 1u);
+  EXPECT_THAT(split.reduced[0].experts, ElementsAre(5));
+  EXPECT_TRUE(split.reduced[0].down.tasks.front().split);
   std::set<int> ranks;
-  for (const MatrixPlan& matrix : split.reduced.gate_up.tasks.front().matrices)
+  for (const MatrixPlan& matrix : split.reduced[0].gate_up.tasks.front().matrices)
     for (const Slice& slice : matrix.slices) ranks.insert(slice.rank);
   EXPECT_GE(ranks.size(), 4u);  // as many as it pays to send the factor to
 }
@@ -93,7 +97,7 @@ TEST(SplitWave, AHotExpertStaysAndItsRowsAreShared) {
 TEST(SplitWave, OwnersHaveEqualWork) {
   std::vector<std::int64_t> tokens = even_tokens();
   for (std::size_t e = 0; e < tokens.size(); ++e) tokens[e] = static_cast<std::int64_t>(200 * e);
-  const WaveSplit split = split_wave(whole_wave(8), tokens, std::vector<bool>(64, false), 8);
+  const WaveSplit split = split_wave(published_wave(8), tokens, std::vector<bool>(64, false), 8, 4);
   std::vector<double> load(8, 0.0);  // tokens, which differ; solving is the same for all
   std::vector<int> count(8, 0);
   for (std::size_t i = 0; i < split.dispatched.experts.size(); ++i) {
@@ -107,33 +111,91 @@ TEST(SplitWave, OwnersHaveEqualWork) {
   EXPECT_LT(*std::max_element(load.begin(), load.end()), 1.15 * mean);
 }
 
-TEST(ChooseWay, ByCostUnlessAsked) {
-  const Model model = test::published_moe();
-  // 16 sequences of 512: few tokens, so that moving them is cheap against 64 sums of 2048 columns.
-  const Workload few = test::workload(16, 512), many = test::workload(4096, 2048);
-  EXPECT_TRUE(choose_way(TokensToExperts::automatic, model, 4.5, few, 8).dispatch);
-  EXPECT_FALSE(choose_way(TokensToExperts::automatic, model, 4.5, many, 8).dispatch);
-  EXPECT_TRUE(choose_way(TokensToExperts::dispatch, model, 4.5, many, 8).dispatch);
-  EXPECT_FALSE(choose_way(TokensToExperts::reduce, model, 4.5, few, 8).dispatch);
-  EXPECT_THAT(choose_way(TokensToExperts::automatic, model, 4.5, few, 8).reason,
-              HasSubstr("of tokens against"));
-  EXPECT_FALSE(choose_way(TokensToExperts::automatic, model, 4.5, few, 1).dispatch);
-  EXPECT_FALSE(choose_way(TokensToExperts::automatic, model, 4.5, few, 65).dispatch);
-  EXPECT_THROW(choose_way(TokensToExperts::dispatch, model, 4.5, few, 65), Error);
+TEST(SplitWave, KeepsTheLimits) {
+  std::vector<std::int64_t> tokens;
+  for (int e = 0; e < 64; ++e) tokens.push_back(50 + 10 * (e % 7));
+  WavePlan wave = published_wave(8);
+  const std::vector<bool> nobody(64, false);
+  for (const DispatchLimits limits : {DispatchLimits{400, 64, 5}, DispatchLimits{10000, 3, 1}}) {
+    wave.limits = limits;
+    const WaveSplit split = split_wave(wave, tokens, nobody, 8, 4);
+    std::vector<std::int64_t> rows(8, 0), count(8, 0);
+    for (std::size_t i = 0; i < split.dispatched.experts.size(); ++i) {
+      const auto owner = static_cast<std::size_t>(split.dispatched.down.tasks[i].owner);
+      rows[owner] += tokens[static_cast<std::size_t>(split.dispatched.experts[i])];
+      ++count[owner];
+    }
+    EXPECT_THAT(rows, testing::Each(testing::Le(limits.rows)));
+    EXPECT_THAT(count, testing::Each(testing::AllOf(testing::Le(limits.experts), testing::Ge(3))));
+    std::size_t stay = 0;
+    for (const ExpertTasks& tasks : split.reduced) {
+      EXPECT_LE(std::ssize(tasks.experts), limits.reduced);
+      stay += tasks.experts.size();
+    }
+    EXPECT_EQ(stay + split.dispatched.experts.size(), 64u);
+  }
 }
 
-/// By hand: 4 ranks, 64 experts, hidden 2048, width 1024, top-8.
-TEST(ExpertTraffic, OfOneRank) {
-  const Model model = test::published_moe();
-  const ExpertTraffic traffic =
-      expert_traffic(model, model.layers.front(), 4, test::workload(64, 100), 4);
-  const double sums = 4.0 * (2048.0 * 2049 / 2 + 1024.0 * 1025 / 2);
-  const double weights = 3 * 2048.0 * 1024;
-  const double by_hand = 64 * 0.75 * (2 * sums + weights / 2);  // triangles, without their padding
-  EXPECT_GE(traffic.reduce, by_hand);
-  EXPECT_LT(traffic.reduce, 1.2 * by_hand);
-  EXPECT_EQ(traffic.dispatch, 4 * (64 * 100 * 8 / 4.0) * 0.75 * 2048 * 4);
-  EXPECT_EQ(traffic.weights, 64 * weights * 4);
+CostOptions options() {
+  return {.machine = {}, .weight_bytes = [](const LinearSpec&) { return 2.0; }};
+}
+
+ChosenPlan choose(TokensToExperts asked, const Workload& work, int ranks,
+                  const std::string& recipe = R"({"default": {"wq": "int4"}})") {
+  return choose_plan(asked, test::published_moe(), parse_recipe(recipe, "recipe"), ranks, work,
+                     {.memory = Index{1} << 40}, options());
+}
+
+TEST(ChoosePlan, WhatTakesLessTimeUnlessAsked) {
+  // 16 sequences of 512: few tokens, so that moving them is cheap against 64 sums of 2048 columns.
+  const Workload few = test::workload(16, 512), many = test::workload(4096, 2048);
+  const ChosenPlan chosen = choose(TokensToExperts::automatic, few, 8);
+  EXPECT_TRUE(chosen.plan.dispatch);
+  EXPECT_LT(chosen.cost.total_seconds, choose(TokensToExperts::reduce, few, 8).cost.total_seconds);
+  EXPECT_THAT(chosen.reason, HasSubstr("of the other way"));
+  EXPECT_TRUE(choose(TokensToExperts::dispatch, many, 8).plan.dispatch);
+  EXPECT_FALSE(choose(TokensToExperts::reduce, few, 8).plan.dispatch);
+  EXPECT_FALSE(choose(TokensToExperts::automatic, few, 1).plan.dispatch);
+  EXPECT_FALSE(choose(TokensToExperts::automatic, few, 8,
+                      R"({"default": {"wq": "int4"}, "gptq": {"expert_tokens": "all"}})")
+                   .plan.dispatch);
+}
+
+TEST(ChoosePlan, DispatchNeedsRoutedExperts) {
+  EXPECT_THROW(choose_plan(TokensToExperts::dispatch, test::small_dense(),
+                           parse_recipe(R"({"default": {"wq": "int4"}})", "recipe"), 2,
+                           test::workload(4, 16), {}, options()),
+               Error);
+}
+
+/// By hand: 4 ranks, 64 experts, hidden 2048, top-8, 6,400 tokens; three quarters of the inputs go
+/// elsewhere, and as many outputs come back.
+TEST(ChoosePlan, DispatchMovesTokensInsteadOfSums) {
+  const Workload work = test::workload(64, 100);
+  const ChosenPlan reduce = choose(TokensToExperts::reduce, work, 4);
+  const ChosenPlan dispatch = choose(TokensToExperts::dispatch, work, 4);
+  const auto layers = static_cast<double>(test::published_moe().layers.size());
+  const double moved = 2 * 6400 * 8 * 0.75 * 2048 * 4 * layers;
+  EXPECT_NEAR(dispatch.cost.all.traffic.dispatch_sent, moved, 1e-9 * moved);
+  EXPECT_NEAR(dispatch.cost.all.traffic.dispatch_received, moved, 1e-9 * moved);
+  EXPECT_EQ(reduce.cost.all.traffic.dispatch_sent, 0);
+  EXPECT_LT(dispatch.cost.all.traffic.reduce_sent, 0.1 * reduce.cost.all.traffic.reduce_sent);
+  // The same work, and every weight is read where it is solved.
+  EXPECT_NEAR(dispatch.cost.all.flops.hessian / reduce.cost.all.flops.hessian, 1, 1e-9);
+  EXPECT_NEAR(dispatch.cost.all.flops.forward / reduce.cost.all.flops.forward, 1, 1e-9);
+  EXPECT_NEAR(dispatch.cost.all.flops.solve / reduce.cost.all.flops.solve, 1, 1e-9);
+  EXPECT_LT(dispatch.plan.memory.total(), reduce.plan.memory.total());
+}
+
+/// Under every limit that is not refused, and less memory with more ranks.
+TEST(ChoosePlan, MemoryFallsWithRanks) {
+  const Workload work = test::workload(256, 512);
+  Index before = Index{1} << 60;
+  for (const int ranks : {2, 4, 8, 16, 32, 64}) {
+    const Index total = choose(TokensToExperts::dispatch, work, ranks).plan.memory.total();
+    EXPECT_LT(total, before) << ranks;
+    before = total;
+  }
 }
 
 }  // namespace

@@ -1,0 +1,363 @@
+#include <algorithm>
+#include <bit>
+
+#include "aq/quant/hessian.h"
+#include "plan/memory.h"
+
+namespace aq {
+namespace {
+
+constexpr Index kFloat = 4;
+constexpr Index kMiB = Index{1} << 20;
+constexpr Index kQueryTile = 256;         // rows of scores that attention keeps at one time
+constexpr Index kPackedTokens = 1024;     // tokens whose columns a Hessian sum packs at once
+constexpr Index kKeptFactor = 64 * kMiB;  // workspace of a factor that its thread keeps
+constexpr Index kRowBuffers = 128;        // floats a column that solving a tile of rows takes
+constexpr Index kReadBuffer = 2 * kMiB;   // of a tensor that is not stored as float32
+constexpr Index kMessages = 64 * kMiB;    // staging of an all-gather
+/// What BLAS, LibTorch, HDF5, MPI and the allocator keep for themselves (measured).
+constexpr Index kLibraryBytes = 3 * kMiB;
+constexpr Index kLibraryBytesThread = kMiB;
+constexpr Index kNeighbourBytes = kMiB;      // of MPI, for each other rank of the node (measured)
+constexpr Index kPeerBytes = kMiB / 16;      // for each rank elsewhere (not measured)
+constexpr Index kShardBytes = kMiB * 3 / 4;  // HDF5 with one more shard open (measured)
+constexpr Index kFileBytes = 3 * kMiB;       // HDF5 with a file open
+
+Index square(Index n) {
+  return n * n * kFloat;
+}
+Index sum_bytes(Index n) {
+  return hessian_size(n) * kFloat;
+}
+
+/// Everything that is alive in one layer, moment by moment in the order of work.
+class LayerMemory {
+ public:
+  LayerMemory(const LayerSizes& sizes, const RankShare& share, const WaveShape& wave)
+      : sizes_(sizes),
+        share_(share),
+        shape_(wave),
+        dispatched_(share.dispatch && sizes.routed),
+        wave_(dispatched_ ? wave.limits.reduced : wave.experts) {}
+
+  std::vector<MemoryMoment> run() {
+    const Index residual = floats(sizes_.hidden) * (sizes_.two_passes ? 2 : 1);
+    const Index tokens = share_.tokens * 2 * kFloat;  // and the rows of the sequences
+    base_.libraries =
+        kLibraryBytes + share_.threads * kLibraryBytesThread + messages() + workspaces();
+    base_.activations = residual + tokens;
+    const Index table = std::min(share_.tokens, sizes_.vocabulary) * sizes_.hidden * kFloat;
+    add("embed", "embed", {.activations = tokens, .buffers = table});
+    attention();
+    experts();
+    if (dispatched_) dispatched_experts();
+    base_ = {.activations = floats(sizes_.hidden) + tokens, .libraries = base_.libraries};
+    packed_ = sizes_.layer_packed_bytes;
+    if (sizes_.two_passes) {
+      MemoryEstimate second = whole_layer();
+      second.weights += own_share(packed_);
+      add("layer", "forward", second);
+    }
+    add("layer", "write", {.buffers = kFileBytes + packed_ / 4, .weights = own_share(packed_)});
+    packed_ = 0;  // merged matrix by matrix
+    add("layer", "merge",
+        {.buffers = kFileBytes + share_.ranks * kShardBytes, .weights = sizes_.down.packed_bytes});
+    packed_ = sizes_.layer_packed_bytes;
+    MemoryEstimate resumed = whole_layer();
+    resumed.buffers += kFileBytes;
+    add("layer", "resume", resumed);
+    return std::move(moments_);
+  }
+
+ private:
+  /// A matrix of one row a token.
+  Index floats(Index width) const { return share_.tokens * width * kFloat; }
+  Index threads_of(Index pieces) const { return std::min<Index>(share_.threads, pieces); }
+  /// A matrix of one row a token of a sequence, for each thread that works on one.
+  Index worker_buffers(Index width) const {
+    return share_.workers * share_.length * width * kFloat;
+  }
+  /// Rows that a rank solves of each task that it works on, of a stage of `tasks` tasks.
+  Index own_rows(const TaskShape& task, Index tasks) const {
+    if (tasks >= share_.ranks) return task.rows;
+    return std::min(task.rows,
+                    round_up(ceil_div(task.rows, share_.ranks / tasks), kRowTile) + kRowTile);
+  }
+  /// A rank's part of what is dealt to all.
+  Index own_share(Index bytes) const { return ceil_div(bytes, Index{share_.ranks}); }
+
+  /// What MPI keeps for the other ranks.
+  Index messages() const {
+    const Index neighbours = std::min(share_.ranks, share_.node_ranks) - 1;
+    return neighbours * kNeighbourBytes + (share_.ranks - 1 - neighbours) * kPeerBytes;
+  }
+
+  /// What threads keep from one piece of work to the next.
+  Index workspaces() const {
+    Index packed = 0, parts = 0, rows = 0;
+    const auto see = [&](const TaskShape& task, Index tasks) {
+      if (task.has_hessian && share_.tokens > 0)
+        packed = std::max(packed, round_up(task.columns, 16) *
+                                      std::min(kPackedTokens, share_.lane_tokens) * kFloat);
+      const Index factors = threads_of(ceil_div(tasks, Index{share_.ranks}));
+      const Index part = task.has_hessian ? square(task.columns) / 2 : 0;
+      if (part <= kKeptFactor) parts = std::max(parts, factors * part);
+      rows = std::max(rows, task.rows > 0 ? kRowBuffers * task.columns * kFloat : 0);
+    };
+    see(sizes_.qkv, 1);
+    see(sizes_.o, 1);
+    for (const TaskShape& task : sizes_.latent) see(task, 1);
+    see(sizes_.gate_up, wave_);
+    see(sizes_.down, wave_);
+    return share_.threads * (packed + rows) + parts;
+  }
+
+  void add(const char* stage, const char* phase, MemoryEstimate part) {
+    part.activations += base_.activations;
+    part.hessians += base_.hessians;
+    part.weights += base_.weights + packed_;
+    part.buffers += base_.buffers;
+    part.libraries += base_.libraries;
+    moments_.push_back({stage, phase, part});
+  }
+
+  /// Reduce, factor, solve and exchange of a stage of `tasks` tasks; `rest` is alive throughout.
+  void quantize(const char* stage, const TaskShape& task, Index tasks, const MemoryEstimate& rest) {
+    const Index owned = ceil_div(tasks, Index{share_.ranks});
+    const Index sum = task.has_hessian ? sum_bytes(task.columns) : 0;
+    if (share_.ranks > 1) {
+      MemoryEstimate now = rest;
+      // Received sums that wait for their neighbour in the tree.
+      const Index levels =
+          share_.inbound > 0 ? std::bit_width(static_cast<std::uint64_t>(share_.inbound)) : 0;
+      const Index travels = owned * share_.inbound * sum;
+      now.hessians += tasks * share_.kept * sum + (share_.kept == 0 ? owned * sum : 0);
+      now.buffers += std::min(travels, std::max(kReduceWindowBytes, sum)) + levels * sum;
+      add(stage, "reduce", now);
+    }
+    const Index own = factor_and_solve(stage, task, owned, own_rows(task, tasks), rest);
+    MemoryEstimate now = rest;
+    const Index all = tasks * task.packed_bytes;
+    now.weights += 2 * all + 2 * own;
+    now.buffers += share_.ranks > 1 ? std::min(all, kMessages) : 0;
+    add(stage, "exchange", now);
+    packed_ += all + own;
+  }
+
+  /// Of `owned` tasks, `rows` of each. Returns the bytes of their results.
+  Index factor_and_solve(const char* stage, const TaskShape& task, Index owned, Index rows,
+                         const MemoryEstimate& rest) {
+    const Index chunk = threads_of(owned);
+    const Index n = task.columns;
+    const Index sum = task.has_hessian ? sum_bytes(n) : 0;
+    const Index part = square(n) / 2;
+    const Index factor = task.has_hessian ? part + (sizes_.refines ? square(n) : 0) : 0;
+    MemoryEstimate now = rest;
+    now.hessians += owned * sum + chunk * factor;
+    if (task.has_hessian && sizes_.reorders) now.hessians += chunk * sum;
+    if (task.has_hessian && part > kKeptFactor) now.buffers += chunk * part;
+    add(stage, "factor", now);
+    const Index own = task.rows == 0 ? 0 : owned * (task.packed_bytes * rows / task.rows);
+    now = rest;
+    now.hessians += (owned - chunk) * sum + chunk * factor;
+    now.weights += chunk * rows * n * kFloat + own;
+    now.buffers += share_.threads * std::min(kReadBuffer, task.rows * n * 2);
+    add(stage, "solve", now);
+    return own;
+  }
+
+  /// The sums of one Hessian over all tokens, lanes on threads.
+  MemoryEstimate dense_sum(const TaskShape& task) const {
+    if (!task.has_hessian) return {};
+    const Index sums = share_.pending + threads_of(share_.lanes) - 1;
+    return {.buffers = worker_buffers(2 * task.columns),
+            .hessians = sums * sum_bytes(task.columns)};
+  }
+
+  void attention() {
+    add("qkv", "hessian", dense_sum(sizes_.qkv));
+    quantize("qkv", sizes_.qkv, 1, {});
+    const Index latents = floats(sizes_.latent_width);
+    if (latents > 0) {
+      add("latent", "forward",
+          {.activations = latents,
+           .buffers = worker_buffers(sizes_.hidden + sizes_.latent_width),
+           .weights = sizes_.qkv.weights * kFloat});
+      for (const TaskShape& task : sizes_.latent) {
+        MemoryEstimate sum = dense_sum(task);
+        sum.activations += latents;
+        add("latent", "hessian", sum);
+        quantize("latent", task, 1, {.activations = latents});
+      }
+    }
+    const Index core = floats(sizes_.core_width);
+    add("core", "forward",
+        {.activations = core + latents,
+         .buffers = worker_buffers(sizes_.hidden + sizes_.head_widths + kQueryTile),
+         .weights = sizes_.attention_weights * kFloat});
+    MemoryEstimate sum = dense_sum(sizes_.o);
+    sum.activations += core;
+    add("o", "hessian", sum);
+    quantize("o", sizes_.o, 1, {.activations = core});
+    add("o", "forward",
+        {.activations = core,
+         .buffers = worker_buffers(sizes_.hidden),
+         .weights = sizes_.o.weights * kFloat});
+  }
+
+  /// A layer that runs with its results: from disk, or in its second pass.
+  MemoryEstimate whole_layer() const {
+    const Index step = threads_of(sizes_.experts);
+    const Index hidden = routed(step) * sizes_.mlp_width * kFloat;
+    const Index attention = floats(sizes_.core_width + sizes_.latent_width);
+    const Index inputs = 2 * floats(sizes_.hidden) + routing();
+    const Index weights = std::max(sizes_.attention_weights, step * sizes_.gate_up.weights);
+    MemoryEstimate now{
+        .activations = std::max(attention, inputs + hidden),
+        .buffers = std::max(worker_buffers(sizes_.hidden + sizes_.head_widths), outputs(step)),
+        .weights = weights * kFloat};
+    if (!dispatched_) return now;
+    const MemoryEstimate away = exchange();
+    now.activations = std::max(attention, inputs + away.activations);
+    now.buffers = std::max(now.buffers, away.buffers);
+    return now;
+  }
+
+  /// Which tokens go where: choices of every token, and a list for each expert.
+  Index routing() const {
+    return share_.tokens * sizes_.top_k * 5 * kFloat + share_.tokens * 2 * kFloat;
+  }
+  /// Rows of the tokens that go to `count` experts, at most: no token goes to one expert twice.
+  Index routed(Index count) const { return std::min(sizes_.top_k, count) * share_.tokens; }
+  /// What down gives for the experts that are added at one time.
+  Index outputs(Index count) const {
+    const Index even = 2 * count * sizes_.top_k * share_.tokens / sizes_.experts;
+    const Index rows = std::min(routed(count), std::max(share_.tokens, even));
+    return rows * sizes_.hidden * kFloat;
+  }
+
+  /// Who sums over tokens of experts, and how much of the tree of lanes it keeps.
+  struct Summing {
+    Index experts, lanes, kept, pending;
+  };
+  Summing everywhere() const { return {wave_, share_.lanes, share_.kept, share_.pending}; }
+  Summing at_owner() const {
+    return {shape_.limits.experts, share_.all_lanes, 1, share_.all_pending};
+  }
+
+  /// Rows that threads have at work, an expert or a lane each. Of one lane the tokens meet top_k
+  /// experts; experts that are calibrated on all tokens take these a sequence at a time.
+  Index busy_rows(const Summing& summing) const {
+    const bool experts_on_threads = summing.experts >= share_.threads;
+    const Index busy = threads_of(experts_on_threads ? summing.experts : summing.lanes);
+    if (summing.lanes > 1) return busy * share_.lane_tokens;
+    const Index chosen = std::min(busy, sizes_.top_k);
+    return chosen * share_.lane_tokens + (sizes_.all_tokens ? busy - chosen : 0) * share_.length;
+  }
+
+  /// Sums of all experts in work, over the inputs of width n.
+  MemoryEstimate expert_sums(const TaskShape& task, const Summing& summing) const {
+    if (!task.has_hessian) return {};
+    const Index unfinished = std::max<Index>(0, summing.pending - summing.kept);
+    const Index in_work = summing.experts >= share_.threads
+                              ? share_.threads * unfinished
+                              : unfinished + threads_of(summing.lanes) - 1;
+    return {.buffers = busy_rows(summing) * task.columns * kFloat,
+            .hessians = (summing.experts * summing.kept + in_work) * sum_bytes(task.columns)};
+  }
+
+  /// gate and up run and the inputs of down are summed, while `hidden` of them are kept.
+  MemoryEstimate run_gate_up(Index hidden, const Summing& summing) const {
+    MemoryEstimate now = expert_sums(sizes_.down, summing);
+    const Index width = sizes_.hidden + 3 * sizes_.mlp_width;
+    now.activations += hidden * sizes_.mlp_width * kFloat;
+    now.weights += threads_of(summing.experts) * sizes_.gate_up.weights * kFloat;
+    now.buffers += busy_rows(summing) * width * kFloat;
+    return now;
+  }
+
+  /// Experts whose sums travel to their owners.
+  void experts() {
+    const Index y = sizes_.two_passes ? 0 : floats(sizes_.hidden);
+    base_.activations += floats(sizes_.hidden) + y + routing();
+    // The last wave has the results of all the others beside it.
+    packed_ =
+        std::max(packed_, sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes) -
+                              wave_ * (sizes_.gate_up.packed_bytes + sizes_.down.packed_bytes));
+    add("gate_up", "hessian", expert_sums(sizes_.gate_up, everywhere()));
+    quantize("gate_up", sizes_.gate_up, wave_, {});
+    // A first pass of two ends with the sums: it keeps the outputs of experts in work alone. So do
+    // experts beside dispatched ones, which run gate and up again.
+    const bool keeps = !sizes_.two_passes && !dispatched_;
+    const Index hidden = routed(keeps ? wave_ : threads_of(wave_));
+    add("gate_up", "forward", run_gate_up(hidden, everywhere()));
+    const Index kept = keeps ? hidden * sizes_.mlp_width * kFloat : 0;
+    quantize("down", sizes_.down, wave_, {.activations = kept});
+    if (!keeps) return;
+    const Index step = threads_of(wave_);
+    add("down", "forward",
+        {.activations = kept,
+         .buffers = outputs(step),
+         .weights = step * sizes_.down.weights * kFloat});
+  }
+
+  /// Inputs of the tokens that come to one owner.
+  Index gathered() const {
+    return std::min(shape_.limits.rows, share_.all_tokens) * sizes_.hidden * kFloat;
+  }
+  /// Places and weights of tokens, on the way and as they are kept.
+  Index token_lists() const {
+    return (3 * routed(shape_.experts) + 4 * shape_.limits.rows) * kFloat;
+  }
+  /// The outputs of dispatched experts: made at their owners, brought back a round at a time, which
+  /// has at most every token of a rank, with as many of experts that stay; and added.
+  MemoryEstimate exchange() const {
+    const Index rows = std::min(shape_.limits.rows, share_.all_tokens);
+    return {.activations =
+                gathered() + (shape_.limits.rows + share_.tokens) * sizes_.mlp_width * kFloat,
+            .buffers = token_lists() + rows * sizes_.hidden * kFloat + 2 * floats(sizes_.hidden)};
+  }
+
+  /// Experts whose tokens come to their owners.
+  void dispatched_experts() {
+    const Index owned = shape_.limits.experts, step = threads_of(owned);
+    packed_ = sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes);
+    const MemoryEstimate tokens{.activations = gathered(), .buffers = token_lists()};
+    const auto beside_tokens = [&](MemoryEstimate now) {
+      now.activations += tokens.activations;
+      now.buffers += tokens.buffers;
+      return now;
+    };
+    add("gate_up", "dispatch", beside_tokens({.buffers = floats(sizes_.hidden)}));
+    add("gate_up", "hessian", beside_tokens(expert_sums(sizes_.gate_up, at_owner())));
+    factor_and_solve("gate_up", sizes_.gate_up, owned, sizes_.gate_up.rows, tokens);
+    const Index hidden = sizes_.two_passes ? std::min(shape_.limits.rows, step * share_.all_tokens)
+                                           : shape_.limits.rows;
+    add("gate_up", "forward", beside_tokens(run_gate_up(hidden, at_owner())));
+    MemoryEstimate rest = tokens;
+    if (!sizes_.two_passes) rest.activations += hidden * sizes_.mlp_width * kFloat;
+    factor_and_solve("down", sizes_.down, owned, sizes_.down.rows, rest);
+    if (sizes_.two_passes) return;
+    MemoryEstimate now = exchange();
+    now.weights = step * std::max(sizes_.gate_up.weights, sizes_.down.weights) * kFloat;
+    add("down", "dispatch", now);
+  }
+
+  const LayerSizes& sizes_;
+  const RankShare& share_;
+  const WaveShape& shape_;
+  bool dispatched_;      ///< some of the wave's experts
+  Index wave_;           ///< experts with sums on every rank
+  MemoryEstimate base_;  ///< alive at every moment from here on
+  Index packed_ = 0;     ///< results so far
+  std::vector<MemoryMoment> moments_;
+};
+
+}  // namespace
+
+std::vector<MemoryMoment> layer_memory(const LayerSizes& sizes, const RankShare& share,
+                                       const WaveShape& wave) {
+  return LayerMemory(sizes, share, wave).run();
+}
+
+}  // namespace aq
