@@ -19,9 +19,12 @@ constexpr Index kMessages = 64 * kMiB;    // staging of an all-gather
 constexpr Index kLibraryBytes = 3 * kMiB;
 constexpr Index kLibraryBytesThread = kMiB;
 constexpr Index kNeighbourBytes = kMiB;      // of MPI, for each other rank of the node (measured)
+constexpr Index kSegmentBytes = 4 * kMiB;    // of shared memory, of each of them at most
 constexpr Index kPeerBytes = kMiB / 16;      // for each rank elsewhere (not measured)
 constexpr Index kShardBytes = kMiB * 3 / 4;  // HDF5 with one more shard open (measured)
-constexpr Index kFileBytes = 3 * kMiB;       // HDF5 with a file open
+constexpr Index kMappedBytes = Index{1} << 17;  // blocks from here on are mapped (core/memory.h)
+constexpr Index kGapShare = 6;                  // a hole for so many bytes of results (measured)
+constexpr Index kFileBytes = 3 * kMiB;          // HDF5 with a file open
 
 Index square(Index n) {
   return n * n * kFloat;
@@ -44,7 +47,7 @@ class LayerMemory {
     const Index residual = floats(sizes_.hidden) * (sizes_.two_passes ? 2 : 1);
     const Index tokens = share_.tokens * 2 * kFloat;  // and the rows of the sequences
     base_.libraries =
-        kLibraryBytes + share_.threads * kLibraryBytesThread + messages() + workspaces();
+        kLibraryBytes + share_.threads * kLibraryBytesThread + messages() + workspaces() + gaps();
     base_.activations = residual + tokens;
     const Index table = std::min(share_.tokens, sizes_.vocabulary) * sizes_.hidden * kFloat;
     add("embed", "embed", {.activations = tokens, .buffers = table});
@@ -86,10 +89,29 @@ class LayerMemory {
   /// A rank's part of what is dealt to all.
   Index own_share(Index bytes) const { return ceil_div(bytes, Index{share_.ranks}); }
 
-  /// What MPI keeps for the other ranks.
+  /// What MPI keeps for the other ranks: for those of the node it grows to what was once on its
+  /// way, half of the sums of a stage (measured), up to a segment each.
   Index messages() const {
     const Index neighbours = std::min(share_.ranks, share_.node_ranks) - 1;
-    return neighbours * kNeighbourBytes + (share_.ranks - 1 - neighbours) * kPeerBytes;
+    Index travels = dispatched_ ? floats(sizes_.hidden) / 2 : 0;
+    const auto see = [&](const TaskShape& task, Index tasks) {
+      if (task.has_hessian)
+        travels = std::max(travels, tasks * share_.inbound * sum_bytes(task.columns) / 2);
+    };
+    see(sizes_.qkv, 1);
+    see(sizes_.o, 1);
+    see(sizes_.gate_up, wave_);
+    see(sizes_.down, wave_);
+    return neighbours * kNeighbourBytes + std::min(neighbours * kSegmentBytes, travels) +
+           (share_.ranks - 1 - neighbours) * kPeerBytes;
+  }
+
+  /// Holes that small results leave between temporary blocks in the heap; large ones are mapped one
+  /// by one.
+  Index gaps() const {
+    const bool small = sizes_.down.packed_bytes < kMappedBytes;
+    const Index results = sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes);
+    return small ? results / kGapShare : 0;
   }
 
   /// What threads keep from one piece of work to the next.
@@ -136,12 +158,17 @@ class LayerMemory {
       add(stage, "reduce", now);
     }
     const Index own = factor_and_solve(stage, task, owned, own_rows(task, tasks), rest);
-    MemoryEstimate now = rest;
     const Index all = tasks * task.packed_bytes;
+    exchange_results(stage, all, own, rest);
+    packed_ += all + own;
+  }
+
+  /// Results go to where they are used: `all` of the stage, of which `own` are made here.
+  void exchange_results(const char* stage, Index all, Index own, const MemoryEstimate& rest) {
+    MemoryEstimate now = rest;
     now.weights += 2 * all + 2 * own;
     now.buffers += share_.ranks > 1 ? std::min(all, kMessages) : 0;
     add(stage, "exchange", now);
-    packed_ += all + own;
   }
 
   /// Of `owned` tasks, `rows` of each. Returns the bytes of their results.
@@ -309,13 +336,21 @@ class LayerMemory {
   Index token_lists() const {
     return (3 * routed(shape_.experts) + 4 * shape_.limits.rows) * kFloat;
   }
-  /// The outputs of dispatched experts: made at their owners, brought back a round at a time, which
-  /// has at most every token of a rank, with as many of experts that stay; and added.
+  /// A wave of dispatched experts runs: first the inputs are there and give what down reads; then
+  /// outputs are made and brought back a round at a time, which has at most every token of a rank,
+  /// as do experts that stay.
   MemoryEstimate exchange() const {
     const Index rows = std::min(shape_.limits.rows, share_.all_tokens);
-    return {.activations =
-                gathered() + (shape_.limits.rows + share_.tokens) * sizes_.mlp_width * kFloat,
-            .buffers = token_lists() + rows * sizes_.hidden * kFloat + 2 * floats(sizes_.hidden)};
+    const Index stay = share_.tokens * sizes_.mlp_width * kFloat;
+    const Index outputs = rows * sizes_.hidden * kFloat + 2 * floats(sizes_.hidden);
+    return {.activations = shape_.limits.rows * sizes_.mlp_width * kFloat,
+            .buffers = token_lists() + std::max(gathered(), stay + outputs)};
+  }
+
+  /// Whole tasks whose results stay here.
+  void solve_own(const char* stage, const TaskShape& task, const MemoryEstimate& rest) {
+    const Index own = factor_and_solve(stage, task, shape_.limits.experts, task.rows, rest);
+    exchange_results(stage, 0, own, rest);
   }
 
   /// Experts whose tokens come to their owners.
@@ -330,16 +365,17 @@ class LayerMemory {
     };
     add("gate_up", "dispatch", beside_tokens({.buffers = floats(sizes_.hidden)}));
     add("gate_up", "hessian", beside_tokens(expert_sums(sizes_.gate_up, at_owner())));
-    factor_and_solve("gate_up", sizes_.gate_up, owned, sizes_.gate_up.rows, tokens);
+    solve_own("gate_up", sizes_.gate_up, tokens);
     const Index hidden = sizes_.two_passes ? std::min(shape_.limits.rows, step * share_.all_tokens)
                                            : shape_.limits.rows;
     add("gate_up", "forward", beside_tokens(run_gate_up(hidden, at_owner())));
     MemoryEstimate rest = tokens;
     if (!sizes_.two_passes) rest.activations += hidden * sizes_.mlp_width * kFloat;
-    factor_and_solve("down", sizes_.down, owned, sizes_.down.rows, rest);
+    solve_own("down", sizes_.down, rest);
     if (sizes_.two_passes) return;
     MemoryEstimate now = exchange();
     now.weights = step * std::max(sizes_.gate_up.weights, sizes_.down.weights) * kFloat;
+    add("down", "forward", now);
     add("down", "dispatch", now);
   }
 

@@ -79,12 +79,32 @@ class Dispatch(ProgramTest):
                      quantize_arguments(save)[4], "--hessians", self.directory / "dispatch", "--save", save)
         self.assertEqual(results(save)[0], expected[0])
 
-    def test_more_ranks_than_experts_are_refused(self):
-        done = run(*quantize_arguments(self.directory / "run", model=FIXTURES / "mixtral", samples=0, length=0,
-                                       calibration=FIXTURES / "mixtral" / "golden.h5"),
-                   "--tokens-to-experts", "dispatch", ranks=9)
+    def test_more_ranks_than_experts(self):
+        self.check(model=FIXTURES / "mixtral", samples=0, length=0,
+                   calibration=FIXTURES / "mixtral" / "golden.h5", ranks=(9,))
+
+    def test_a_dense_model_is_refused(self):
+        done = run(*quantize_arguments(self.directory / "run", model=FIXTURES / "llama", samples=0, length=0,
+                                       calibration=FIXTURES / "llama" / "golden.h5"),
+                   "--tokens-to-experts", "dispatch", ranks=2)
         self.assertEqual(done.returncode, 4)
-        self.assertIn("8 experts are too few for 9 ranks", done.stderr)
+        self.assertIn("the model has no routed experts", done.stderr)
+
+    def test_planned_memory_and_bytes(self):
+        figures = self.directory / "figures.json"
+        for ranks in (2, 3):
+            for order in ("stage", "layer"):
+                self.quantize(f"{order}-{ranks}", "--sequential", order, "--tokens-to-experts", "dispatch",
+                              "--json", figures, ranks=ranks, samples=64, length=256)
+                measured = json.loads(figures.read_text())
+                self.assertLessEqual(max(measured["peak_rss_bytes"]), measured["planned_bytes"])
+                phases = {phase["phase"]: phase for phase in measured["phases"]}
+                for name, phase in phases.items():
+                    if "planned_peak_bytes" in phase:
+                        self.assertLessEqual(phase["peak_bytes"], phase["planned_peak_bytes"], name)
+                # A token that several experts of one owner need travels once; the plan counts it each time.
+                self.assertLess(phases["dispatch"]["sent"], 1.05 * phases["dispatch"]["planned_sent"])
+                self.assertGreater(phases["dispatch"]["sent"], 0.4 * phases["dispatch"]["planned_sent"])
 
 
 if __name__ == "__main__":
