@@ -266,20 +266,22 @@ class LayerMemory {
   /// Who sums over tokens of experts, and how much of the tree of lanes it keeps.
   struct Summing {
     Index experts, lanes, kept, pending;
+    Index rows;  ///< of tokens, those of several experts each time
   };
-  Summing everywhere() const { return {wave_, share_.lanes, share_.kept, share_.pending}; }
+  Summing everywhere() const {
+    return {wave_, share_.lanes, share_.kept, share_.pending, routed(wave_)};
+  }
   Summing at_owner() const {
-    return {shape_.limits.experts, share_.all_lanes, 1, share_.all_pending};
+    return {shape_.limits.experts, share_.all_lanes, 1, share_.all_pending, shape_.limits.rows};
   }
 
-  /// Rows that threads have at work, an expert or a lane each. Of one lane the tokens meet top_k
-  /// experts; experts that are calibrated on all tokens take these a sequence at a time.
+  /// Rows that threads have at work, an expert or a lane each: of all tokens that go to experts;
+  /// those that are calibrated on all tokens take these a sequence at a time.
   Index busy_rows(const Summing& summing) const {
     const bool experts_on_threads = summing.experts >= share_.threads;
     const Index busy = threads_of(experts_on_threads ? summing.experts : summing.lanes);
-    if (summing.lanes > 1) return busy * share_.lane_tokens;
-    const Index chosen = std::min(busy, sizes_.top_k);
-    return chosen * share_.lane_tokens + (sizes_.all_tokens ? busy - chosen : 0) * share_.length;
+    const Index all = summing.rows + (sizes_.all_tokens ? busy * share_.length : 0);
+    return std::min(busy * share_.lane_tokens, all);
   }
 
   /// Sums of all experts in work, over the inputs of width n.
