@@ -37,7 +37,7 @@ class PlanTest(unittest.TestCase):
         return json.loads(figures.read_text())
 
     def test_memory_is_what_the_run_measures(self):
-        for ranks, threads in ((1, 2), (2, 1)):
+        for ranks, threads in ((1, 2), (2, 1), (3, 1), (4, 1)):
             with self.subTest(ranks=ranks):
                 figures, _ = self.plan("--model", EXAMPLE, "--config", RECIPE, "--calib",
                                        CALIBRATION, "--ranks", ranks, "--ranks-per-node", ranks,
@@ -48,7 +48,8 @@ class PlanTest(unittest.TestCase):
                 peak = max(measured["peak_rss_bytes"])
                 self.assertLessEqual(peak, planned)
                 self.assertGreater(peak * 1.15, planned)
-                self.check_phases(figures, measured, ranks)
+                if ranks < 3:
+                    self.check_phases(figures, measured, ranks)
 
     def check_phases(self, figures, measured, ranks):
         phases = {phase["phase"]: phase for phase in measured["phases"]}
@@ -70,8 +71,8 @@ class PlanTest(unittest.TestCase):
         self.assertEqual(figures["ranks"], 1024)
         self.assertEqual(figures["token_ranks"], 64)
         self.assertEqual(figures["matrices"], 45032)
-        for word in ("Waves:", "Memory:", "Lanes:", "Reduction:", "Rows:", "Limit:", "hessian",
-                     "time:", "files:"):
+        for word in ("Waves:", "Memory:", "Lanes:", "Tokens: those of routed experts travel", "Rows:",
+                     "Limit:", "hessian", "time:", "files:"):
             self.assertIn(word, text)
         total = max(moment["total"] for moment in figures["memory_by_phase"])
         self.assertEqual(total, figures["memory"]["total"])
