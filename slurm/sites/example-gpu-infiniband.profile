@@ -27,4 +27,4 @@ export OMPI_MCA_pml=ucx OMPI_MCA_btl=^openib
 
 export OMP_WAIT_POLICY=passive
 # Ranks of a node share its memory: the program divides what is free by the ranks it finds there.
-# Give --memory where Slurm limits a job to less (the program does not see the limit of --mem).
+# A limit that Slurm sets by control groups (--mem) is seen too; give --memory where it is set otherwise.

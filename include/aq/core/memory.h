@@ -2,6 +2,8 @@
 /// Memory and files of this process as the kernel counts them.
 
 #include <atomic>
+#include <filesystem>
+#include <optional>
 #include <thread>
 
 #include "aq/core/index.h"
@@ -10,9 +12,13 @@ namespace aq {
 
 /// Anonymous and shared resident memory in bytes (without mapped files); 0 where unknown.
 Index resident_bytes();
-/// Memory that the machine can still give, in bytes (MemAvailable, and the limit of the control
-/// group where that is lower); 0 where unknown.
+/// Memory that the machine can still give, in bytes (MemAvailable, and what the limits of the
+/// control groups leave where that is less); 0 where unknown.
 Index available_bytes();
+/// The least that the memory limits of a process's control groups leave, each with all groups that
+/// it is in; nothing where there is no limit. `membership` is its /proc/PID/cgroup.
+std::optional<Index> control_group_bytes(const std::filesystem::path& membership,
+                                         const std::filesystem::path& mount);
 
 /// Bytes that this process has read and written through system calls, whether from the page cache
 /// or not; 0 where unknown.

@@ -1,8 +1,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -58,6 +63,60 @@ TEST(Memory, ResidentBytesFollowWhatIsTouched) {
   EXPECT_GT(grown, kBytes * 9 / 10) << memory[77];
   EXPECT_LT(grown, kBytes * 3 / 2);
   EXPECT_GT(available_bytes(), 0);
+}
+
+/// A tree of control groups in a directory of its own.
+class ControlGroups : public testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = std::filesystem::path(testing::TempDir()) /
+            ("aq-groups-" + std::to_string(getpid()) + "-" +
+             testing::UnitTest::GetInstance()->current_test_info()->name());
+    std::filesystem::create_directories(root_);
+  }
+  void TearDown() override { std::filesystem::remove_all(root_); }
+
+  void write(const std::string& file, const std::string& text) {
+    std::filesystem::create_directories((root_ / file).parent_path());
+    std::ofstream(root_ / file) << text << "\n";
+  }
+  std::optional<Index> left() { return control_group_bytes(root_ / "of-process", root_); }
+
+  std::filesystem::path root_;
+};
+
+TEST_F(ControlGroups, TheLimitOfAnOuterGroupCounts) {
+  write("of-process", "0::/slurm/job_7/step_0/task_1");
+  write("slurm/job_7/step_0/task_1/memory.max", "max");
+  write("slurm/job_7/step_0/memory.max", "9000");
+  write("slurm/job_7/memory.max", "5000");
+  write("slurm/job_7/memory.current", "1500");
+  write("slurm/job_7/memory.stat", "anon 700\nfile 800\ninactive_file 500\nactive_file 200");
+  EXPECT_EQ(left(), 5000 - (1500 - 700));
+}
+
+TEST_F(ControlGroups, VersionOneHasItsOwnNames) {
+  write("of-process", "5:cpu,cpuacct:/a\n4:memory:/slurm/job_7\n0::/");
+  write("memory/slurm/memory.limit_in_bytes", "9223372036854771712");
+  write("memory/slurm/job_7/memory.limit_in_bytes", "4000");
+  write("memory/slurm/job_7/memory.usage_in_bytes", "1000");
+  write("memory/slurm/job_7/memory.stat",
+        "inactive_file 1\ntotal_inactive_file 100\ntotal_active_file 50");
+  EXPECT_EQ(left(), 4000 - (1000 - 150));
+}
+
+TEST_F(ControlGroups, InAContainerTheRootIsTheGroup) {
+  write("of-process", "0::/../not/seen/here");
+  write("memory.max", "4000");
+  write("memory.current", "5000");
+  EXPECT_EQ(left(), 1);
+}
+
+TEST_F(ControlGroups, NoLimitIsNothing) {
+  EXPECT_EQ(left(), std::nullopt);
+  write("of-process", "0::/user\nnonsense");
+  write("user/memory.max", "max");
+  EXPECT_EQ(left(), std::nullopt);
 }
 
 TEST(MemoryWatch, SeesAPeakThatIsGone) {
