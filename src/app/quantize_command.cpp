@@ -40,12 +40,9 @@ void add_options(CLI::App& command, QuantizeArguments& a) {
                    "the row are errors");
   command.add_option("--max-fallbacks", a.options.max_fallbacks, "more fallbacks are an error")
       ->check(CLI::NonNegativeNumber);
-  command
-      .add_option("--stall-timeout", a.stall_timeout,
-                  "seconds after which a rank that waits for a dead rank, or in a job where all "
-                  "ranks wait, ends the job; 0: never")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_stall_timeout(command, a.stall_timeout,
+                    "seconds after which a rank that waits for a dead rank, or in a job where all "
+                    "ranks wait, ends the job; 0: never");
 }
 
 QuantizeOptions resolve_options(const QuantizeArguments& a) {

@@ -24,6 +24,12 @@ void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
       "description of a node, for planned seconds (JSON; `doctor --measure` writes one)");
 }
 
+void add_stall_timeout(CLI::App& command, double& seconds, const std::string& help) {
+  command.add_option("--stall-timeout", seconds, help)
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
 void add_gptq_options(CLI::App& command, QuantizeArguments& a) {
   for (const SettingKey& setting : setting_keys()) {
     const auto is_valid = [key = setting.key](const std::string& text) {
