@@ -103,6 +103,7 @@ RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicat
   if (comm.is_first()) {
     make_directory(directory_.root);
     lock_ = lock_run(directory_.root, [&comm](int exit_code) { comm.abort(exit_code); });
+    forget_failure(directory_);
     make_directory(directory_.shards());
     if (options.keep_hessians) make_directory(directory_.hessians());
     if (options.save_activations > 0) make_directory(directory_.activations());
