@@ -69,10 +69,13 @@ void add_eval(CLI::App& app, Action& action) {
   command->callback([=, &action] {
     action = [=] {
       apply(*common);
+      TokenProbe probe;
+      probe.run(options->tokens);
       std::optional<StallWatch> watch;  // lives longer than MPI, whose end is watched too
       return run_on_ranks([&](Communicator& comm) {
         // No signs of life: there is no directory that all ranks may write into.
         watch.emplace(*stall_timeout, comm.rank(), comm.size(), *stall_timeout);
+        probe.tell(comm);
         const EvaluateResult result = pipeline().evaluate_model(*options, comm);
         if (!comm.is_first()) return 0;
         print(result, !options->quantized.empty());

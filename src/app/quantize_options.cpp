@@ -22,6 +22,8 @@ void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
   command.add_option(
       "--machine", a.machine,
       "description of a node, for planned seconds (JSON; `doctor --measure` writes one)");
+  command.parse_complete_callback(
+      [&a] { a.probe.run(a.calibration, a.options.samples, a.options.sequence_length); });
 }
 
 void add_stall_timeout(CLI::App& command, double& seconds, const std::string& help) {
@@ -54,8 +56,20 @@ std::optional<Machine> read_machine(const QuantizeArguments& a) {
   return machine_from_json(read_text_file(a.machine, Index{1} << 20), a.machine);
 }
 
+Recipe open_recipe(const std::string& path) {
+  constexpr Index kLimit = Index{1} << 26;
+  std::string text;
+  try {
+    text = read_text_file(path, kLimit);
+  } catch (const Error& error) {
+    throw Error(ErrorKind::usage, "read the recipe", path,
+                str("the file cannot be read: ", error.what()));
+  }
+  return parse_recipe(text, path);
+}
+
 Recipe resolve_recipe(const QuantizeArguments& a) {
-  Recipe recipe = read_recipe(a.recipe);
+  Recipe recipe = open_recipe(a.recipe);
   for (const auto& [key, text] : a.settings)
     if (!text.empty()) set_setting(recipe.settings, key, text);
   return recipe;

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "app/token_probe.h"
 #include "aq/pipeline/quantize.h"
 
 namespace CLI {
@@ -21,6 +22,7 @@ struct QuantizeArguments {
   std::string resume = "auto", tokens_to_experts = "auto";
   double stall_timeout = kStallTimeout;
   QuantizeOptions options;
+  TokenProbe probe;                                  ///< has run when the command line is read
   std::map<std::string_view, std::string> settings;  ///< of setting_keys(); empty: not given
 };
 
@@ -32,6 +34,9 @@ void add_stall_timeout(CLI::App& command, double& seconds, const std::string& he
 void add_gptq_options(CLI::App& command, QuantizeArguments& arguments);
 /// What --machine describes; nothing without it.
 std::optional<Machine> read_machine(const QuantizeArguments& arguments);
+/// Error{usage} also for a file that cannot be read or is longer than 64 MiB: a flat plan of 70,000
+/// linears takes 14.
+Recipe open_recipe(const std::string& path);
 /// The recipe with what the flags say instead.
 Recipe resolve_recipe(const QuantizeArguments& arguments);
 
