@@ -1,9 +1,11 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "app/commands.h"
 #include "app/pipeline_library.h"
+#include "app/quantize_options.h"
 #include "aq/core/text.h"
 #include "aq/io/file.h"
 
@@ -60,10 +62,20 @@ void add_eval(CLI::App& app, Action& action) {
   command->add_option("--max-windows", options->max_windows, "use only the first windows")
       ->check(CLI::PositiveNumber);
   command->add_option("--trace", options->trace, "write logits and router choices (HDF5)");
+  const auto stall_timeout = std::make_shared<double>(kStallTimeout);
+  add_stall_timeout(*command, *stall_timeout,
+                    "seconds after which a rank that waits for others ends the job (ranks meet "
+                    "after every layer); 0: never");
   command->callback([=, &action] {
     action = [=] {
       apply(*common);
+      TokenProbe probe;
+      probe.run(options->tokens);
+      std::optional<StallWatch> watch;  // lives longer than MPI, whose end is watched too
       return run_on_ranks([&](Communicator& comm) {
+        // No signs of life: there is no directory that all ranks may write into.
+        watch.emplace(*stall_timeout, comm.rank(), comm.size(), *stall_timeout);
+        probe.tell(comm);
         const EvaluateResult result = pipeline().evaluate_model(*options, comm);
         if (!comm.is_first()) return 0;
         print(result, !options->quantized.empty());

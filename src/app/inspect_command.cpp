@@ -7,12 +7,14 @@
 #include "app/commands.h"
 #include "app/pipeline_library.h"
 #include "app/print_model.h"
+#include "app/quantize_options.h"
 #include "app/table.h"
 #include "aq/core/text.h"
 #include "aq/io/file.h"
 #include "aq/io/matrix_file.h"
 #include "aq/io/model_files.h"
 #include "aq/io/run_directory.h"
+#include "aq/io/token_probe.h"
 #include "aq/io/tokens.h"
 #include "aq/model/architecture_json.h"
 #include "aq/plan/recipe.h"
@@ -85,7 +87,7 @@ void inspect_model(const Arguments& arguments, Json& json) {
     std::cout << "  architecture written to " << arguments.architecture_out << "\n";
   }
   if (arguments.recipe.empty()) return;
-  const Recipe recipe = read_recipe(arguments.recipe);
+  const Recipe recipe = open_recipe(arguments.recipe);
   print_recipe(recipe, files.model, json);
   if (arguments.recipe_out.empty()) return;
   write_text_file(arguments.recipe_out, flat_plan(recipe, files.model));
@@ -94,7 +96,10 @@ void inspect_model(const Arguments& arguments, Json& json) {
 
 /// Needs the forward pass, so it runs on the ranks of the job.
 int inspect_utilization(const Arguments& arguments, Json& json) {
+  TokenProbe probe;
+  probe.run(arguments.tokens);
   return run_on_ranks([&](Communicator& comm) {
+    probe.tell(comm);
     const Model model = open_model(arguments.path, arguments.architecture).model;
     if (model.moe_layers().empty())
       throw Error(ErrorKind::usage, "inspect", "--tokens", "the model has no experts");
@@ -148,6 +153,14 @@ void print_run(const RunDirectory& run, Json& json) {
   if (fs::exists(run.model())) print_matrices(run.model(), json["model"]);
 }
 
+void inspect_file(const fs::path& path, Json& json) {
+  probe_token_file(path, 1);
+  if (TokenFile::is_one(path))
+    print_tokens(TokenFile::open(path), json);
+  else
+    print_matrices(path, json);
+}
+
 /// The exit code, or kQuiet on ranks that have nothing to write.
 int inspect(const Arguments& arguments, Json& json) {
   const fs::path path = arguments.path;
@@ -156,10 +169,8 @@ int inspect(const Arguments& arguments, Json& json) {
     print_run({path}, json);
   else if (!fs::is_regular_file(path))
     inspect_model(arguments, json);
-  else if (TokenFile::is_one(path))
-    print_tokens(TokenFile::open(path), json);
   else
-    print_matrices(path, json);
+    inspect_file(path, json);
   return 0;
 }
 

@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <iostream>
 
 #include "app/commands.h"
@@ -7,6 +8,7 @@
 #include "aq/io/file.h"
 #include "aq/io/matrix_file.h"
 #include "aq/io/run_directory.h"
+#include "aq/io/run_lock.h"
 #include "aq/report/summary.h"
 
 namespace aq::app {
@@ -24,6 +26,12 @@ std::vector<LogRow> log_rows(const std::filesystem::path& model) {
   return rows;
 }
 
+/// Nothing for what is no run: the merge says so, and no lock is left in a directory of others.
+std::unique_ptr<RunLock> lock_if_run(const RunDirectory& run) {
+  if (!std::filesystem::exists(run.manifest())) return nullptr;
+  return lock_run(run.root, [](int exit_code) { std::_Exit(exit_code); });
+}
+
 }  // namespace
 
 void add_merge(CLI::App& app, Action& action) {
@@ -36,6 +44,7 @@ void add_merge(CLI::App& app, Action& action) {
     action = [=] {
       apply(*common);
       const RunDirectory run{*path};
+      const std::unique_ptr<RunLock> lock = lock_if_run(run);
       const Stopwatch watch;
       const Index count = merge_shards(run);
       write_text_file(run.log(), quant_log_csv(log_rows(run.model())));

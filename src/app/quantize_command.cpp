@@ -34,12 +34,9 @@ void add_options(CLI::App& command, QuantizeArguments& a) {
                    "the row are errors");
   command.add_option("--max-fallbacks", a.options.max_fallbacks, "more fallbacks are an error")
       ->check(CLI::NonNegativeNumber);
-  command
-      .add_option("--stall-timeout", a.stall_timeout,
-                  "seconds after which a rank that waits for a dead rank, or in a job where all "
-                  "ranks wait, ends the job; 0: never")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  add_stall_timeout(command, a.stall_timeout,
+                    "seconds after which a rank that waits for a dead rank, or in a job where all "
+                    "ranks wait, ends the job; 0: never");
 }
 
 QuantizeOptions resolve_options(const QuantizeArguments& a) {
@@ -71,6 +68,7 @@ void add_quantize(CLI::App& app, Action& action) {
       apply(*common);
       std::optional<StallWatch> watch;  // lives longer than MPI, whose end is watched too
       return run_on_ranks([&](Communicator& comm) {
+        arguments->probe.tell(comm);
         QuantizeOptions options = resolve_options(*arguments);
         watch.emplace(arguments->stall_timeout, comm.rank(), comm.size());
         options.stall_watch = &*watch;

@@ -27,6 +27,14 @@ void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
                   "reduce: sums of each rank's tokens travel to the owners; dispatch: tokens "
                   "travel to their experts; the bytes are the same (default: what takes less time)")
       ->check(CLI::IsMember({"auto", "reduce", "dispatch"}));
+  command.parse_complete_callback(
+      [&a] { a.probe.run(a.calibration, a.options.samples, a.options.sequence_length); });
+}
+
+void add_stall_timeout(CLI::App& command, double& seconds, const std::string& help) {
+  command.add_option("--stall-timeout", seconds, help)
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
 }
 
 void add_gptq_options(CLI::App& command, QuantizeArguments& a) {
@@ -53,8 +61,20 @@ std::optional<Machine> read_machine(const QuantizeArguments& a) {
   return machine_from_json(read_text_file(a.machine, Index{1} << 20), a.machine);
 }
 
+Recipe open_recipe(const std::string& path) {
+  constexpr Index kLimit = Index{1} << 26;
+  std::string text;
+  try {
+    text = read_text_file(path, kLimit);
+  } catch (const Error& error) {
+    throw Error(ErrorKind::usage, "read the recipe", path,
+                str("the file cannot be read: ", error.what()));
+  }
+  return parse_recipe(text, path);
+}
+
 Recipe resolve_recipe(const QuantizeArguments& a) {
-  Recipe recipe = read_recipe(a.recipe);
+  Recipe recipe = open_recipe(a.recipe);
   for (const auto& [key, text] : a.settings)
     if (!text.empty()) set_setting(recipe.settings, key, text);
   return recipe;

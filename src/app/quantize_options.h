@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "app/token_probe.h"
 #include "aq/pipeline/quantize.h"
 
 namespace CLI {
@@ -13,21 +14,29 @@ class App;
 
 namespace aq::app {
 
+constexpr double kStallTimeout = 600;  ///< seconds; default
+
 /// The command line as it was written; what it leaves out stays as the recipe says.
 struct QuantizeArguments {
   std::string model, recipe, calibration, save, memory, hessians, machine;
   std::string resume = "auto", tokens_to_experts = "auto";
-  double stall_timeout = 600;  ///< seconds
+  double stall_timeout = kStallTimeout;
   QuantizeOptions options;
+  TokenProbe probe;                                  ///< has run when the command line is read
   std::map<std::string_view, std::string> settings;  ///< of setting_keys(); empty: not given
 };
 
 /// Recipe, calibration tokens, lanes and memory.
 void add_calibration_options(CLI::App& command, QuantizeArguments& arguments);
+/// --stall-timeout, of commands with a StallWatch.
+void add_stall_timeout(CLI::App& command, double& seconds, const std::string& help);
 /// The keys of the recipe's object "gptq"; a flag wins.
 void add_gptq_options(CLI::App& command, QuantizeArguments& arguments);
 /// What --machine describes; nothing without it.
 std::optional<Machine> read_machine(const QuantizeArguments& arguments);
+/// Error{usage} also for a file that cannot be read or is longer than 64 MiB: a flat plan of 70,000
+/// linears takes 14.
+Recipe open_recipe(const std::string& path);
 /// The recipe with what the flags say instead.
 Recipe resolve_recipe(const QuantizeArguments& arguments);
 

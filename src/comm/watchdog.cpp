@@ -18,8 +18,6 @@ namespace aq {
 namespace {
 
 constexpr int kExitCode = static_cast<int>(ErrorKind::internal);
-/// Without signs of life nobody knows whether others compute: only a long wait counts.
-constexpr double kTimeoutAlone = 300;
 /// Files that a rank reads in one round while somebody computes: 1,024 ranks that wait for one
 /// must not become a million opened files.
 constexpr int kNeighbours = 63;
@@ -34,8 +32,9 @@ struct Seen {
 
 class StallWatch::Thread {
  public:
-  Thread(double timeout, int rank, int size)
+  Thread(double timeout, int rank, int size, double alone)
       : timeout_(timeout),
+        alone_(std::max(timeout, alone)),
         interval_(std::clamp(timeout / 10, 0.05, 30.0)),
         rank_(rank),
         others_(static_cast<std::size_t>(size)),
@@ -97,7 +96,8 @@ class StallWatch::Thread {
     waited_ = same ? waited_ + elapsed : 0;
     steps_ = activity.steps;
     if (directory.empty()) {
-      if (waited_ >= std::max(timeout_, kTimeoutAlone)) give_up(activity, {});
+      if (waited_ >= alone_)
+        give_up(activity, {}, "a rank is gone or hangs, or the network between them is broken");
       return;
     }
     write_heartbeat(heartbeat_file(directory, rank_),
@@ -110,7 +110,7 @@ class StallWatch::Thread {
     const std::optional<int> computing = look_at_others(directory, elapsed);
     if (waited_ < timeout_) return;
     const std::vector<int> silent = silent_ranks();
-    if (!silent.empty() || !computing) give_up(activity, silent);
+    if (!silent.empty() || !computing) give_up(activity, silent, describe_others(silent));
     tell_of_long_wait(activity, *computing);
   }
 
@@ -174,7 +174,8 @@ class StallWatch::Thread {
                     seen.last ? str(": ", seen.last->activity) : ""));
   }
 
-  [[noreturn]] void give_up(const Activity& activity, const std::vector<int>& silent) {
+  /// What is known of the ranks that are silent, or of all others when none is.
+  std::string describe_others(const std::vector<int>& silent) const {
     constexpr std::size_t kNamed = 8;
     std::vector<int> named = silent;
     if (named.empty())
@@ -184,20 +185,26 @@ class StallWatch::Thread {
     for (std::size_t i = 0; i < std::min(named.size(), kNamed); ++i)
       who += (i > 0 ? "; " : "") + describe(named[i]);
     if (named.size() > kNamed) who += str("; and ", named.size() - kNamed, " more");
-    const std::string reason = str(
-        "rank ", rank_, " on ", host_name(), " has waited ", duration_text(waited_), ": ",
-        silent.empty() ? "no rank computes, all wait for messages that do not come: " : "", who);
+    return (silent.empty() ? "no rank computes, all wait for messages that do not come: " : "") +
+           who;
+  }
+
+  /// `known`: of the other ranks.
+  [[noreturn]] void give_up(const Activity& activity, const std::vector<int>& silent,
+                            const std::string& known) {
+    const std::string reason = str("rank ", rank_, " on ", host_name(), " has waited ",
+                                   duration_text(waited_), ": ", known);
     // The first rank that is well speaks for all; the others wait a moment for the end.
     if (rank_ != (silent.empty() || silent.front() != 0 ? 0 : 1))
       std::this_thread::sleep_for(std::chrono::seconds(2));
     const Error error(ErrorKind::internal, "wait for other ranks", activity.text(), reason,
-                      "start the same command again to resume");
+                      "start the same command again; a run goes on from its last layer");
     log_error(error.what());
     end_launcher_if_it_hangs();
     end_job(kExitCode);
   }
 
-  const double timeout_, interval_;
+  const double timeout_, alone_, interval_;
   const int rank_;
   std::vector<Seen> others_;
   std::int64_t steps_ = -1, beat_ = 0;
@@ -211,8 +218,8 @@ class StallWatch::Thread {
   std::thread thread_;  // last: it uses all others
 };
 
-StallWatch::StallWatch(double timeout, int rank, int size) {
-  if (timeout > 0 && size > 1) thread_ = std::make_unique<Thread>(timeout, rank, size);
+StallWatch::StallWatch(double timeout, int rank, int size, double alone) {
+  if (timeout > 0 && size > 1) thread_ = std::make_unique<Thread>(timeout, rank, size, alone);
 }
 
 StallWatch::~StallWatch() = default;

@@ -108,7 +108,8 @@ std::string format_lock(const LockText& text) {
 
 std::optional<LockText> read_lock(const std::filesystem::path& file) {
   std::ifstream stream(file);
-  const std::string line{std::istreambuf_iterator<char>(stream), {}};
+  std::string line(kFileBytes, ' ');  // whatever is longer is no lock
+  stream.read(line.data(), static_cast<std::streamsize>(line.size()));
   const Json json = Json::parse(line, nullptr, false);
   if (!json.is_object()) return std::nullopt;
   try {

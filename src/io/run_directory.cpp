@@ -13,12 +13,17 @@ using Json = nlohmann::ordered_json;
 
 constexpr Index kManifestVersion = 1;
 constexpr Index kMostLayers = Index{1} << 20;
+// Limits of files. The manifest names every matrix: 70,000 of them are 5 MB.
+constexpr Index kManifestBytes = Index{1} << 28;
+constexpr Index kStatusBytes = Index{1} << 20;
 
 /// Parses and converts; any surprise becomes one Error{input} that names the file.
 template <class Convert>
-auto read_json(const std::filesystem::path& path, const char* operation, const Convert& convert) {
+auto read_json(const std::filesystem::path& path, const char* operation, Index limit,
+               const Convert& convert) {
+  const std::string text = read_text_file(path, limit);
   try {
-    return convert(Json::parse(read_text_file(path)));
+    return convert(Json::parse(text));
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorKind::input, operation, path.string(),
                 std::string(error.what()).substr(0, 300),
@@ -53,7 +58,7 @@ std::string RunDirectory::shard_name(Index layer, int rank) {
 
 std::optional<Manifest> read_manifest(const RunDirectory& run) {
   if (!std::filesystem::exists(run.manifest())) return std::nullopt;
-  return read_json(run.manifest(), "read the manifest", [&](const Json& json) {
+  return read_json(run.manifest(), "read the manifest", kManifestBytes, [&](const Json& json) {
     if (const Index version = whole_number(run, json, "version", Index{1} << 30);
         version != kManifestVersion)
       throw Error(ErrorKind::input, "read the manifest", run.manifest().string(),
@@ -124,11 +129,10 @@ void write_status(const RunDirectory& run, const RunStatus& status) {
   write_text_file(run.status(), json.dump(1) + "\n");
 }
 
-RunStatus read_status(const RunDirectory& run) {
-  if (!std::filesystem::exists(run.status()))
-    throw Error(ErrorKind::input, "read the status", run.root.string(),
-                "it is not the directory of a run: there is no status.json");
-  return read_json(run.status(), "read the status", [](const Json& json) {
+namespace {
+
+RunStatus read_first_rank(const RunDirectory& run) {
+  return read_json(run.status(), "read the status", kStatusBytes, [](const Json& json) {
     RunStatus status;
     status.state = json.at("state").get<std::string>();
     status.message = json.at("message").get<std::string>();
@@ -142,6 +146,46 @@ RunStatus read_status(const RunDirectory& run) {
     status.updated = json.at("updated").get<Index>();
     return status;
   });
+}
+
+std::optional<RunFailure> read_failure(const RunDirectory& run) {
+  if (!std::filesystem::exists(run.failure())) return std::nullopt;
+  return read_json(run.failure(), "read the status", kStatusBytes, [](const Json& json) {
+    return RunFailure{json.at("message").get<std::string>(), json.at("internal").get<bool>(),
+                      json.at("updated").get<Index>()};
+  });
+}
+
+}  // namespace
+
+RunStatus read_status(const RunDirectory& run) {
+  const std::optional<RunFailure> failure = read_failure(run);
+  const bool has_status = std::filesystem::exists(run.status());
+  if (!has_status && !failure)
+    throw Error(ErrorKind::input, "read the status", run.root.string(),
+                "it is not the directory of a run: there is no status.json");
+  RunStatus status = has_status ? read_first_rank(run) : RunStatus{};
+  // When all ranks fail, the first one speaks.
+  if (!failure || (status.state == "failed" && status.updated >= failure->updated)) return status;
+  status.state = failure->internal ? "died" : "failed";
+  status.message = failure->message;
+  status.updated = failure->updated;
+  return status;
+}
+
+void write_failure(const RunDirectory& run, int rank, const RunFailure& failure) {
+  if (failure.internal && std::filesystem::exists(run.failure())) return;
+  const Json json{
+      {"message", failure.message}, {"internal", failure.internal}, {"updated", failure.updated}};
+  // Ranks that fail together write files of their own; the last one to be renamed is whole.
+  const std::filesystem::path own = run.root / str("failure.rank-", rank, ".json");
+  write_text_file(own, json.dump(1) + "\n");
+  std::filesystem::rename(own, run.failure());
+}
+
+void forget_failure(const RunDirectory& run) {
+  std::error_code ignored;
+  std::filesystem::remove(run.failure(), ignored);
 }
 
 }  // namespace aq

@@ -228,6 +228,16 @@ RunLock::RunLock(const fs::path& directory, std::function<void(const std::string
 
 RunLock::~RunLock() = default;
 
+std::unique_ptr<RunLock> lock_run(const fs::path& directory, std::function<void(int)> end) {
+  return std::make_unique<RunLock>(
+      directory, [directory, end = std::move(end)](const std::string& reason) {
+        const Error error(ErrorKind::internal, "keep the lock", directory.string(), reason,
+                          "two jobs must not work on one run directory");
+        log_error(error.what());
+        end(error.exit_code());
+      });
+}
+
 std::optional<LockState> look_at_lock(const fs::path& directory, LockTimes times) {
   const fs::path path = lock_path(directory);
   std::error_code error;

@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 
+#include "aq/comm/watchdog.h"
 #include "aq/core/parallel.h"
 #include "aq/core/timer.h"
 #include "aq/io/matrix_file.h"
@@ -198,14 +199,18 @@ std::vector<double> gather_windows(const std::vector<double>& mine, Communicator
   return all;
 }
 
-/// -log p of all predicted tokens. Collective.
+/// -log p of all predicted tokens. Collective: ranks meet after every layer, so that the watchdog
+/// sees after one layer that a rank is gone, and no rank waits for long when all are well.
 double total_nll(Evaluation& evaluation, Trace& trace, Communicator& comm) {
   const Matrix x = evaluation.run_layers([&](const LayerSpec& layer, const Routing& routing) {
+    set_work_place(str("layer ", layer.index + 1, "/", evaluation.model().layers.size()));
+    comm.barrier();
     if (!trace.wanted || layer.dense) return;
     trace.moe_layers.push_back(checked_cast<std::int32_t>(layer.index));
     trace.router_index.push_back(routing.index);
     trace.router_weight.push_back(routing.weight);
   });
+  set_work_place("head");
   const std::vector<double> sums = gather_windows(evaluation.window_nll(x, trace), comm);
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }

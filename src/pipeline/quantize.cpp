@@ -5,6 +5,7 @@
 #include <array>
 #include <chrono>
 #include <fstream>
+#include <new>
 
 #include "aq/comm/counting.h"
 #include "aq/comm/watchdog.h"
@@ -48,24 +49,48 @@ class Reporter {
   }
   void status(const std::string& state, const std::string& message, Index layer) {
     if (!comm_.is_first()) return;
-    const auto now = std::chrono::system_clock::now().time_since_epoch();
-    std::array<char, 256> host{};
-    gethostname(host.data(), host.size() - 1);
-    write_status(directory_,
-                 {.state = state,
-                  .message = message,
-                  .layer = layer,
-                  .layers = layers_,
-                  .elapsed_seconds = progress_.elapsed(),
-                  .remaining_seconds = progress_.remaining(layer),
-                  .ranks = comm_.size(),
-                  .host = host.data(),
-                  .process = getpid(),
-                  .updated = std::chrono::duration_cast<std::chrono::seconds>(now).count()});
+    write_status(directory_, {.state = state,
+                              .message = message,
+                              .layer = layer,
+                              .layers = layers_,
+                              .elapsed_seconds = progress_.elapsed(),
+                              .remaining_seconds = progress_.remaining(layer),
+                              .ranks = comm_.size(),
+                              .host = host(),
+                              .process = getpid(),
+                              .updated = now()});
+  }
+  /// What `aq-dist status` will say of a run that this error ends.
+  void last_word(const std::exception& reason, Index layer) {
+    progress_.finish();
+    const auto* error = dynamic_cast<const Error*>(&reason);
+    const bool stopped = error != nullptr && error->kind() == ErrorKind::stopped;
+    const bool no_memory = dynamic_cast<const std::bad_alloc*>(&reason) != nullptr;
+    const std::string text = no_memory ? "out of memory" : reason.what();
+    try {
+      status(stopped ? "stopped" : "failed", text, layer);
+      if (comm_.is_first() || stopped) return;
+      write_failure(directory_, comm_.rank(),
+                    {.message = str("rank ", comm_.rank(), " on ", host(), ": ", text),
+                     .internal = error == nullptr || error->kind() == ErrorKind::internal,
+                     .updated = now()});
+    } catch (const std::exception& other) {  // a full disk: the reason itself is still printed
+      log_warning(other.what());
+    }
   }
   void finish() { progress_.finish(); }
 
  private:
+  static std::string host() {
+    std::array<char, 256> name{};
+    gethostname(name.data(), name.size() - 1);
+    return name.data();
+  }
+  static Index now() {
+    const auto since = std::chrono::system_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::seconds>(since).count();
+  }
+
   const RunDirectory& directory_;
   Index layers_;
   Communicator& comm_;
@@ -328,10 +353,8 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& transpor
     else
       run_layers(run);
     run.merge();
-  } catch (const Error& error) {
-    run.reporter.finish();
-    const bool stopped = error.kind() == ErrorKind::stopped;
-    run.reporter.status(stopped ? "stopped" : "failed", error.what(), run.state.complete_count());
+  } catch (const std::exception& error) {
+    run.reporter.last_word(error, run.state.complete_count());
     throw;
   }
   run.reporter.finish();

@@ -85,16 +85,6 @@ Manifest start_manifest(const QuantizeOptions& options, const RunDirectory& dire
   return fresh;
 }
 
-/// Loses the lock: the job ends at once, before it writes into another job's run.
-std::unique_ptr<RunLock> lock_directory(const RunDirectory& directory, Communicator& comm) {
-  return std::make_unique<RunLock>(directory.root, [&directory, &comm](const std::string& reason) {
-    const Error error(ErrorKind::internal, "keep the lock", directory.root.string(), reason,
-                      "two jobs must not work on one run directory");
-    log_error(error.what());
-    comm.abort(error.exit_code());
-  });
-}
-
 /// What the first rank has just written.
 Manifest shared_manifest(const RunDirectory& directory) {
   std::optional<Manifest> manifest = read_manifest(directory);
@@ -112,7 +102,8 @@ RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicat
   comm.barrier();  // every rank has checked its input: only now is anything written
   if (comm.is_first()) {
     make_directory(directory_.root);
-    lock_ = lock_directory(directory_, comm);
+    lock_ = lock_run(directory_.root, [&comm](int exit_code) { comm.abort(exit_code); });
+    forget_failure(directory_);
     make_directory(directory_.shards());
     if (options.keep_hessians) make_directory(directory_.hessians());
     if (options.save_activations > 0) make_directory(directory_.activations());

@@ -1,12 +1,17 @@
 """The forward pass against transformers: logits, router choices and weights, NLL."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 import unittest
+from pathlib import Path
 
 import h5py
 import numpy as np
 
-from program import EVALUATION, EXAMPLE, FIXTURES, ProgramTest, model_arguments
+from program import EVALUATION, EXAMPLE, FIXTURES, ProgramTest, model_arguments, start
 
 # Mean NLL of the example by transformers in float32 (tools/make_example.py prints it).
 EXAMPLE_NLL = 0.980370
@@ -67,6 +72,31 @@ class Example(ProgramTest):
         self.assertEqual(figures["windows"], 64 * 3)
         self.assertEqual(figures["predictions"], 64 * (99 + 99 + 55))
         self.assertEqual(self.nll("--window", 100, "--max-windows", 5)["windows"], 5)
+
+
+class Stall(ProgramTest):
+    def ranks_at_work(self, launcher):
+        """Processes of the ranks, once they run the model: then the watchdog is there."""
+        for _ in range(1000):
+            found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(launcher.pid)], capture_output=True, text=True,
+                                   check=False).stdout.split()
+            maps = [Path(f"/proc/{process}/maps") for process in found]
+            if len(found) == 2 and all(path.exists() and "libaq-pipeline" in path.read_text() for path in maps):
+                return [int(process) for process in found]
+            time.sleep(0.01)
+        self.fail("the ranks did not start")
+
+    def test_a_rank_that_hangs_ends_the_job(self):
+        tokens = self.directory / "tokens.h5"
+        with h5py.File(tokens, "w") as file:
+            file["tokens"] = np.random.default_rng(1).integers(0, 512, (4000, 256), dtype=np.int32)
+        launcher = start("eval", "--model", EXAMPLE, "--tokens", tokens, "--stall-timeout", 3, ranks=2)
+        victim = self.ranks_at_work(launcher)[1]
+        time.sleep(2)  # into the first layer, mostly
+        os.kill(victim, signal.SIGSTOP)
+        output, _ = launcher.communicate(timeout=120)
+        self.assertEqual(launcher.returncode, 70, output)
+        self.assertRegex(output, r"wait for other ranks: .*: rank 0 on .* has waited .*: a rank is gone or hangs")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from program import ProgramTest, quantize_arguments, run, start
+from program import ProgramTest, quantize_arguments, results, run, start
 
 
 class Lock(ProgramTest):
@@ -53,6 +53,33 @@ class Lock(ProgramTest):
         done = self.succeed(*self.arguments)
         self.assertIn("is taken over: its process is gone", done.stderr)
         self.assertFalse((self.save / "run.lock").exists())
+
+    def test_merge_is_refused_while_a_job_is_at_work(self):
+        process = self.start_and_wait(ranks=2)
+        holder = json.loads((self.save / "run.lock").read_text())
+        merged = run("merge", self.save)
+        self.assertEqual(merged.returncode, 3, merged.stderr)
+        self.assertIn(f"another job is at work on it: process {holder['process']} on {holder['host']}", merged.stderr)
+        output, _ = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 0, output)
+        before = results(self.save)
+        self.succeed("merge", self.save)
+        self.assertEqual(results(self.save), before)
+        self.assertFalse((self.save / "run.lock").exists())
+
+    def test_merge_takes_over_the_lock_of_a_killed_run(self):
+        process = self.start_and_wait()
+        process.kill()
+        process.communicate(timeout=60)
+        merged = run("merge", self.save)
+        self.assertEqual(merged.returncode, 3, merged.stderr)
+        self.assertIn("is taken over: its process is gone", merged.stderr)
+        self.assertIn("is not complete", merged.stderr)
+        self.assertFalse((self.save / "run.lock").exists())
+
+    def test_merge_leaves_no_lock_where_there_is_no_run(self):
+        self.assertEqual(run("merge", self.directory).returncode, 3)
+        self.assertEqual(list(self.directory.iterdir()), [])
 
     def test_the_lock_of_another_machine_is_waited_for(self):
         process = self.start_and_wait()

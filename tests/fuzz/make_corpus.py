@@ -117,6 +117,13 @@ def write_tokens():
         with hdf5_file("tokens", name, **options) as file:
             file["tokens"] = tokens
             file["lengths"] = np.array([4, 2, 1], np.int64)
+    # Names of the root's members at the end of the address space: HDF5 1.10 crashes on them.
+    whole = bytearray((CORPUS / "tokens" / "old-format").read_bytes())
+    heap = whole.index(b"HEAP")
+    whole[heap + 8:heap + 16] = (1).to_bytes(8, "little")  # size
+    whole[heap + 16:heap + 24] = (1).to_bytes(8, "little")  # nothing is free
+    whole[heap + 24:heap + 32] = b"\xff" * 8  # address
+    write("tokens", "heap-at-the-end", bytes(whole))
     with hdf5_file("tokens", "compressed", libver=("v110", "v110")) as file:
         file.create_dataset("tokens", data=tokens.astype(np.int64), chunks=(2, 2), compression="gzip")
     with hdf5_file("tokens", "chunked-old-format") as file:
@@ -138,6 +145,7 @@ def write_manifests():
     write("manifest", "outside", json.dumps({**manifest, "complete": [{**part, "shards": ["../x"]}]}))
     write("manifest", "status", json.dumps({"state": "running", "message": "", "layer": 1, "layers": 4, "elapsed_seconds": 1.5,
                                             "remaining_seconds": 2, "ranks": 1, "host": "x", "process": 1, "updated": 1}))
+    write("manifest", "failure", json.dumps({"message": "rank 1 on x: no space", "internal": False, "updated": 2}))
 
 
 def write_matrix(matrices, name, scheme, datasets, activation=None):

@@ -1,4 +1,4 @@
-/// The input is manifest.json, and then status.json, of a run.
+/// The input is manifest.json, and then status.json and failure.json, of a run.
 
 #include "aq/io/run_directory.h"
 #include "fuzz.h"
@@ -10,6 +10,9 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const RunDirectory run{directory.path()};
   directory.write("manifest.json", fuzz::text_of(data, size));
   directory.write("status.json", fuzz::text_of(data, size));
+  forget_failure(run);
+  fuzz::expect_error_or_success([&] { read_status(run); });
+  directory.write("failure.json", fuzz::text_of(data, size));
   fuzz::expect_error_or_success([&] { read_status(run); });
   fuzz::expect_error_or_success([&] { merge_shards(run); });
   fuzz::expect_error_or_success([&] {

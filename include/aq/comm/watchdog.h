@@ -35,15 +35,15 @@ class WorkLabel {
 /// does not age.
 class StallWatch {
  public:
-  /// Starts the thread; nothing when `timeout` is 0 or the rank is alone.
-  StallWatch(double timeout, int rank, int size);
+  /// Starts the thread; nothing when `timeout` is 0 or the rank is alone. Without signs of life
+  /// (see beat_in) only a wait of `alone` seconds, or `timeout`, if that is longer, counts.
+  StallWatch(double timeout, int rank, int size, double alone = 300);
   ~StallWatch();
   StallWatch(const StallWatch&) = delete;
   StallWatch& operator=(const StallWatch&) = delete;
 
   /// Signs of life go into this directory, which all ranks share and which is made when it is not
-  /// there. Before this call no rank knows of the others, and only a wait of five minutes (or
-  /// `timeout`, if that is longer) counts.
+  /// there. Before this call no rank knows of the others: whether they compute or are gone.
   void beat_in(const std::filesystem::path& directory);
 
  private:

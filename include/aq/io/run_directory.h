@@ -42,6 +42,7 @@ struct RunDirectory {
   std::filesystem::path activations() const { return root / "activations"; }
   std::filesystem::path model() const { return root / "model.h5"; }
   std::filesystem::path status() const { return root / "status.json"; }
+  std::filesystem::path failure() const { return root / "failure.json"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
   std::filesystem::path heartbeats() const { return root / ".heartbeat"; }
   std::filesystem::path log() const { return root / "quant_log.csv"; }
@@ -60,7 +61,7 @@ std::string first_difference(const Manifest& run, const Manifest& now);
 /// layer is missing or a shard lacks a matrix. Returns the number of matrices.
 Index merge_shards(const RunDirectory& run);
 
-/// Where state is one of running, done, stopped, failed.
+/// Where state is one of running, done, stopped, failed, died.
 struct RunStatus {
   std::string state;
   std::string message;
@@ -73,7 +74,22 @@ struct RunStatus {
   Index updated = 0;  ///< seconds since the epoch
 };
 void write_status(const RunDirectory& run, const RunStatus& status);
+/// What is written, with the failure of another rank than the first where there is one.
 /// Error{input} when the directory is no run.
 RunStatus read_status(const RunDirectory& run);
+
+/// The last word of a rank other than the first. It has a file of its own, failure.json: the first
+/// rank may write status.json at the same moment, and what it writes last must not hide this.
+struct RunFailure {
+  std::string message;  ///< with rank and host
+  /// Bugs and machines that fail, such as messages that do not come since another rank is gone: the
+  /// state is `died`, as without a word. Otherwise `failed`: the same command fails again.
+  bool internal = false;
+  Index updated = 0;  ///< seconds since the epoch
+};
+/// An internal failure, which may follow from another rank's, leaves an earlier word as it is.
+void write_failure(const RunDirectory& run, int rank, const RunFailure& failure);
+/// When a run starts anew.
+void forget_failure(const RunDirectory& run);
 
 }  // namespace aq

@@ -47,6 +47,11 @@ class RunLock {
   std::unique_ptr<Held> held_;
 };
 
+/// The lock of a job that must not go on without it: losing it is reported, then `end`, which does
+/// not return, is called with the exit code.
+std::unique_ptr<RunLock> lock_run(const std::filesystem::path& directory,
+                                  std::function<void(int exit_code)> end);
+
 struct LockState {
   LockHolder holder;
   bool alive = false;  ///< as far as a look at once can tell
