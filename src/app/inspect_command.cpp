@@ -87,7 +87,7 @@ void inspect_model(const Arguments& arguments, Json& json) {
     std::cout << "  architecture written to " << arguments.architecture_out << "\n";
   }
   if (arguments.recipe.empty()) return;
-  const Recipe recipe = open_recipe(arguments.recipe);
+  const Recipe recipe = read_recipe(arguments.recipe);
   print_recipe(recipe, files.model, json);
   if (arguments.recipe_out.empty()) return;
   write_text_file(arguments.recipe_out, flat_plan(recipe, files.model));

@@ -61,7 +61,7 @@ std::optional<Machine> read_machine(const QuantizeArguments& a) {
   return machine_from_json(read_text_file(a.machine, Index{1} << 20), a.machine);
 }
 
-Recipe open_recipe(const std::string& path) {
+Recipe read_recipe(const std::string& path) {
   constexpr Index kLimit = Index{1} << 26;
   std::string text;
   try {
@@ -74,7 +74,7 @@ Recipe open_recipe(const std::string& path) {
 }
 
 Recipe resolve_recipe(const QuantizeArguments& a) {
-  Recipe recipe = open_recipe(a.recipe);
+  Recipe recipe = read_recipe(a.recipe);
   for (const auto& [key, text] : a.settings)
     if (!text.empty()) set_setting(recipe.settings, key, text);
   return recipe;

@@ -36,7 +36,7 @@ void add_gptq_options(CLI::App& command, QuantizeArguments& arguments);
 std::optional<Machine> read_machine(const QuantizeArguments& arguments);
 /// Error{usage} also for a file that cannot be read or is longer than 64 MiB: a flat plan of 70,000
 /// linears takes 14.
-Recipe open_recipe(const std::string& path);
+Recipe read_recipe(const std::string& path);
 /// The recipe with what the flags say instead.
 Recipe resolve_recipe(const QuantizeArguments& arguments);
 

@@ -13,6 +13,15 @@ constexpr Index kOwnerRows = 64;
 
 }  // namespace
 
+MemoryEstimate& MemoryEstimate::operator+=(const MemoryEstimate& other) {
+  activations += other.activations;
+  buffers += other.buffers;
+  hessians += other.hessians;
+  weights += other.weights;
+  libraries += other.libraries;
+  return *this;
+}
+
 Index packed_bytes(const Scheme& scheme, Index rows, Index columns) {
   const Index scales = scale_count(scheme, rows, columns);
   return rows * words_per_row(scheme.bits, columns) * kFloat + scales * kFloat +

@@ -135,11 +135,8 @@ class LayerMemory {
   }
 
   void add(const char* stage, const char* phase, MemoryEstimate part) {
-    part.activations += base_.activations;
-    part.hessians += base_.hessians;
-    part.weights += base_.weights + packed_;
-    part.buffers += base_.buffers;
-    part.libraries += base_.libraries;
+    part += base_;
+    part.weights += packed_;
     moments_.push_back({stage, phase, part});
   }
 
@@ -360,11 +357,7 @@ class LayerMemory {
     const Index owned = shape_.limits.experts, step = threads_of(owned);
     packed_ = sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes);
     const MemoryEstimate tokens{.activations = gathered(), .buffers = token_lists()};
-    const auto beside_tokens = [&](MemoryEstimate now) {
-      now.activations += tokens.activations;
-      now.buffers += tokens.buffers;
-      return now;
-    };
+    const auto beside_tokens = [&](MemoryEstimate now) { return now += tokens; };
     add("gate_up", "dispatch", beside_tokens({.buffers = floats(sizes_.hidden)}));
     add("gate_up", "hessian", beside_tokens(expert_sums(sizes_.gate_up, at_owner())));
     solve_own("gate_up", sizes_.gate_up, tokens);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
 #include <iterator>
 
 #include "aq/core/text.h"
@@ -185,14 +184,6 @@ Recipe parse_recipe(std::string_view text, const std::string& file) {
     read_annotations(json["gptq"], recipe.settings_annotations);
   }
   return recipe;
-}
-
-Recipe read_recipe(const std::filesystem::path& path) {
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream || std::filesystem::is_directory(path))
-    throw Error(ErrorKind::usage, "read the recipe", path.string(), "the file cannot be read");
-  const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-  return parse_recipe(text, path.string());
 }
 
 namespace {

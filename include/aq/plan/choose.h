@@ -1,5 +1,5 @@
 #pragma once
-/// Which way a run goes: both are planned, and the one with less estimated time is taken.
+/// Which way a run goes: both are planned; dispatch is taken where it is clearly faster by estimate.
 
 #include <optional>
 #include <string>

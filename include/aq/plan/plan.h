@@ -80,6 +80,7 @@ struct MemoryEstimate {
   Index weights = 0;      ///< originals in work and packed results
   Index libraries = 0;    ///< of BLAS, LibTorch, HDF5, MPI, and what threads keep for later
   Index total() const { return activations + buffers + hessians + weights + libraries; }
+  MemoryEstimate& operator+=(const MemoryEstimate& other);
 };
 
 /// The most that a rank has in one phase of a stage.

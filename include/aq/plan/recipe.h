@@ -1,7 +1,6 @@
 #pragma once
 /// The recipe: which linear gets which format and method, and the settings of GPTQ.
 
-#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
@@ -96,7 +95,6 @@ struct Recipe {
 /// strict JSON, unknown keys and formats, values of a wrong type or range, and keys of one rule
 /// that contradict each other.
 Recipe parse_recipe(std::string_view text, const std::string& file);
-Recipe read_recipe(const std::filesystem::path& path);
 
 /// What is done with one linear.
 struct Assignment {

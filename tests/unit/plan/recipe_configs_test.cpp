@@ -19,7 +19,10 @@ namespace fs = std::filesystem;
 const fs::path kConfigs = fs::path(AQ_EXAMPLES) / ".." / "configs";
 
 Recipe config(const std::string& name) {
-  return read_recipe(kConfigs / name);
+  std::ifstream file(kConfigs / name);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return parse_recipe(text.str(), name);
 }
 
 std::vector<std::string> config_names() {

@@ -165,17 +165,5 @@ TEST(UnmatchedPatterns, AreListedInFileOrder) {
                                   "the model"));
 }
 
-TEST(ReadRecipe, AFileThatCannotBeReadIsNamed) {
-  for (const std::string path : {"/nowhere/recipe.json", AQ_EXAMPLES}) {
-    try {
-      read_recipe(path);
-      ADD_FAILURE() << "read " << path;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.kind(), ErrorKind::usage);
-      EXPECT_THAT(error.what(), testing::HasSubstr(path));
-    }
-  }
-}
-
 }  // namespace
 }  // namespace aq
