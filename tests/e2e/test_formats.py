@@ -33,7 +33,8 @@ class Formats(ProgramTest):
     """One run with all formats: one an expert, further ones with other scales in the attention."""
 
     def recipe(self, **gptq):
-        overrides = [{"pattern": f"*.experts.{number % 16}.*" if number < 16 else f"*.self_attn.{'ko'[number - 16]}_proj",
+        overrides = [{"pattern": f"*.experts.{number % 16}.*" if number < 16
+                      else f"*.self_attn.{'ko'[number - 16]}_proj",
                       "wq": name} for number, name in enumerate(FORMATS)]
         overrides += [{"pattern": "*.layers.1.mlp.experts.[0-6].*", "group_size": 32, "symmetric": False},
                       {"pattern": "*.layers.2.mlp.experts.[0-9].*", "group_size": "channel", "scale_dtype": "fp16"},

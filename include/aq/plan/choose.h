@@ -1,5 +1,6 @@
 #pragma once
-/// Which way a run goes: both are planned; dispatch is taken where it is clearly faster by estimate.
+/// Which way a run goes: both are planned; dispatch is taken where it is clearly faster by
+/// estimate.
 
 #include <optional>
 #include <string>
