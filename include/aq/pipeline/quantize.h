@@ -48,6 +48,6 @@ struct QuantizeOptions {
 
 /// Collective; every rank returns the same summary. Threads: aq::set_thread_count. Prints the start
 /// table and progress from the first rank. Throws Error{stopped} on every rank after a stop signal.
-RunSummary quantize_model(const QuantizeOptions& options, Communicator& comm);
+RunSummary quantize_model(const QuantizeOptions& options, Communicator& transport);
 
 }  // namespace aq
