@@ -1,5 +1,6 @@
 """One job at a time on a run directory, and a status that tells how a run ended."""
 
+import contextlib
 import json
 import os
 import signal
@@ -27,6 +28,22 @@ class Lock(ProgramTest):
             time.sleep(0.01)
         self.fail("the run did not start")
 
+    @contextlib.contextmanager
+    def held(self, process, holder):
+        """The job cannot end meanwhile: its other rank is suspended. The first one counts on in the lock."""
+        listed = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(process.pid)], text=True,
+                                capture_output=True, check=True).stdout.splitlines()
+        ranks = [int(line.split()[0]) for line in listed if "aq-dist" in line]
+        self.assertIn(holder["process"], ranks)
+        others = [rank for rank in ranks if rank != holder["process"]]
+        for rank in others:
+            os.kill(rank, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for rank in others:
+                os.kill(rank, signal.SIGCONT)
+
     def status(self):
         done = run("status", self.save, threads=0)
         return done.returncode, done.stdout.split()[0]
@@ -34,10 +51,11 @@ class Lock(ProgramTest):
     def test_a_second_job_is_refused_and_the_first_goes_on(self):
         process = self.start_and_wait(ranks=2)
         holder = json.loads((self.save / "run.lock").read_text())
-        second = run(*self.arguments, ranks=2)
+        with self.held(process, holder):
+            second = run(*self.arguments, ranks=2)
+            self.assertEqual(self.status(), (76, "running"))
         self.assertEqual(second.returncode, 3, second.stderr)
         self.assertIn(f"another job is at work on it: process {holder['process']} on {holder['host']}", second.stderr)
-        self.assertEqual(self.status(), (76, "running"))
         output, _ = process.communicate(timeout=120)
         self.assertEqual(process.returncode, 0, output)
         self.assertEqual(self.status(), (0, "done"))
@@ -57,7 +75,8 @@ class Lock(ProgramTest):
     def test_merge_is_refused_while_a_job_is_at_work(self):
         process = self.start_and_wait(ranks=2)
         holder = json.loads((self.save / "run.lock").read_text())
-        merged = run("merge", self.save)
+        with self.held(process, holder):
+            merged = run("merge", self.save)
         self.assertEqual(merged.returncode, 3, merged.stderr)
         self.assertIn(f"another job is at work on it: process {holder['process']} on {holder['host']}", merged.stderr)
         output, _ = process.communicate(timeout=120)

@@ -47,7 +47,8 @@ class PlanTest(unittest.TestCase):
                 self.assertEqual(planned, measured["planned_bytes"])
                 peak = max(measured["peak_rss_bytes"])
                 self.assertLessEqual(peak, planned)
-                self.assertGreater(peak * 1.15, planned)
+                # What MPI keeps is a sixth of all on four ranks, and differs from run to run.
+                self.assertGreater(peak * (1.15 if ranks < 4 else 1.25), planned)
                 if ranks < 3:
                     self.check_phases(figures, measured, ranks)
 
