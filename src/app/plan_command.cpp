@@ -156,6 +156,7 @@ void add_plan(CLI::App& app, Action& action) {
   command->callback([common, arguments, &action] {
     action = [common, arguments] {
       apply(*common);
+      arguments->probe.tell(*make_self_communicator());
       print_plan(*arguments, common->threads, common->json);
       return 0;
     };

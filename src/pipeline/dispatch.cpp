@@ -1,9 +1,11 @@
 #include "pipeline/dispatch.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
+#include "aq/comm/watchdog.h"
 #include "aq/core/error.h"
 
 namespace aq {
@@ -16,13 +18,13 @@ std::span<std::byte> bytes_of(MatrixView<float> rows) {
       std::span(rows.data, static_cast<std::size_t>(rows.rows * rows.columns)));
 }
 
-/// Sizes of the messages that every rank sends to every other: [from][to].
-std::vector<std::vector<std::int64_t>> exchange_sizes(Communicator& comm,
-                                                      const std::vector<std::int64_t>& mine) {
-  std::vector<std::vector<std::int64_t>> sizes;
+/// Sizes of the messages that every rank sends here; `mine` are those to every other.
+std::vector<std::int64_t> sizes_to_me(Communicator& comm, const std::vector<std::int64_t>& mine) {
+  std::vector<std::int64_t> sizes;
   for (const std::vector<std::byte>& bytes : comm.all_gather(std::as_bytes(std::span(mine)))) {
-    sizes.emplace_back(mine.size());
-    std::memcpy(sizes.back().data(), bytes.data(), bytes.size());
+    sizes.push_back(0);
+    std::memcpy(&sizes.back(), bytes.data() + static_cast<std::size_t>(comm.rank()) * sizeof(Index),
+                sizeof(Index));
   }
   return sizes;
 }
@@ -39,6 +41,9 @@ Dispatch::Dispatch(Communicator& comm, const LaneLayout& layout, const Batch& ba
       owners_(std::move(owners)) {
   AQ_CHECK(experts_.size() == owners_.size(), experts_.size(), " experts, ", owners_.size(),
            " owners");
+  std::array<std::int64_t, 1> tokens{batch.rows()};
+  comm_.all_reduce_sum(tokens);
+  all_tokens_ = tokens[0];
   choose_rows();
   exchange_lists();
 }
@@ -85,6 +90,7 @@ std::vector<std::int32_t> Dispatch::list_for(int owner) const {
 }
 
 void Dispatch::exchange_lists() {
+  const WorkLabel label("tokens of experts");
   const int ranks = comm_.size(), me = comm_.rank();
   std::vector<std::vector<std::int32_t>> sent, received(static_cast<std::size_t>(ranks));
   std::vector<std::int64_t> lengths;
@@ -92,14 +98,14 @@ void Dispatch::exchange_lists() {
     sent.push_back(list_for(to));
     lengths.push_back(std::ssize(sent.back()));
   }
-  const auto all_lengths = exchange_sizes(comm_, lengths);
+  const std::vector<std::int64_t> received_lengths = sizes_to_me(comm_, lengths);
   for (int other = 0; other < ranks; ++other) {
     const auto at = static_cast<std::size_t>(other);
     if (other == me) {
       received[at] = std::move(sent[at]);
       continue;
     }
-    received[at].resize(static_cast<std::size_t>(all_lengths[at][static_cast<std::size_t>(me)]));
+    received[at].resize(static_cast<std::size_t>(received_lengths[at]));
     if (!sent[at].empty()) comm_.start_send(std::as_bytes(std::span(sent[at])), other, kListTag);
     if (!received[at].empty())
       comm_.start_receive(std::as_writable_bytes(std::span(received[at])), other, kListTag);
@@ -151,6 +157,7 @@ Range Dispatch::gathered_rows_of(int rank) const {
 }
 
 Matrix Dispatch::gather(const Matrix& x) {
+  const WorkLabel label("inputs of experts");
   Matrix gathered(gathered_begin_.back(), x.columns);
   const auto rows_to = [&](int rank) -> const std::vector<std::int32_t>& {
     return rows_for_[static_cast<std::size_t>(rank)];
@@ -188,6 +195,7 @@ Matrix Dispatch::gather(const Matrix& x) {
 }
 
 std::vector<Matrix> Dispatch::bring_back(Range some, std::vector<Matrix> outputs, Index columns) {
+  const WorkLabel label("outputs of experts");
   std::vector<Matrix> mine(static_cast<std::size_t>(some.size()));
   for (std::size_t i = 0; i < mine.size(); ++i) {
     const std::size_t at = static_cast<std::size_t>(some.begin) + i;

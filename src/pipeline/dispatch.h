@@ -18,6 +18,8 @@ class Dispatch {
   /// In ascending order.
   const std::vector<Index>& experts() const { return experts_; }
   Communicator& communicator() const { return comm_; }
+  /// Tokens of all ranks.
+  Index all_tokens() const { return all_tokens_; }
   /// The lanes of all ranks, with the gathered rows of each.
   const Batch& batch() const { return gathered_batch_; }
   /// Gathered rows and weights of the experts that live here, by their number in the layer; those
@@ -46,6 +48,7 @@ class Dispatch {
   std::vector<std::vector<std::int32_t>>
       rows_for_;                       ///< per rank: own rows that it needs, ascending
   std::vector<Index> gathered_begin_;  ///< [ranks + 1] rows that came from each rank
+  Index all_tokens_ = 0;
   Batch gathered_batch_;
   Routing gathered_routing_;
 };

@@ -22,7 +22,7 @@ class Wave {
   std::vector<TaskCalibration> sum_gate_up() {
     const PhaseTimer timer(context_.times, "hessian");
     std::vector<TaskCalibration> result = start(plan_.gate_up);
-    for_each_expert(count(), [&](Index i) {
+    for_each_expert(busy(plan_.gate_up), [&](Index i) {
       if (summed_on(plan_.gate_up, i) == CalibratedOn::routed)
         result[static_cast<std::size_t>(i)].partials =
             sum_routed(i, plan_.gate_up, [&](Index lane) {
@@ -38,7 +38,7 @@ class Wave {
   std::vector<TaskCalibration> run_gate_up(std::vector<Matrix>* hidden) {
     const PhaseTimer timer(context_.times, "forward");
     std::vector<TaskCalibration> result = start(plan_.down);
-    for_each_expert(count(), [&](Index i) {
+    for_each_expert(busy(plan_.down), [&](Index i) {
       const CalibratedOn summed = summed_on(plan_.down, i);
       const bool runs = hidden != nullptr || summed == CalibratedOn::routed;
       const bool has_tokens = runs && routed(i).size() > 0;
@@ -73,6 +73,14 @@ class Wave {
   CalibratedOn summed_on(const StagePlan& stage, Index i) const {
     const bool needed = stage.tasks[static_cast<std::size_t>(i)].needs_hessian;
     return needed ? calibration(i).tokens : CalibratedOn::nothing;
+  }
+
+  /// Experts that have tokens here, or are summed over those of all experts.
+  std::vector<Index> busy(const StagePlan& stage) const {
+    std::vector<Index> places;
+    for (Index i = 0; i < count(); ++i)
+      if (routed(i).size() > 0 || summed_on(stage, i) == CalibratedOn::all) places.push_back(i);
+    return places;
   }
 
   std::vector<TaskCalibration> start(const StagePlan& stage) const {

@@ -69,6 +69,16 @@ Matrix down_of_list(const LinearSpec& down, const Weights& weights, const TokenL
   return out;
 }
 
+/// Places in `experts` of those that have tokens here.
+std::vector<Index> with_tokens(const Routing& routing, std::span<const Index> experts) {
+  std::vector<Index> places;
+  for (Index i = 0; i < std::ssize(experts); ++i) {
+    const Index expert = experts[static_cast<std::size_t>(i)];
+    if (routing.experts[static_cast<std::size_t>(expert)].size() > 0) places.push_back(i);
+  }
+  return places;
+}
+
 /// y[row] += weight * out for the lane's tokens of one expert.
 void add_weighted(const TokenList& list, Index lane, const Matrix& out, Matrix& y) {
   const Range range = list.lane(lane);
@@ -82,9 +92,11 @@ void add_weighted(const TokenList& list, Index lane, const Matrix& out, Matrix& 
 
 }  // namespace
 
-void for_each_expert(Index count, const std::function<void(Index)>& work) {
-  if (count >= thread_count()) return parallel_for(count, work);
-  for (Index i = 0; i < count; ++i) work(i);
+void for_each_expert(std::span<const Index> busy, const std::function<void(Index)>& work) {
+  if (std::ssize(busy) >= thread_count())
+    return parallel_for(std::ssize(busy),
+                        [&](Index i) { work(busy[static_cast<std::size_t>(i)]); });
+  for (const Index expert : busy) work(expert);
 }
 
 std::span<const std::int32_t> TokenList::rows_of_lane(Index number) const {
@@ -217,12 +229,13 @@ void add_down(const LayerSpec& layer, const Weights& weights, const Batch& batch
   for (Index first = experts.begin, count = 0; first < experts.end; first += count) {
     count = experts_at_once(routing, layer, {first, experts.end}, batch.rows());
     std::vector<Matrix> outputs(static_cast<std::size_t>(count));
-    for_each_expert(count, [&](Index i) {
-      const TokenList& list = routing.experts[static_cast<std::size_t>(first + i)];
-      if (list.size() > 0)
-        outputs[static_cast<std::size_t>(i)] =
-            down_of_list(mlp_of(layer, first + i).down, weights, list, batch,
-                         hidden[static_cast<std::size_t>(first + i - experts.begin)]);
+    std::vector<Index> some(static_cast<std::size_t>(count));
+    std::iota(some.begin(), some.end(), first);
+    for_each_expert(with_tokens(routing, some), [&](Index i) {
+      outputs[static_cast<std::size_t>(i)] =
+          down_of_list(mlp_of(layer, first + i).down, weights,
+                       routing.experts[static_cast<std::size_t>(first + i)], batch,
+                       hidden[static_cast<std::size_t>(first + i - experts.begin)]);
     });
     parallel_for(batch.lanes(), [&](Index lane) {
       for (Index i = 0; i < count; ++i)
@@ -240,10 +253,9 @@ std::vector<Matrix> run_down(const LayerSpec& layer, const Weights& weights, con
                              const Routing& routing, std::span<const Index> experts,
                              std::vector<Matrix> hidden) {
   std::vector<Matrix> outputs(experts.size());
-  for_each_expert(std::ssize(experts), [&](Index i) {
+  for_each_expert(with_tokens(routing, experts), [&](Index i) {
     const auto at = static_cast<std::size_t>(i);
     const TokenList& list = routing.experts[static_cast<std::size_t>(experts[at])];
-    if (list.size() == 0) return;
     outputs[at] = down_of_list(mlp_of(layer, experts[at]).down, weights, list, batch, hidden[at]);
     hidden[at] = {};
   });
@@ -279,12 +291,11 @@ std::vector<Matrix> hidden_of_experts(const LayerSpec& layer, const Weights& wei
                                       const Batch& batch, const Matrix& normed,
                                       const Routing& routing, std::span<const Index> experts) {
   std::vector<Matrix> hidden(experts.size());
-  for_each_expert(std::ssize(experts), [&](Index i) {
+  for_each_expert(with_tokens(routing, experts), [&](Index i) {
     const Index expert = experts[static_cast<std::size_t>(i)];
-    const TokenList& list = routing.experts[static_cast<std::size_t>(expert)];
-    if (list.size() > 0)
-      hidden[static_cast<std::size_t>(i)] =
-          hidden_of_list(gate_up_weights(mlp_of(layer, expert), weights), normed, list, batch);
+    hidden[static_cast<std::size_t>(i)] =
+        hidden_of_list(gate_up_weights(mlp_of(layer, expert), weights), normed,
+                       routing.experts[static_cast<std::size_t>(expert)], batch);
   });
   return hidden;
 }
@@ -301,8 +312,9 @@ Routing forward_layer(const Model& model, const LayerSpec& layer, const Weights&
     homes->comm.all_reduce_sum(tokens);
     const std::vector<int> owners = homes->owners(tokens);
     for (const Range& wave : homes->waves)
-      run_wave(homes->comm, homes->lanes, owners, {layer, weights, batch, normed, routing}, wave,
-               y);
+      for (const Range& part : cut_by_rows(wave, owners, tokens, homes->most_rows))
+        run_wave(homes->comm, homes->lanes, owners, {layer, weights, batch, normed, routing}, part,
+                 y);
     first = std::ssize(owners);
   }
   run_experts(layer, weights, batch, normed, routing,

@@ -48,7 +48,8 @@ Matrix normalized(const Model& model, const Weights& weights, const std::string&
 Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch& batch,
                      const Matrix& normed);
 /// Experts on threads; few experts one after the other, with threads for the lanes of each.
-void for_each_expert(Index count, const std::function<void(Index)>& work);
+/// `busy`: those that have anything to do here.
+void for_each_expert(std::span<const Index> busy, const std::function<void(Index)>& work);
 
 /// gate and up of one MLP as they are run.
 struct GateUp {
@@ -83,7 +84,8 @@ std::vector<Matrix> hidden_of_experts(const LayerSpec& layer, const Weights& wei
 struct ExpertHomes {
   Communicator& comm;
   const LaneLayout& lanes;
-  std::vector<Range> waves;  ///< routed experts whose tokens travel at one time
+  std::vector<Range> waves;  ///< routed experts whose tokens travel at one time ...
+  Index most_rows = 0;       ///< ... unless an owner would get more rows than these; 0: any number
   /// The rank of each routed expert, or kEverywhere, from the tokens of each on all ranks. Called
   /// on every rank before their weights are used.
   std::function<std::vector<int>(std::span<const std::int64_t> tokens)> owners;

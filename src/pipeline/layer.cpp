@@ -140,6 +140,7 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
       }
       const PhaseTimer timer(context.times, "forward");
       const ExpertHomes homes{context.comm, context.lanes, routed_waves(layer, plan),
+                              plan.waves.front().limits.rows,
                               [&](std::span<const std::int64_t>) { return context.expert_owners; }};
       forward_layer(model, layer, context.quantized, batch, x, context.dispatch ? &homes : nullptr);
       return result;

@@ -64,6 +64,10 @@ void add_phase_records(const QuantizeOptions& options, const Prepared& prepared,
   const CostEstimate& cost = prepared.cost;
   for (PhaseRecord& record : summary.phases)
     add_planned(cost, options.machine.has_value(), prepared.plan, record);
+  // The second pass of a layer sends tokens too, but is measured as "forward".
+  if (options.recipe.settings.sequential == Sequential::layer)
+    for (PhaseRecord& record : summary.phases)
+      if (record.phase == "dispatch") record.planned_sent = -1;
   summary.planned_read = static_cast<Index>(cost.all.traffic.read);
   summary.planned_written = static_cast<Index>(2 * cost.shard_bytes + cost.hessian_bytes);
 }

@@ -181,12 +181,14 @@ struct Run {
     const auto travels = [&](Index expert) {
       return dispatch && expert >= 0 && expert < layer.moe->routing.experts;
     };
+    const bool runs = !prepared.kept && context.settings.sequential != Sequential::none;
     std::vector<LogRow> rows =
-        state.load(index, quantized, [&](Index expert) { return !travels(expert); });
+        state.load(index, quantized, [&](Index expert) { return runs && !travels(expert); });
     if (prepared.kept) return rows;
     // The others are read where their tokens go, as soon as these are counted.
     const auto load_own = [&](std::span<const std::int64_t> tokens) {
       std::vector<int> owners = owners_of_tokens(layer, plan, tokens, comm.size());
+      if (!runs) return owners;
       state.load(index, quantized, [&](Index expert) {
         if (!travels(expert)) return false;
         const int owner = owners[static_cast<std::size_t>(expert)];
@@ -194,7 +196,8 @@ struct Run {
       });
       return owners;
     };
-    const ExpertHomes homes{comm, prepared.workload.lanes, routed_waves(layer, plan), load_own};
+    const ExpertHomes homes{comm, prepared.workload.lanes, routed_waves(layer, plan),
+                            plan.waves.front().limits.rows, load_own};
     forward_layer(model(), layer, forward_weights(context), prepared.batch, x,
                   dispatch ? &homes : nullptr);
     return rows;

@@ -148,6 +148,17 @@ std::vector<SolvedSlice> solve_own(StageContext& context, const StagePlan& stage
   return solved;
 }
 
+/// Leaves the errors of the rows that are looked at.
+void keep_sampled_rows(SolvedSlice& slice) {
+  for (std::vector<double>* values : {&slice.error, &slice.error_rtn, &slice.norm}) {
+    std::vector<double> sampled;
+    for (std::size_t r = 0; r < values->size(); ++r)
+      if ((slice.first_row + static_cast<std::int64_t>(r)) % kErrorRowStride == 0)
+        sampled.push_back((*values)[r]);
+    *values = std::move(sampled);
+  }
+}
+
 /// Every rank's slices; with Codes::at_owner those of others without their codes.
 std::vector<SolvedSlice> exchange_slices(StageContext& context, std::vector<SolvedSlice> solved,
                                          Codes codes) {
@@ -157,6 +168,7 @@ std::vector<SolvedSlice> exchange_slices(StageContext& context, std::vector<Solv
   if (codes == Codes::at_owner)
     for (SolvedSlice& slice : solved)
       own[{slice.task, slice.matrix}] = std::exchange(slice.rows, QuantizedMatrix{});
+  for (SolvedSlice& slice : solved) keep_sampled_rows(slice);
   std::vector<SolvedSlice> all;
   for (const std::vector<std::byte>& bytes : context.comm.all_gather(slices_to_bytes(solved)))
     for (SolvedSlice& slice : slices_from_bytes(bytes)) all.push_back(std::move(slice));
@@ -174,7 +186,6 @@ void add_errors(std::span<const SolvedSlice> slices, MatrixStats& stats) {
   double error = 0, error_rtn = 0, norm = 0;
   for (const SolvedSlice& slice : slices)
     for (std::size_t r = 0; r < slice.norm.size(); ++r) {
-      if ((slice.first_row + static_cast<std::int64_t>(r)) % kErrorRowStride != 0) continue;
       error += slice.error[r];
       error_rtn += slice.error_rtn[r];
       norm += slice.norm[r];

@@ -22,18 +22,9 @@ void add_expert(const WavePlan& wave, Index position, ExpertTasks& tasks) {
   tasks.down.tasks.push_back(wave.down.tasks[static_cast<std::size_t>(position)]);
 }
 
-/// The whole task at one rank.
-void own(TaskPlan& task, int rank) {
-  task.owner = rank;
-  task.split = false;
-  for (MatrixPlan& matrix : task.matrices)
-    if (matrix.assignment.method != Method::copy) matrix.slices = {{rank, {0, matrix.linear.rows}}};
-}
-
 /// Forgets where the tasks were placed.
 void place_again(StagePlan& stage, int ranks, int rotation, int sweeps) {
-  for (TaskPlan& task : stage.tasks)
-    for (MatrixPlan& matrix : task.matrices) matrix.slices.clear();
+  for (TaskPlan& task : stage.tasks) forget_place(task);
   place_stage(stage, ranks, rotation, sweeps);
 }
 
@@ -109,8 +100,8 @@ WaveSplit split_wave(const WavePlan& wave, std::span<const std::int64_t> tokens,
   for (const Candidate& candidate : choose_owners(wave, tokens, stays, ranks)) {
     if (candidate.owner != kEverywhere) {
       add_expert(wave, candidate.position, split.dispatched);
-      own(split.dispatched.gate_up.tasks.back(), candidate.owner);
-      own(split.dispatched.down.tasks.back(), candidate.owner);
+      place_whole(split.dispatched.gate_up.tasks.back(), candidate.owner);
+      place_whole(split.dispatched.down.tasks.back(), candidate.owner);
       continue;
     }
     if (split.reduced.empty() || std::ssize(split.reduced.back().experts) == most)

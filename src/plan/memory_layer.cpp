@@ -41,7 +41,7 @@ class LayerMemory {
         share_(share),
         shape_(wave),
         dispatched_(share.dispatch && sizes.routed),
-        wave_(dispatched_ ? wave.limits.reduced : wave.experts) {}
+        reduced_(dispatched_ ? wave.limits.reduced : wave.experts) {}
 
   std::vector<MemoryMoment> run() {
     const Index residual = floats(sizes_.hidden) * (sizes_.two_passes ? 2 : 1);
@@ -100,8 +100,8 @@ class LayerMemory {
     };
     see(sizes_.qkv, 1);
     see(sizes_.o, 1);
-    see(sizes_.gate_up, wave_);
-    see(sizes_.down, wave_);
+    see(sizes_.gate_up, reduced_);
+    see(sizes_.down, reduced_);
     return neighbours * kNeighbourBytes + std::min(neighbours * kSegmentBytes, travels) +
            (share_.ranks - 1 - neighbours) * kPeerBytes;
   }
@@ -129,8 +129,8 @@ class LayerMemory {
     see(sizes_.qkv, 1);
     see(sizes_.o, 1);
     for (const TaskShape& task : sizes_.latent) see(task, 1);
-    see(sizes_.gate_up, wave_);
-    see(sizes_.down, wave_);
+    see(sizes_.gate_up, reduced_);
+    see(sizes_.down, reduced_);
     return share_.threads * (packed + rows) + parts;
   }
 
@@ -241,7 +241,7 @@ class LayerMemory {
         .buffers = std::max(worker_buffers(sizes_.hidden + sizes_.head_widths), outputs(step)),
         .weights = weights * kFloat};
     if (!dispatched_) return now;
-    const MemoryEstimate away = exchange();
+    const MemoryEstimate away = dispatched_run();
     now.activations = std::max(attention, inputs + away.activations);
     now.buffers = std::max(now.buffers, away.buffers);
     return now;
@@ -266,7 +266,7 @@ class LayerMemory {
     Index rows;  ///< of tokens, those of several experts each time
   };
   Summing everywhere() const {
-    return {wave_, share_.lanes, share_.kept, share_.pending, routed(wave_)};
+    return {reduced_, share_.lanes, share_.kept, share_.pending, routed(reduced_)};
   }
   Summing at_owner() const {
     return {shape_.limits.experts, share_.all_lanes, 1, share_.all_pending, shape_.limits.rows};
@@ -309,18 +309,18 @@ class LayerMemory {
     // The last wave has the results of all the others beside it.
     packed_ =
         std::max(packed_, sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes) -
-                              wave_ * (sizes_.gate_up.packed_bytes + sizes_.down.packed_bytes));
+                              reduced_ * (sizes_.gate_up.packed_bytes + sizes_.down.packed_bytes));
     add("gate_up", "hessian", expert_sums(sizes_.gate_up, everywhere()));
-    quantize("gate_up", sizes_.gate_up, wave_, {});
+    quantize("gate_up", sizes_.gate_up, reduced_, {});
     // A first pass of two ends with the sums: it keeps the outputs of experts in work alone. So do
     // experts beside dispatched ones, which run gate and up again.
     const bool keeps = !sizes_.two_passes && !dispatched_;
-    const Index hidden = routed(keeps ? wave_ : threads_of(wave_));
+    const Index hidden = routed(keeps ? reduced_ : threads_of(reduced_));
     add("gate_up", "forward", run_gate_up(hidden, everywhere()));
     const Index kept = keeps ? hidden * sizes_.mlp_width * kFloat : 0;
-    quantize("down", sizes_.down, wave_, {.activations = kept});
+    quantize("down", sizes_.down, reduced_, {.activations = kept});
     if (!keeps) return;
-    const Index step = threads_of(wave_);
+    const Index step = threads_of(reduced_);
     add("down", "forward",
         {.activations = kept,
          .buffers = outputs(step),
@@ -338,8 +338,10 @@ class LayerMemory {
   /// A wave of dispatched experts runs: first the inputs are there and give what down reads; then
   /// outputs are made and brought back a round at a time, which has at most every token of a rank,
   /// as do experts that stay.
-  MemoryEstimate exchange() const {
-    const Index rows = std::min(shape_.limits.rows, share_.all_tokens);
+  MemoryEstimate dispatched_run() const {
+    // Made ahead, or in one round: of every rank with lanes as many as the fullest has tokens.
+    const Index with_lanes = std::min<Index>(share_.ranks, share_.all_lanes);
+    const Index rows = std::min(shape_.limits.rows, with_lanes * share_.tokens);
     const Index stay = share_.tokens * sizes_.mlp_width * kFloat;
     const Index outputs = rows * sizes_.hidden * kFloat + 2 * floats(sizes_.hidden);
     return {.activations = shape_.limits.rows * sizes_.mlp_width * kFloat,
@@ -368,7 +370,7 @@ class LayerMemory {
     if (!sizes_.two_passes) rest.activations += hidden * sizes_.mlp_width * kFloat;
     solve_own("down", sizes_.down, rest);
     if (sizes_.two_passes) return;
-    MemoryEstimate now = exchange();
+    MemoryEstimate now = dispatched_run();
     now.weights = step * std::max(sizes_.gate_up.weights, sizes_.down.weights) * kFloat;
     add("down", "forward", now);
     add("down", "dispatch", now);
@@ -378,7 +380,7 @@ class LayerMemory {
   const RankShare& share_;
   const WaveShape& shape_;
   bool dispatched_;      ///< some of the wave's experts
-  Index wave_;           ///< experts with sums on every rank
+  Index reduced_;        ///< experts whose sums every rank has at one time
   MemoryEstimate base_;  ///< alive at every moment from here on
   Index packed_ = 0;     ///< results so far
   std::vector<MemoryMoment> moments_;

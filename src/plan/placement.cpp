@@ -24,14 +24,6 @@ double solve_cost(const TaskPlan& task) {
   return rows * n * (task.needs_hessian ? n : 1.0);
 }
 
-/// The whole task on one rank.
-void place_whole(TaskPlan& task, int rank) {
-  task.owner = rank;
-  task.split = false;
-  for (MatrixPlan& matrix : task.matrices)
-    if (matrix.assignment.method != Method::copy) matrix.slices = {{rank, {0, matrix.linear.rows}}};
-}
-
 /// The row tiles of all matrices of the task dealt in order to the ranks [first, first + count).
 void place_split(TaskPlan& task, int first, int count, int ranks, int rotation) {
   Index tiles = 0;
@@ -124,12 +116,18 @@ void place_equally(std::vector<TaskPlan*> tasks, int ranks, int rotation, int sw
   place_few({tasks.begin() + whole, tasks.end()}, ranks, rotation, sweeps);
 }
 
-void forget(const std::vector<TaskPlan*>& tasks) {
-  for (TaskPlan* task : tasks)
-    for (MatrixPlan& matrix : task->matrices) matrix.slices.clear();
+}  // namespace
+
+void place_whole(TaskPlan& task, int rank) {
+  task.owner = rank;
+  task.split = false;
+  for (MatrixPlan& matrix : task.matrices)
+    if (matrix.assignment.method != Method::copy) matrix.slices = {{rank, {0, matrix.linear.rows}}};
 }
 
-}  // namespace
+void forget_place(TaskPlan& task) {
+  for (MatrixPlan& matrix : task.matrices) matrix.slices.clear();
+}
 
 std::vector<int> place_longest_first(const std::vector<double>& costs, int ranks) {
   std::vector<std::size_t> order(costs.size());
@@ -187,7 +185,7 @@ void place_stage(StagePlan& stage, int ranks, int rotation, int sweeps) {
   place_many(tasks, ranks, rotation);
   stage.balance = placed_balance(stage, ranks);
   if (stage.balance >= kGoodBalance || std::ssize(tasks) % ranks == 0) return;
-  forget(tasks);
+  for (TaskPlan* task : tasks) forget_place(*task);
   place_equally(tasks, ranks, rotation, sweeps);
   stage.balance = placed_balance(stage, ranks);
 }

@@ -84,7 +84,8 @@ class Memory(ProgramTest):
                 name = f"waves-{ranks}"
                 done = self.succeed(*self.arguments(name, "--memory", limit, "--tokens-to-experts", way),
                                     ranks=ranks)
-                self.assertRegex(done.stderr, "experts in [0-9]+ waves" if way != "dispatch" else "experts in ")
+                self.assertRegex(done.stderr, "experts in ([2-9]|[1-9][0-9]+) waves")
+                self.assertLessEqual(self.measured()["planned_bytes"], limit)
                 self.assertLessEqual(max(self.measured()["peak_rss_bytes"]), limit)
                 self.assertEqual(results(self.directory / name), results(self.directory / "whole"))
 

@@ -136,7 +136,7 @@ std::map<int, std::vector<Index>> olmoe_counts() {
 /// The routing that was published for OLMoE: 208,896 tokens, most of an expert 3 to 5 times the
 /// mean. Factor and solution cost the same whatever an expert's tokens, so the solver does not feel
 /// it, unless so few tokens come that some experts are not refined. Work that grows with tokens
-/// would: that is why owners get whole experts and tokens stay where they are.
+/// would: that is why dispatch places experts by their tokens too, and leaves hot ones.
 TEST(Balance, OfThePublishedRouting) {
   const Plan plan = make_plan(test::published_moe(), int4(), 16, test::workload(128, 2048), {});
   for (const auto& [layer, counts] : olmoe_counts()) {
