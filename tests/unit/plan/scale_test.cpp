@@ -51,30 +51,39 @@ void expect_every_matrix_once(const Plan& plan, const Model& model) {
 
 TEST(Scale, EveryMatrixOnceOnUpTo4096Ranks) {
   const Model model = test::published_moe();
-  for (int ranks = 1; ranks <= 4096; ranks = ranks * 3 / 2 + 1) {
-    SCOPED_TRACE(ranks);
-    expect_every_matrix_once(make_plan(model, int4(), ranks, test::workload(64, 512), {}), model);
+  for (const bool dispatch : {false, true}) {
+    const PlanLimits limits{.dispatch = dispatch};
+    for (int ranks = 1; ranks <= 4096; ranks = ranks * 3 / 2 + 1) {
+      SCOPED_TRACE(ranks);
+      expect_every_matrix_once(make_plan(model, int4(), ranks, test::workload(64, 512), limits),
+                               model);
+    }
+    for (const int ranks : {63, 64, 65, 1023, 1024, 1025, 4096})
+      expect_every_matrix_once(make_plan(model, int4(), ranks, test::workload(64, 512), limits),
+                               model);
   }
-  for (const int ranks : {63, 64, 65, 1023, 1024, 1025, 4096})
-    expect_every_matrix_once(make_plan(model, int4(), ranks, test::workload(64, 512), {}), model);
 }
 
 TEST(Scale, LargeModelsOn1024Ranks) {
   for (const char* name : {"deepseek-v3", "kimi-k2", "qwen3-235b-a22b"}) {
     const Model model = published(name);
-    const Plan plan = make_plan(model, int4(), 1024, test::workload(512, 4096),
-                                {.memory = Index{100} << 30, .threads = 8});
-    expect_every_matrix_once(plan, model);
-    EXPECT_LE(plan.memory.total(), Index{100} << 30);
+    for (const bool dispatch : {false, true}) {
+      const Plan plan = make_plan(model, int4(), 1024, test::workload(512, 4096),
+                                  {.memory = Index{100} << 30, .threads = 8, .dispatch = dispatch});
+      expect_every_matrix_once(plan, model);
+      EXPECT_LE(plan.memory.total(), Index{100} << 30);
+    }
   }
 }
 
 /// Under the limit, or refused with a limit that is enough.
 TEST(Scale, KeepsTheLimitOrSaysWhatWouldDo) {
   const Model model = published("qwen3-30b-a3b");
+  constexpr Index kLimits[] = {Index{64} << 20, Index{2} << 30, Index{16} << 30, Index{64} << 30};
   for (const int ranks : {1, 3, 16, 100, 1024, 4096})
-    for (const Index limit : {Index{64} << 20, Index{2} << 30, Index{16} << 30, Index{64} << 30}) {
-      PlanLimits limits{.memory = limit, .threads = 4};
+    for (std::size_t i = 0; i < 2 * std::size(kLimits); ++i) {
+      const Index limit = kLimits[i / 2];
+      PlanLimits limits{.memory = limit, .threads = 4, .dispatch = i % 2 == 1};
       const Workload work = test::workload(64, 1024);
       try {
         EXPECT_LE(make_plan(model, int4(), ranks, work, limits).memory.total(), limit);
