@@ -50,8 +50,8 @@ TEST(Waves, KeepTheLimit) {
     const Index most = make_plan(model, int4(), ranks, work, none).memory.total();
     std::size_t waves = 1;
     std::set<std::size_t> seen;
-    for (Index step = 0; step <= 400; ++step) {
-      const PlanLimits limits{.memory = most - most * step / 401, .threads = 2};
+    for (Index step = 0; step <= 200; ++step) {
+      const PlanLimits limits{.memory = most - most * step / 201, .threads = 2};
       try {
         const Plan plan = make_plan(model, int4(), ranks, work, limits);
         ASSERT_LE(plan.memory.total(), limits.memory);
