@@ -312,7 +312,7 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
   if (options.keep_hessians) line("hessians", bytes_text(kept_bytes(plan)) + " will be kept");
   line("ranks",
        str(comm.size(), " x ", thread_count(), " threads, balance ", fixed(plan.balance, 2)));
-  if (comm.size() > 1)
+  if (comm.size() > 1 && !model.moe_layers().empty())
     line("experts", str(plan.dispatch ? "tokens travel to them" : "sums travel to them", "; ",
                         prepared.way_reason));
   std::size_t waves = 0;

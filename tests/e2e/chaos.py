@@ -33,6 +33,15 @@ MODELS = {  # name -> (model, calibration, samples, length, further arguments)
 }
 
 
+def send(pid, number):
+    """Whether there was still a process for the signal."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 class Chaos:
     def __init__(self, random_numbers, directory):
         self.random = random_numbers
@@ -73,18 +82,14 @@ class Chaos:
         targets = self.ranks_of(process)
         if kind == "kill all":
             for pid in targets:
-                os.kill(pid, signal.SIGKILL)
-            os.killpg(process.pid, signal.SIGKILL)
+                send(pid, signal.SIGKILL)
+            send(-process.pid, signal.SIGKILL)  # the group, where mpirun is
             return kind
         number = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "usr1": signal.SIGUSR1}[kind.split()[0]]
         target = process.pid if kind.endswith("mpirun") else (self.random.choice(targets) if targets else None)
         if target is None:
             return "came too early"
-        try:
-            os.kill(target, number)
-        except ProcessLookupError:
-            return "came too late"
-        return kind
+        return kind if send(target, number) else "came too late"
 
     def damage(self, save):
         """Between two attempts: a file of the run is cut or flipped."""
@@ -116,7 +121,7 @@ class Chaos:
         try:
             output, _ = process.communicate(timeout=ATTEMPT_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            send(-process.pid, signal.SIGKILL)
             raise RuntimeError(f"after '{kind}' the job did not end in {ATTEMPT_SECONDS} s") from None
         if kind is None and process.returncode != 0:
             raise RuntimeError(f"nobody touched it, but it ended with {process.returncode}:\n{output}")
