@@ -23,8 +23,8 @@ constexpr Index kSegmentBytes = 4 * kMiB;    // of shared memory, of each of the
 constexpr Index kPeerBytes = kMiB / 16;      // for each rank elsewhere (not measured)
 constexpr Index kShardBytes = kMiB * 3 / 4;  // HDF5 with one more shard open (measured)
 constexpr Index kMappedBytes = Index{1} << 17;  // blocks from here on are mapped (core/memory.h)
-constexpr Index kGapShare = 6;                  // a hole for so many bytes of results (measured)
-constexpr Index kFileBytes = 3 * kMiB;          // HDF5 with a file open
+constexpr Index kGapShare = 4;  // a hole for so many bytes of results (a sixth was measured)
+constexpr Index kFileBytes = 3 * kMiB;  // HDF5 with a file open
 
 Index square(Index n) {
   return n * n * kFloat;
