@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "aq/core/error.h"
+#include "aq/core/host.h"
 
 namespace aq {
 namespace {
@@ -18,12 +19,6 @@ constexpr std::size_t kFileBytes = 512;  // always: a rewrite never changes the 
 
 std::filesystem::path heartbeat_file(const std::filesystem::path& directory, int rank) {
   return directory / str("rank-", rank);
-}
-
-std::string host_name() {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  return host.data();
 }
 
 bool write_heartbeat(const std::filesystem::path& file, const Heartbeat& heartbeat) {

@@ -21,6 +21,5 @@ std::filesystem::path heartbeat_file(const std::filesystem::path& directory, int
 bool write_heartbeat(const std::filesystem::path& file, const Heartbeat& heartbeat);
 /// Nothing when there is none yet, or when it is being written.
 std::optional<Heartbeat> read_heartbeat(const std::filesystem::path& file);
-std::string host_name();
 
 }  // namespace aq

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "aq/core/error.h"
+#include "aq/core/host.h"
 #include "aq/core/log.h"
 #include "aq/core/text.h"
 #include "comm/activity.h"

@@ -15,6 +15,7 @@
 #include <sstream>
 
 #include "aq/core/error.h"
+#include "aq/core/host.h"
 
 namespace aq {
 namespace {
@@ -22,12 +23,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kFileBytes = 1024;
-
-std::string host_name() {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  return host.data();
-}
 
 /// Hosts may share a name, and containers of one machine do not see each other's processes.
 std::string machine() {

@@ -59,15 +59,14 @@ class OwnOutputs {
       rows += dispatch_.routing().experts[expert].size();
       if (rows > ahead_ && end >= some.end) break;
     }
-    const Index first = std::max(done_, some.begin);
-    const auto begin = static_cast<std::size_t>(first);
-    const auto count = static_cast<std::size_t>(end - first);
+    const auto begin = static_cast<std::size_t>(done_);
+    const auto count = static_cast<std::size_t>(end - done_);
     std::vector<Matrix> inputs(count);
     for (std::size_t i = 0; i < count; ++i) inputs[i] = std::move(hidden_[begin + i]);
     std::vector<Matrix> made =
         run_down(run_.layer, run_.weights, dispatch_.batch(), dispatch_.routing(),
                  experts.subspan(begin, count), std::move(inputs));
-    std::move(made.begin(), made.end(), outputs_.begin() + first);
+    std::move(made.begin(), made.end(), outputs_.begin() + done_);
     done_ = end;
   }
 

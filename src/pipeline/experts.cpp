@@ -239,8 +239,7 @@ std::vector<QuantizedRecord> quantize_wave(StageContext& context, const WavePlan
                                            const ExpertInputs& inputs,
                                            std::span<const ExpertCalibration> calibrations,
                                            Matrix* y) {
-  const bool routed = inputs.layer.moe && wave.experts.begin < inputs.layer.moe->routing.experts;
-  if (context.dispatch && routed) {
+  if (context.dispatch && is_routed(inputs.layer, wave)) {
     std::vector<bool> stays;
     for (const ExpertCalibration& calibration : calibrations)
       stays.push_back(calibration.tokens == CalibratedOn::all);
@@ -261,7 +260,7 @@ std::vector<QuantizedRecord> quantize_wave(StageContext& context, const WavePlan
 std::vector<Range> routed_waves(const LayerSpec& layer, const LayerPlan& plan) {
   std::vector<Range> waves;
   for (const WavePlan& wave : plan.waves)
-    if (layer.moe && wave.experts.begin < layer.moe->routing.experts) waves.push_back(wave.experts);
+    if (is_routed(layer, wave)) waves.push_back(wave.experts);
   return waves;
 }
 
@@ -270,7 +269,7 @@ std::vector<int> owners_of_tokens(const LayerSpec& layer, const LayerPlan& plan,
   std::vector<int> owners(tokens.size(), kEverywhere);
   const std::vector<bool> nobody_stays(tokens.size(), false);
   for (const WavePlan& wave : plan.waves) {
-    if (wave.experts.begin >= layer.moe->routing.experts) continue;
+    if (!is_routed(layer, wave)) continue;
     const ExpertTasks away = split_wave(wave, tokens, nobody_stays, ranks, 0).dispatched;
     for (std::size_t i = 0; i < away.experts.size(); ++i)
       owners[static_cast<std::size_t>(away.experts[i])] = away.down.tasks[i].owner;

@@ -1,10 +1,9 @@
 #include "pipeline/prepare.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 
+#include "aq/core/host.h"
 #include "aq/core/log.h"
 #include "aq/core/memory.h"
 #include "aq/core/parallel.h"
@@ -20,9 +19,7 @@ constexpr Index kHeadroomPercent = 80;  // of what the machine has free
 
 /// Ranks on the machine that has most of them.
 int ranks_of_node(Communicator& comm) {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  const std::string name(host.data());
+  const std::string name = host_name();
   int neighbours = 0;
   for (const std::vector<std::byte>& other :
        comm.all_gather(std::as_bytes(std::span(name.data(), name.size()))))

@@ -9,6 +9,7 @@
 
 #include "aq/comm/counting.h"
 #include "aq/comm/watchdog.h"
+#include "aq/core/host.h"
 #include "aq/core/log.h"
 #include "aq/core/memory.h"
 #include "aq/core/stop.h"
@@ -56,7 +57,7 @@ class Reporter {
                               .elapsed_seconds = progress_.elapsed(),
                               .remaining_seconds = progress_.remaining(layer),
                               .ranks = comm_.size(),
-                              .host = host(),
+                              .host = host_name(),
                               .process = getpid(),
                               .updated = now()});
   }
@@ -71,7 +72,7 @@ class Reporter {
       status(stopped ? "stopped" : "failed", text, layer);
       if (comm_.is_first() || stopped) return;
       write_failure(directory_, comm_.rank(),
-                    {.message = str("rank ", comm_.rank(), " on ", host(), ": ", text),
+                    {.message = str("rank ", comm_.rank(), " on ", host_name(), ": ", text),
                      .internal = error == nullptr || error->kind() == ErrorKind::internal,
                      .updated = now()});
     } catch (const std::exception& other) {  // a full disk: the reason itself is still printed
@@ -81,11 +82,6 @@ class Reporter {
   void finish() { progress_.finish(); }
 
  private:
-  static std::string host() {
-    std::array<char, 256> name{};
-    gethostname(name.data(), name.size() - 1);
-    return name.data();
-  }
   static Index now() {
     const auto since = std::chrono::system_clock::now().time_since_epoch();
     return std::chrono::duration_cast<std::chrono::seconds>(since).count();

@@ -84,7 +84,7 @@ class CostSum {
     stage("o", plan.o, {}, use(false));
     if (!plan.router.tasks.empty()) stage("router", plan.router, {}, use(false));
     for (const WavePlan& wave : plan.waves) {
-      const bool routed = spec.moe && wave.experts.begin < spec.moe->routing.experts;
+      const bool routed = is_routed(spec, wave);
       TokenShare share;
       if (routed) {
         share.forward = static_cast<double>(spec.moe->routing.top_k) /

@@ -292,6 +292,10 @@ std::vector<const StagePlan*> LayerPlan::stages() const {
   return all;
 }
 
+bool is_routed(const LayerSpec& layer, const WavePlan& wave) {
+  return layer.moe && wave.experts.begin < layer.moe->routing.experts;
+}
+
 bool StagePlan::needs_hessian() const {
   return std::any_of(tasks.begin(), tasks.end(),
                      [](const TaskPlan& task) { return task.needs_hessian; });

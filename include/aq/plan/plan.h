@@ -60,6 +60,9 @@ struct WavePlan {
   DispatchLimits limits = {};
 };
 
+/// Whether the wave's experts are chosen by the router of the layer.
+bool is_routed(const LayerSpec& layer, const WavePlan& wave);
+
 struct LayerPlan {
   Index index = 0;
   StagePlan qkv;     ///< what reads norm(x): q, k, v; or q_a (q without it) and kv_a

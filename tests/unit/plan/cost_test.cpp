@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "aq/core/error.h"
-#include "aq/plan/balance.h"
+#include "balance.h"
 #include "small_models.h"
 
 namespace aq {

@@ -1,9 +1,7 @@
-#include "aq/plan/balance.h"
+#include "balance.h"
 
 #include <algorithm>
 #include <numeric>
-
-#include "plan/placement.h"
 
 namespace aq {
 namespace {
