@@ -7,6 +7,8 @@
 #include <fstream>
 #include <string>
 
+#include "aq/core/error.h"
+
 namespace aq {
 namespace {
 
@@ -87,7 +89,7 @@ std::optional<Index> control_group_bytes(const fs::path& membership, const fs::p
     const std::size_t first = line.find(':');
     const std::size_t second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const std::string controllers = str(",", line.substr(first + 1, second - first - 1), ",");
     const fs::path inner = fs::path(line.substr(second + 1)).relative_path();
     std::optional<Index> left;
     if (controllers == ",,") left = left_in_groups(mount, inner, kGroups2);
