@@ -15,6 +15,7 @@
 #include "io/hdf5.h"
 #include "support/mpi_world.h"
 #include "support/temporary_directory.h"
+#include "test_paths.h"
 
 namespace aq {
 namespace {

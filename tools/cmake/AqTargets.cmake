@@ -53,14 +53,20 @@ function(aq_add_mpi_test name)
   endforeach()
 endfunction()
 
+# Paths of this clone stand in one header, so that objects of other test files serve other clones too (ccache).
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/test_paths.h CONTENT [=[
+#pragma once
+#define AQ_TEST_DATA "@PROJECT_SOURCE_DIR@/tests/golden"
+#define AQ_EXAMPLES "@PROJECT_SOURCE_DIR@/examples"
+]=] @ONLY)
+
 function(aq_add_test_program name)
   cmake_parse_arguments(PARSE_ARGV 1 ARG "" "" "SOURCES;LIBRARIES")
   add_executable(${name} ${ARG_SOURCES})
   list(TRANSFORM ARG_LIBRARIES PREPEND aq::)
   target_link_libraries(${name} PRIVATE ${ARG_LIBRARIES} aq_settings GTest::gtest GTest::gmock)
-  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/src)
-  target_compile_definitions(${name} PRIVATE AQ_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/golden"
-                                             AQ_EXAMPLES="${PROJECT_SOURCE_DIR}/examples")
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/src
+                                             ${PROJECT_BINARY_DIR}/generated)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   if(CMAKE_CURRENT_SOURCE_DIR MATCHES "/tests/unit/")
     add_dependencies(aq_unit_tests ${name})

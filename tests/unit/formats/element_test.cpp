@@ -13,6 +13,7 @@
 #include "aq/formats/grid.h"
 #include "aq/formats/grid_math.h"
 #include "aq/formats/quantized_matrix.h"
+#include "test_paths.h"
 
 namespace aq {
 namespace {

@@ -10,6 +10,7 @@
 
 #include "aq/core/error.h"
 #include "support/temporary_directory.h"
+#include "test_paths.h"
 
 namespace aq {
 namespace {

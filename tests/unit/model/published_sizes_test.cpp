@@ -15,6 +15,7 @@
 
 #include "aq/model/architecture.h"
 #include "aq/model/storage.h"
+#include "test_paths.h"
 
 namespace aq {
 namespace {

@@ -10,6 +10,7 @@
 
 #include "aq/model/architecture.h"
 #include "aq/plan/recipe.h"
+#include "test_paths.h"
 
 namespace aq {
 namespace {

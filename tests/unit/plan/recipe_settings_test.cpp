@@ -7,6 +7,7 @@
 
 #include "aq/core/error.h"
 #include "aq/plan/recipe.h"
+#include "test_paths.h"
 
 namespace aq {
 namespace {
