@@ -17,9 +17,11 @@ RANKS = {
     "quant": 2,
     "io": 3, "plan": 3,
     "runtime": 4,
-    "report": 5,
-    "pipeline": 6,
-    "app": 7,
+    "forward": 5, "report": 5,
+    "run": 6,
+    "eval": 7,
+    "pipeline": 8,
+    "app": 9,
 }
 
 # (what, pattern of the included header, modules that may include it)

@@ -1,6 +1,6 @@
 #include "aq/pipeline/entry.h"
 
-#include "pipeline/measure_forward.h"
+#include "aq/forward/measure_forward.h"
 
 const aq::PipelineEntry* aq_pipeline_entry() {
   static const aq::PipelineEntry entry{aq::quantize_model, aq::evaluate_model,

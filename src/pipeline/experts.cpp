@@ -5,9 +5,9 @@
 #include <numeric>
 
 #include "aq/core/parallel.h"
+#include "aq/forward/dispatch.h"
+#include "aq/forward/expert_outputs.h"
 #include "aq/plan/dispatch.h"
-#include "pipeline/dispatch.h"
-#include "pipeline/expert_outputs.h"
 
 namespace aq {
 namespace {

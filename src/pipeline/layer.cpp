@@ -1,8 +1,8 @@
 #include "pipeline/layer.h"
 
+#include "aq/forward/attention.h"
+#include "aq/forward/dispatch.h"
 #include "aq/runtime/pieces.h"
-#include "pipeline/attention.h"
-#include "pipeline/dispatch.h"
 #include "pipeline/experts.h"
 
 namespace aq {

@@ -1,7 +1,8 @@
 #pragma once
 /// One decoder layer: each linear from the inputs that the order of the settings gives it.
 
-#include "pipeline/kept_hessians.h"
+#include "aq/run/kept_hessians.h"
+#include "pipeline/stage.h"
 
 namespace aq {
 

@@ -14,14 +14,15 @@
 #include "aq/core/memory.h"
 #include "aq/core/stop.h"
 #include "aq/core/text.h"
+#include "aq/forward/dispatch.h"
 #include "aq/io/file.h"
 #include "aq/report/progress.h"
+#include "aq/run/phase_records.h"
+#include "aq/run/prepare.h"
+#include "aq/run/run_state.h"
 #include "aq/runtime/pieces.h"
-#include "pipeline/dispatch.h"
 #include "pipeline/experts.h"
-#include "pipeline/phase_records.h"
-#include "pipeline/prepare.h"
-#include "pipeline/run_state.h"
+#include "pipeline/layer.h"
 
 namespace aq {
 namespace {

@@ -2,9 +2,10 @@
 /// `-> quantize` of the run: reduce my lanes' H to owners -> factor, GPTQ -> exchange.
 
 #include "aq/core/timer.h"
+#include "aq/forward/calibration.h"
 #include "aq/plan/plan.h"
-#include "pipeline/calibration.h"
-#include "pipeline/records.h"
+#include "aq/run/records.h"
+#include "pipeline/solved_slice.h"
 
 namespace aq {
 
@@ -12,12 +13,6 @@ namespace aq {
 struct TaskCalibration {
   LanePartials partials;         ///< of this rank; empty without a Hessian
   std::string starved = "none";  ///< or what was done with a starved expert
-};
-
-/// The Hessian of one task.
-struct TaskSum {
-  WeightedSum sum;               ///< on the task's owner; empty elsewhere
-  std::string starved = "none";  ///< on every rank
 };
 
 /// Called on the owner with every finished sum, before it is factored.

@@ -3,7 +3,7 @@
 /// library of this module only when a command needs it, through these functions without mangled
 /// names; programs that link the library call aq::quantize_model and aq::evaluate_model themselves.
 
-#include "aq/pipeline/evaluate.h"
+#include "aq/eval/evaluate.h"
 #include "aq/pipeline/quantize.h"
 
 namespace aq {

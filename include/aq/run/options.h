@@ -1,0 +1,47 @@
+#pragma once
+/// What a quantization run is told.
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "aq/comm/watchdog.h"
+#include "aq/core/weighted_sum.h"
+#include "aq/plan/choose.h"
+#include "aq/plan/machine.h"
+#include "aq/plan/recipe.h"
+
+namespace aq {
+
+enum class Resume {
+  automatic,  ///< go on where an equal run ended; refuse another one
+  never,      ///< start afresh
+  require,    ///< refuse to start afresh
+};
+
+struct QuantizeOptions {
+  std::filesystem::path model;         ///< checkpoint directory
+  std::filesystem::path architecture;  ///< JSON file (architecture_json.h); empty: found out
+  Recipe recipe;
+  std::filesystem::path calibration;  ///< token file; may be empty with `hessians`
+  std::filesystem::path save;         ///< run directory
+  Index samples = 0;                  ///< sequences to use; 0: all
+  Index sequence_length = 0;          ///< tokens a sequence; 0: as in the file
+  Index lanes = 0;                    ///< 0: default_lane_count
+  Index memory = 0;                   ///< bytes a rank; 0: what the machine has free
+  TokensToExperts tokens_to_experts = TokensToExperts::automatic;
+  std::optional<Machine> machine;  ///< what planned seconds are computed for
+  Resume resume = Resume::automatic;
+  Index save_activations = 0;         ///< keep what every so-many-th layer gives; 0: never
+  bool keep_hessians = false;         ///< write the sums of every task into the run directory
+  std::filesystem::path hessians;     ///< a run that kept them: quantize without a forward pass
+  bool strict = false;                ///< a pattern that matches nothing is an error
+  Index max_fallbacks = -1;           ///< more are an error (exit code 4); negative: no limit
+  StallWatch* stall_watch = nullptr;  ///< told of the directory when it is this run's
+  /// For tests: sees every finished Hessian sum on its owner before it is factored.
+  std::function<void(const std::string& first_linear, Index columns, const WeightedSum& sum)>
+      hessian_observer;
+};
+
+}  // namespace aq

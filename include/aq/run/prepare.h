@@ -1,0 +1,43 @@
+#pragma once
+/// What a run needs before its first layer: everything checked, nothing computed.
+
+#include "aq/comm/communicator.h"
+#include "aq/forward/batch.h"
+#include "aq/io/model_files.h"
+#include "aq/io/run_directory.h"
+#include "aq/plan/choose.h"
+#include "aq/run/kept_hessians.h"
+#include "aq/run/options.h"
+
+namespace aq {
+
+struct Prepared {
+  ModelFiles files;
+  Workload workload;
+  Batch batch;             ///< this rank's calibration tokens
+  Index memory_limit = 0;  ///< bytes a rank
+  Plan plan;
+  CostEstimate cost;
+  std::string way_reason;            ///< why tokens travel, or sums
+  Manifest manifest;                 ///< of a fresh run
+  std::optional<KeptHessians> kept;  ///< the sums to quantize from; then `batch` is empty
+};
+
+/// Kept Hessians are those of the original model: with them the order is Sequential::none.
+QuantizeOptions with_resolved_order(QuantizeOptions options);
+
+/// Opens, checks and plans. Every rank gets the same plan. Collective.
+Prepared prepare(const QuantizeOptions& options, Communicator& comm);
+
+/// What was taken for granted about an architecture that is not known, and what is left out.
+void warn_of_assumptions(const ModelFiles& files);
+/// Warns on the first rank when ranks run different BLAS kernels, or one that does not fit the CPU.
+void check_numerics(Communicator& comm);
+/// "OpenBLAS 0.3.21 Cooperlake, row kernel v4, LibTorch 1.13.1": what decides the last bits.
+std::string numerics();
+
+/// The table of resolved parameters that is printed before anything starts.
+std::string start_table(const QuantizeOptions& options, const Prepared& prepared,
+                        Communicator& comm);
+
+}  // namespace aq

@@ -1,0 +1,26 @@
+#pragma once
+/// What a run keeps of its tasks and matrices.
+
+#include <optional>
+#include <string>
+
+#include "aq/core/weighted_sum.h"
+#include "aq/report/summary.h"
+
+namespace aq {
+
+/// The Hessian of one task.
+struct TaskSum {
+  WeightedSum sum;               ///< on the task's owner; empty elsewhere
+  std::string starved = "none";  ///< on every rank
+};
+
+/// A whole matrix with its figures.
+struct QuantizedRecord {
+  std::int64_t task = 0;   ///< index in the stage
+  LogRow row;              ///< on every rank
+  QuantizedMatrix matrix;  ///< on the rank that writes it; elsewhere without rows
+  std::optional<Scheme> activation = std::nullopt;  ///< how its inputs are to be rounded
+};
+
+}  // namespace aq

@@ -1,0 +1,60 @@
+#pragma once
+/// The run directory during a run: what is complete, what is written when.
+
+#include "aq/comm/communicator.h"
+#include "aq/forward/batch.h"
+#include "aq/forward/weights.h"
+#include "aq/io/run_directory.h"
+#include "aq/io/run_lock.h"
+#include "aq/run/options.h"
+#include "aq/run/records.h"
+
+namespace aq {
+
+class RunState {
+ public:
+  /// Creates the directory or checks that the run in it is this one, locks it for as long as this
+  /// object lives, and checks that what it holds is whole: from the first part with a damaged or
+  /// missing file on it is done again. Collective.
+  RunState(const QuantizeOptions& options, Manifest manifest, Communicator& comm);
+
+  const RunDirectory& directory() const { return directory_; }
+  bool complete(Index part) const;
+  bool all_complete() const {
+    return static_cast<Index>(manifest_.complete.size()) == manifest_.layers + 1;
+  }
+  Index complete_count() const { return static_cast<Index>(manifest_.complete.size()); }
+
+  /// Puts the matrices of a complete part into `weights`, of routed experts only those that are
+  /// wanted here; the rows of all for the log.
+  std::vector<LogRow> load(Index part, Weights& weights,
+                           const std::function<bool(Index expert)>& wanted) const;
+  /// Writes this rank's shard, and, when all ranks have, the part into the manifest. Collective.
+  /// `kept_hessians`: whether this rank wrote a file of the part's Hessians; nothing where no rank
+  /// was asked to. `output`: what the next layer reads, where it is to be kept; older ones go then.
+  std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records,
+                           std::optional<bool> kept_hessians, const Batch& batch,
+                           const Matrix* output);
+
+  /// The layers whose joint output was kept and is whole, and that output in x; 0 without one.
+  /// Collective.
+  Index load_output(const Batch& batch, Index hidden, Matrix& x) const;
+
+ private:
+  /// Forgets parts from the first damaged one on: later layers were computed from it. Each rank
+  /// reads its share of them. Collective.
+  void drop_damaged_parts(bool keeps_hessians);
+  /// Removes a model.h5 that is not what was merged; it is then merged again.
+  void drop_damaged_model() const;
+  /// Writes the rows of this rank's lanes.
+  void write_output(Index part, const Batch& batch, const Matrix& x) const;
+  /// The part's file names of the ranks that wrote one. Collective.
+  std::vector<std::string> written_files(Index part, bool mine) const;
+
+  RunDirectory directory_;
+  std::unique_ptr<RunLock> lock_;  ///< on the first rank
+  Manifest manifest_;
+  Communicator& comm_;
+};
+
+}  // namespace aq

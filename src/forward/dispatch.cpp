@@ -1,0 +1,225 @@
+#include "aq/forward/dispatch.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+
+#include "aq/comm/watchdog.h"
+#include "aq/core/error.h"
+
+namespace aq {
+namespace {
+
+constexpr int kListTag = 7101, kRowsTag = 7102, kOutputTag = 7103;
+
+std::span<std::byte> bytes_of(MatrixView<float> rows) {
+  return std::as_writable_bytes(
+      std::span(rows.data, static_cast<std::size_t>(rows.rows * rows.columns)));
+}
+
+/// Sizes of the messages that every rank sends here; `mine` are those to every other.
+std::vector<std::int64_t> sizes_to_me(Communicator& comm, const std::vector<std::int64_t>& mine) {
+  std::vector<std::int64_t> sizes;
+  for (const std::vector<std::byte>& bytes : comm.all_gather(std::as_bytes(std::span(mine)))) {
+    sizes.push_back(0);
+    std::memcpy(&sizes.back(), bytes.data() + static_cast<std::size_t>(comm.rank()) * sizeof(Index),
+                sizeof(Index));
+  }
+  return sizes;
+}
+
+}  // namespace
+
+Dispatch::Dispatch(Communicator& comm, const LaneLayout& layout, const Batch& batch,
+                   const Routing& routing, std::vector<Index> experts, std::vector<int> owners)
+    : comm_(comm),
+      layout_(layout),
+      batch_(batch),
+      routing_(routing),
+      experts_(std::move(experts)),
+      owners_(std::move(owners)) {
+  AQ_CHECK(experts_.size() == owners_.size(), experts_.size(), " experts, ", owners_.size(),
+           " owners");
+  std::array<std::int64_t, 1> tokens{batch.rows()};
+  comm_.all_reduce_sum(tokens);
+  all_tokens_ = tokens[0];
+  choose_rows();
+  exchange_lists();
+}
+
+/// The rows that each rank needs, each once.
+void Dispatch::choose_rows() {
+  const auto ranks = static_cast<std::size_t>(comm_.size());
+  rows_for_.resize(ranks);
+  for (std::size_t i = 0; i < experts_.size(); ++i) {
+    const TokenList& list = routing_.experts[static_cast<std::size_t>(experts_[i])];
+    std::vector<std::int32_t>& rows = rows_for_[static_cast<std::size_t>(owners_[i])];
+    rows.insert(rows.end(), list.rows.begin(), list.rows.end());
+  }
+  for (std::vector<std::int32_t>& rows : rows_for_) {
+    std::sort(rows.begin(), rows.end());
+    rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+  }
+}
+
+/// What `owner` must know: for each of my lanes its number of rows; then for each expert there and
+/// each of my lanes the number of its tokens, their places among the rows, and their weights.
+std::vector<std::int32_t> Dispatch::list_for(int owner) const {
+  const std::vector<std::int32_t>& rows = rows_for_[static_cast<std::size_t>(owner)];
+  const auto place = [&](std::int64_t row) {
+    return checked_cast<std::int32_t>(std::lower_bound(rows.begin(), rows.end(), row) -
+                                      rows.begin());
+  };
+  std::vector<std::int32_t> list;
+  for (Index lane = 0; lane < batch_.lanes(); ++lane) {
+    const Range range = batch_.rows_of_lane(lane);
+    list.push_back(place(range.end) - place(range.begin));
+  }
+  for (std::size_t i = 0; i < experts_.size(); ++i) {
+    if (owners_[i] != owner) continue;
+    const TokenList& tokens = routing_.experts[static_cast<std::size_t>(experts_[i])];
+    for (Index lane = 0; lane < batch_.lanes(); ++lane) {
+      list.push_back(checked_cast<std::int32_t>(tokens.lane(lane).size()));
+      for (const std::int32_t row : tokens.rows_of_lane(lane)) list.push_back(place(row));
+      for (const float weight : tokens.weights_of_lane(lane))
+        list.push_back(std::bit_cast<std::int32_t>(weight));
+    }
+  }
+  return list;
+}
+
+void Dispatch::exchange_lists() {
+  const WorkLabel label("tokens of experts");
+  const int ranks = comm_.size(), me = comm_.rank();
+  std::vector<std::vector<std::int32_t>> sent, received(static_cast<std::size_t>(ranks));
+  std::vector<std::int64_t> lengths;
+  for (int to = 0; to < ranks; ++to) {
+    sent.push_back(list_for(to));
+    lengths.push_back(std::ssize(sent.back()));
+  }
+  const std::vector<std::int64_t> received_lengths = sizes_to_me(comm_, lengths);
+  for (int other = 0; other < ranks; ++other) {
+    const auto at = static_cast<std::size_t>(other);
+    if (other == me) {
+      received[at] = std::move(sent[at]);
+      continue;
+    }
+    received[at].resize(static_cast<std::size_t>(received_lengths[at]));
+    if (!sent[at].empty()) comm_.start_send(std::as_bytes(std::span(sent[at])), other, kListTag);
+    if (!received[at].empty())
+      comm_.start_receive(std::as_writable_bytes(std::span(received[at])), other, kListTag);
+  }
+  comm_.wait_all();
+  gathered_routing_.experts.resize(routing_.experts.size());
+  for (TokenList& list : gathered_routing_.experts) list.lane_offsets.push_back(0);
+  gathered_begin_.push_back(0);
+  for (int from = 0; from < ranks; ++from)
+    read_list(from, received[static_cast<std::size_t>(from)]);
+}
+
+/// Appends the lanes of rank `from`, which follow those of the ranks before it.
+void Dispatch::read_list(int from, std::span<const std::int32_t> list) {
+  const Index lanes = layout_.lanes_of_rank(from, comm_.size()).size();
+  std::size_t at = 0;
+  const std::int64_t first = gathered_begin_.back();
+  std::int64_t row = first;
+  for (Index lane = 0; lane < lanes; ++lane) {
+    const Index sequence = gathered_batch_.lanes();
+    gathered_batch_.lane_sequences.push_back({sequence, sequence + 1});
+    gathered_batch_.sequence_rows.push_back({row, row + list[at]});
+    row += list[at++];
+  }
+  gathered_begin_.push_back(row);
+  std::vector<bool> here(gathered_routing_.experts.size(), false);
+  for (std::size_t i = 0; i < experts_.size(); ++i)
+    if (owners_[i] == comm_.rank()) here[static_cast<std::size_t>(experts_[i])] = true;
+  for (std::size_t expert = 0; expert < here.size(); ++expert) {
+    TokenList& tokens = gathered_routing_.experts[expert];
+    for (Index lane = 0; lane < lanes; ++lane) {
+      if (here[expert]) {
+        const auto count = static_cast<std::size_t>(list[at++]);
+        for (const std::int32_t place : list.subspan(at, count))
+          tokens.rows.push_back(checked_cast<std::int32_t>(first + place));
+        for (const std::int32_t bits : list.subspan(at + count, count))
+          tokens.weights.push_back(std::bit_cast<float>(bits));
+        at += 2 * count;
+      }
+      tokens.lane_offsets.push_back(tokens.size());
+    }
+  }
+  AQ_CHECK(at == list.size(), "read ", at, " of ", list.size(), " from rank ", from);
+}
+
+Range Dispatch::gathered_rows_of(int rank) const {
+  return {gathered_begin_[static_cast<std::size_t>(rank)],
+          gathered_begin_[static_cast<std::size_t>(rank) + 1]};
+}
+
+Matrix Dispatch::gather(const Matrix& x) {
+  const WorkLabel label("inputs of experts");
+  Matrix gathered(gathered_begin_.back(), x.columns);
+  const auto rows_to = [&](int rank) -> const std::vector<std::int32_t>& {
+    return rows_for_[static_cast<std::size_t>(rank)];
+  };
+  const auto copy_rows = [&](const std::vector<std::int32_t>& rows, MatrixView<float> to) {
+    for (Index i = 0; i < to.rows; ++i)
+      std::ranges::copy(x.view().row(rows[static_cast<std::size_t>(i)]), to.row(i).begin());
+  };
+  const auto place_of = [&](int rank) {
+    const Range range = gathered_rows_of(rank);
+    return gathered.view().slice_rows(range.begin, range.size());
+  };
+  const int ranks = comm_.size(), me = comm_.rank();
+  copy_rows(rows_to(me), place_of(me));
+  // In step d every rank sends to the d-th after it. Steps that are waited for together may be
+  // others on other ranks: all do them in the same order.
+  std::vector<Matrix> sent;
+  Index rows_sent = 0;
+  for (int step = 1; step < ranks; ++step) {
+    const int to = (me + step) % ranks, from = (me + ranks - step) % ranks;
+    const std::vector<std::int32_t>& rows = rows_to(to);
+    if (rows_sent > 0 && rows_sent + std::ssize(rows) > x.rows) {
+      comm_.wait_all();
+      sent.clear();
+      rows_sent = 0;
+    }
+    rows_sent += std::ssize(rows);
+    sent.emplace_back(std::ssize(rows), x.columns);
+    copy_rows(rows, sent.back().view());
+    if (!rows.empty()) comm_.start_send(bytes_of(sent.back().view()), to, kRowsTag);
+    if (place_of(from).rows > 0) comm_.start_receive(bytes_of(place_of(from)), from, kRowsTag);
+  }
+  comm_.wait_all();
+  return gathered;
+}
+
+std::vector<Matrix> Dispatch::bring_back(Range some, std::vector<Matrix> outputs, Index columns) {
+  const WorkLabel label("outputs of experts");
+  std::vector<Matrix> mine(static_cast<std::size_t>(some.size()));
+  for (std::size_t i = 0; i < mine.size(); ++i) {
+    const std::size_t at = static_cast<std::size_t>(some.begin) + i;
+    const auto expert = static_cast<std::size_t>(experts_[at]);
+    mine[i] = Matrix(routing_.experts[expert].size(), columns);
+    if (owners_[at] != comm_.rank()) {
+      if (mine[i].rows > 0) comm_.start_receive(bytes_of(mine[i].view()), owners_[at], kOutputTag);
+      continue;
+    }
+    const std::vector<Index>& offsets = gathered_routing_.experts[expert].lane_offsets;
+    for (int rank = 0; rank < comm_.size(); ++rank) {
+      const Range lanes = layout_.lanes_of_rank(rank, comm_.size());
+      const Index begin = offsets[static_cast<std::size_t>(lanes.begin)];
+      const Index count = offsets[static_cast<std::size_t>(lanes.end)] - begin;
+      if (count == 0) continue;
+      const MatrixView<float> rows = outputs[i].view().slice_rows(begin, count);
+      if (rank == comm_.rank())
+        std::memcpy(mine[i].values.data(), rows.data, bytes_of(rows).size());
+      else
+        comm_.start_send(bytes_of(rows), rank, kOutputTag);
+    }
+  }
+  comm_.wait_all();
+  return mine;
+}
+
+}  // namespace aq

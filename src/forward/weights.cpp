@@ -1,0 +1,53 @@
+#include "aq/forward/weights.h"
+
+#include <algorithm>
+
+#include "aq/io/weight_reader.h"
+#include "aq/runtime/pieces.h"
+
+namespace aq {
+void Weights::put(const std::string& name, QuantizedMatrix matrix,
+                  std::optional<Scheme> activation) {
+  quantized_.insert_or_assign(name, Quantized{std::move(matrix), activation});
+}
+
+UsedLinear Weights::used(const LinearSpec& linear) const {
+  const auto found = quantized_.find(linear.name);
+  if (found == quantized_.end())
+    return {original_rows(linear, 0, linear.rows), read_bias(checkpoint_, model_, linear),
+            std::nullopt};
+  UsedLinear used{Matrix(linear.rows, linear.columns), read_bias(checkpoint_, model_, linear),
+                  found->second.activation};
+  dequantize(found->second.matrix, used.weight.view());
+  return used;
+}
+
+Matrix Weights::original_rows(const LinearSpec& linear, Index begin, Index count) const {
+  return read_weight_rows(checkpoint_, model_, linear, begin, count);
+}
+
+std::vector<float> Weights::vector(const std::string& tensor, Index size) const {
+  return checkpoint_.read(tensor, {size});
+}
+
+Matrix Weights::embeddings(std::span<const std::int32_t> tokens) const {
+  std::vector<std::int32_t> used(tokens.begin(), tokens.end());
+  std::sort(used.begin(), used.end());
+  used.erase(std::unique(used.begin(), used.end()), used.end());
+  Matrix table(static_cast<Index>(used.size()), model_.hidden);
+  for (Index i = 0; i < table.rows; ++i) {
+    const Matrix row = checkpoint_.read_rows(model_.embedding, model_.vocabulary, model_.hidden,
+                                             used[static_cast<std::size_t>(i)], 1);
+    std::copy(row.values.begin(), row.values.end(), table.view().row(i).begin());
+  }
+  std::vector<std::int32_t> places;
+  places.reserve(tokens.size());
+  for (const std::int32_t token : tokens)
+    places.push_back(checked_cast<std::int32_t>(std::lower_bound(used.begin(), used.end(), token) -
+                                                used.begin()));
+  Matrix out(static_cast<Index>(tokens.size()), model_.hidden);
+  runtime::embed(table.view(), places, out.view());
+  return out;
+}
+
+}  // namespace aq

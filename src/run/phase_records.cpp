@@ -1,0 +1,75 @@
+#include "aq/run/phase_records.h"
+
+#include <algorithm>
+#include <array>
+
+#include "aq/core/parallel.h"
+#include "aq/plan/cost.h"
+
+namespace aq {
+namespace {
+
+constexpr std::array kPhases{"embed",    "hessian",  "reduce",  "factor", "read",  "solve",
+                             "exchange", "dispatch", "forward", "write",  "merge", "resume"};
+constexpr double kMicro = 1e6;  // seconds travel as whole microseconds
+
+/// Measured on all ranks together.
+PhaseRecord measure(const char* phase, const PhaseTimes& times, Communicator& comm) {
+  PhaseRecord record;
+  record.phase = phase;
+  ResourceUse use;
+  double seconds = 0;
+  if (const auto found = times.use.find(phase); found != times.use.end()) use = found->second;
+  if (const auto found = times.seconds.find(phase); found != times.seconds.end())
+    seconds = found->second;
+  std::array<std::int64_t, 2> most{use.peak_bytes, static_cast<std::int64_t>(seconds * kMicro)};
+  std::array<std::int64_t, 4> all{use.read, use.written, use.sent, use.received};
+  comm.all_reduce_max(most);
+  comm.all_reduce_sum(all);
+  record.peak_bytes = most[0];
+  record.seconds = static_cast<double>(most[1]) / kMicro;
+  record.read = all[0];
+  record.written = all[1];
+  record.sent = all[2];
+  record.received = all[3];
+  return record;
+}
+
+void add_planned(const CostEstimate& cost, bool has_machine, const Plan& plan,
+                 PhaseRecord& record) {
+  const std::string phase = record.phase == "read" ? "solve" : record.phase;
+  for (const MemoryMoment& moment : plan.moments)
+    if (moment.phase == phase)
+      record.planned_peak_bytes = std::max(record.planned_peak_bytes, moment.memory.total());
+  const auto seconds = cost.seconds.find(record.phase);
+  if (has_machine && seconds != cost.seconds.end()) record.planned_seconds = seconds->second;
+  if (record.phase == "reduce")
+    record.planned_sent = static_cast<Index>(cost.all.traffic.reduce_sent);
+  if (record.phase == "exchange")
+    record.planned_sent = static_cast<Index>(cost.all.traffic.exchange_sent);
+  if (record.phase == "dispatch")
+    record.planned_sent = static_cast<Index>(cost.all.traffic.dispatch_sent);
+}
+
+}  // namespace
+
+void add_phase_records(const QuantizeOptions& options, const Prepared& prepared,
+                       const PhaseTimes& times, Communicator& comm, RunSummary& summary) {
+  for (const char* phase : kPhases) {
+    summary.phases.push_back(measure(phase, times, comm));
+    const PhaseRecord& last = summary.phases.back();
+    if (last.seconds == 0 && last.peak_bytes == 0) summary.phases.pop_back();
+  }
+  if (prepared.kept) return;  // no tokens: nothing of this was planned
+  const CostEstimate& cost = prepared.cost;
+  for (PhaseRecord& record : summary.phases)
+    add_planned(cost, options.machine.has_value(), prepared.plan, record);
+  // The second pass of a layer sends tokens too, but is measured as "forward".
+  if (options.recipe.settings.sequential == Sequential::layer)
+    for (PhaseRecord& record : summary.phases)
+      if (record.phase == "dispatch") record.planned_sent = -1;
+  summary.planned_read = static_cast<Index>(cost.all.traffic.read);
+  summary.planned_written = static_cast<Index>(2 * cost.shard_bytes + cost.hessian_bytes);
+}
+
+}  // namespace aq

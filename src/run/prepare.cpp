@@ -1,0 +1,325 @@
+#include "aq/run/prepare.h"
+
+#include <algorithm>
+#include <array>
+
+#include "aq/core/host.h"
+#include "aq/core/log.h"
+#include "aq/core/memory.h"
+#include "aq/core/parallel.h"
+#include "aq/core/text.h"
+#include "aq/io/file.h"
+#include "aq/model/architecture_json.h"
+#include "aq/runtime/pieces.h"
+
+namespace aq {
+namespace {
+
+constexpr Index kHeadroomPercent = 80;  // of what the machine has free
+
+/// Ranks on the machine that has most of them.
+int ranks_of_node(Communicator& comm) {
+  const std::string name = host_name();
+  int neighbours = 0;
+  for (const std::vector<std::byte>& other :
+       comm.all_gather(std::as_bytes(std::span(name.data(), name.size()))))
+    if (std::equal(other.begin(), other.end(), std::as_bytes(std::span(name)).begin(),
+                   std::as_bytes(std::span(name)).end()))
+      ++neighbours;
+  std::array<std::int64_t, 1> most{neighbours};
+  comm.all_reduce_max(most);
+  return static_cast<int>(most[0]);
+}
+
+/// The least that any rank's share of its machine's free memory allows.
+Index default_memory(Communicator& comm, int neighbours) {
+  std::array<std::int64_t, 1> least{-available_bytes() / 100 * kHeadroomPercent / neighbours};
+  comm.all_reduce_max(least);
+  return -least[0];
+}
+
+/// The calibration tokens, or what is known of those that kept Hessians came from.
+struct CalibrationTokens {
+  std::optional<TokenFile> file;
+  Workload workload;
+  std::string fingerprint;
+};
+
+CalibrationTokens find_calibration(const QuantizeOptions& options, const Model& model,
+                                   const std::optional<KeptHessians>& kept) {
+  CalibrationTokens result;
+  Workload& work = result.workload;
+  if (!options.calibration.empty()) {
+    result.file = TokenFile::open(options.calibration);
+    work = make_workload(model, result.file->sequences, result.file->length,
+                         {options.samples, options.sequence_length, options.lanes},
+                         result.file->path.string());
+    result.fingerprint = result.file->fingerprint(work.lanes.sequences, work.sequence_length);
+    return result;
+  }
+  const auto chosen = [&](Index option, const char* field) {
+    return option > 0 ? option : kept->number(field);
+  };
+  work.lanes = {chosen(options.samples, "sequences"), chosen(options.lanes, "lanes")};
+  work.sequence_length = chosen(options.sequence_length, "sequence_length");
+  result.fingerprint = kept->field("tokens");
+  return result;
+}
+
+void check_options(const QuantizeOptions& options) {
+  const auto refuse = [](std::string_view option, std::string_view reason) {
+    throw Error(ErrorKind::usage, "quantize", option, reason);
+  };
+  if (options.hessians.empty()) {
+    if (options.calibration.empty()) refuse("--calib", "it is required unless --hessians is given");
+    return;
+  }
+  if (options.keep_hessians) refuse("--keep-hessians", "with --hessians none are summed");
+  const auto place = [](const std::filesystem::path& path) {
+    return std::filesystem::weakly_canonical(path / "");
+  };
+  if (place(options.save) == place(options.hessians))
+    refuse("--save", "it must be another directory than --hessians");
+}
+
+/// Hash over what the recipe means for this model, whatever it looks like.
+std::string recipe_fingerprint(const Recipe& recipe, const Model& model) {
+  std::uint64_t hash = hash_bytes(settings_to_json(recipe.settings));
+  for (const LinearSpec* linear : all_linears(model)) {
+    hash = hash_bytes(linear->name, hash);
+    hash = hash_bytes(to_string(resolve(recipe, *linear)), hash);
+  }
+  return hash_text(hash);
+}
+
+/// The resolved command line, for people.
+std::vector<std::pair<std::string, std::string>> configuration(const QuantizeOptions& options,
+                                                               const Prepared& prepared,
+                                                               int ranks) {
+  return {{"model", options.model.string()},
+          {"recipe_file", options.recipe.file},
+          {"recipe", options.recipe.text},
+          {"calibration", options.calibration.string()},
+          {"hessians", options.hessians.string()},
+          {"ranks", str(ranks)},
+          {"threads", str(thread_count())},
+          {"memory_limit", str(prepared.memory_limit)},
+          {"planned_bytes", str(prepared.plan.memory.total())}};
+}
+
+/// Whether the kept sums are those that this run would compute itself.
+void check_kept(const KeptHessians& kept, const Prepared& prepared, Communicator& comm) {
+  kept.check_fields(prepared.manifest);
+  if (!comm.is_first()) return;
+  kept.check_complete(prepared.plan);
+  if (const std::string& then = kept.field("numerics"); then != numerics())
+    log_warning(str("the Hessians were summed with ", then, ", this is ", numerics(),
+                    ": a run without --hessians would give other bytes"));
+}
+
+/// Bytes of the sums that --keep-hessians writes.
+Index kept_bytes(const Plan& plan) {
+  Index floats = 0;
+  const auto add = [&](const StagePlan& stage) {
+    for (const TaskPlan& task : stage.tasks)
+      if (task.needs_hessian) floats += task.columns * (task.columns + 1) / 2;
+  };
+  for (const LayerPlan& layer : plan.layers)
+    for (const StagePlan* stage : layer.stages()) add(*stage);
+  add(plan.head);
+  return floats * static_cast<Index>(sizeof(float));
+}
+
+/// Bytes of all quantized matrices as they are stored, with a little for names and attributes.
+Index stored_bytes(const Plan& plan) {
+  constexpr Index kOverhead = 2048;  // of a matrix in an HDF5 file
+  Index bytes = 0;
+  const auto add = [&](const StagePlan& stage) {
+    for (const TaskPlan& task : stage.tasks)
+      for (const MatrixPlan& matrix : task.matrices)
+        if (matrix.assignment.method != Method::copy)
+          bytes += kOverhead + ceil_div(stored_bits(matrix.assignment.scheme, matrix.linear.rows,
+                                                    matrix.linear.columns),
+                                        8);
+  };
+  for (const LayerPlan& layer : plan.layers)
+    for (const StagePlan* stage : layer.stages()) add(*stage);
+  add(plan.head);
+  return bytes;
+}
+
+/// Shards, model.h5 and kept Hessians must fit beside what is already there of them.
+void check_disk(const QuantizeOptions& options, const Plan& plan) {
+  const Index needed = 2 * stored_bytes(plan) + (options.keep_hessians ? kept_bytes(plan) : 0);
+  check_free_space(options.save, std::max<Index>(0, needed - bytes_below(options.save)));
+}
+
+/// Before any weight is read: every linear is resolved, and what may be a mistake is a warning or,
+/// with --strict, an error.
+void check_patterns(const QuantizeOptions& options, const Model& model, bool warns) {
+  for (const RecipeRemark& remark : unmatched_patterns(options.recipe, model)) {
+    if (options.strict)
+      throw Error(ErrorKind::usage, "apply the recipe", remark.place, remark.text,
+                  "--strict; names are listed by `aq-dist inspect DIR --recipe FILE --recipe-out`");
+    if (warns) log_warning(str(remark.place, ": ", remark.text));
+  }
+  for (const std::string& remark : group_remarks(options.recipe, model))
+    if (options.strict)
+      throw Error(ErrorKind::usage, "apply the recipe", options.recipe.file, remark, "--strict");
+}
+
+/// The plan of all ranks, and the memory that it may take.
+struct RunPlan : ChosenPlan {
+  Index memory = 0;
+};
+
+/// Without a workload (kept Hessians) nothing is planned for tokens. Collective.
+RunPlan choose(const QuantizeOptions& options, const ModelFiles& files, const Workload* workload,
+               Communicator& comm) {
+  const int node_ranks = ranks_of_node(comm);
+  const Index memory = options.memory > 0 ? options.memory : default_memory(comm, node_ranks);
+  std::array<std::int64_t, 1> threads{thread_count()};
+  comm.all_reduce_max(threads);
+  const PlanLimits limits{
+      .memory = memory, .threads = static_cast<int>(threads[0]), .node_ranks = node_ranks};
+  const CostOptions cost{.machine = options.machine.value_or(Machine{}),
+                         .ranks_per_node = node_ranks,
+                         .threads = limits.threads,
+                         .keep_hessians = options.keep_hessians,
+                         .weight_bytes = [&files](const LinearSpec& linear) {
+                           return stored_weight_bytes(files, linear);
+                         }};
+  const auto plan_way = [&](TokensToExperts way, const Workload& work) {
+    return choose_plan(way, files.model, options.recipe, comm.size(), work, limits, cost);
+  };
+  const Workload no_tokens{.lanes = {.sequences = 1, .lanes = 1}, .sequence_length = 0};
+  if (workload == nullptr) return {plan_way(TokensToExperts::reduce, no_tokens), memory};
+  ChosenPlan chosen = plan_way(options.tokens_to_experts, *workload);
+  // Estimates may differ in their last bits: the first rank decides.
+  std::array<std::byte, 1> way{static_cast<std::byte>(chosen.plan.dispatch)};
+  comm.broadcast(way, 0);
+  const bool dispatch = way[0] != std::byte{};
+  if (dispatch != chosen.plan.dispatch)
+    chosen = plan_way(dispatch ? TokensToExperts::dispatch : TokensToExperts::reduce, *workload);
+  return {std::move(chosen), memory};
+}
+
+}  // namespace
+
+std::string numerics() {
+  const BlasInfo blas = blas_info();
+  return str(blas.library, " ", blas.kernel, ", row kernel ", blas.row_kernel, ", LibTorch ",
+             runtime::torch_version());
+}
+
+void warn_of_assumptions(const ModelFiles& files) {
+  for (const std::string& assumption : files.assumptions)
+    log_warning(str(files.checkpoint.config_path().string(),
+                    " names an architecture that is not known; assumed: ", assumption));
+  if (!files.unexplained_tensors.empty())
+    log_warning(str(files.checkpoint.directory().string(), ": ", files.unexplained_tensors.size(),
+                    " tensors of its layers are not used, first ",
+                    files.unexplained_tensors.front()));
+}
+
+void check_numerics(Communicator& comm) {
+  const std::string mine = numerics();
+  const auto all = comm.all_gather(std::as_bytes(std::span(mine.data(), mine.size())));
+  if (!comm.is_first()) return;
+  if (const std::string warning = blas_info().warning; !warning.empty()) log_warning(warning);
+  for (std::size_t rank = 1; rank < all.size(); ++rank)
+    if (all[rank] != all[0])
+      log_warning(
+          str("rank ", rank, " computes with ",
+              std::string(reinterpret_cast<const char*>(all[rank].data()), all[rank].size()),
+              ", rank 0 with ", mine, ": the result depends on which rank owns which matrix"));
+}
+
+QuantizeOptions with_resolved_order(QuantizeOptions options) {
+  if (!options.hessians.empty()) options.recipe.settings.sequential = Sequential::none;
+  return options;
+}
+
+Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
+  check_options(options);
+  ModelFiles files = open_model(options.model, options.architecture);
+  const Model& model = files.model;
+  if (comm.is_first()) warn_of_assumptions(files);
+  check_patterns(options, model, comm.is_first());
+  std::optional<KeptHessians> kept;
+  if (!options.hessians.empty()) kept.emplace(options.hessians);
+  const CalibrationTokens tokens = find_calibration(options, model, kept);
+  const Workload& workload = tokens.workload;
+  RunPlan chosen = choose(options, files, kept ? nullptr : &workload, comm);
+  if (comm.is_first()) check_disk(options, chosen.plan);
+  Batch batch;
+  if (!kept)
+    batch = make_batch(workload.lanes, comm.rank(), comm.size(), [&](Index first, Index count) {
+      return tokens.file->read(first, count, workload.sequence_length, model.vocabulary);
+    });
+  Prepared prepared{std::move(files),
+                    workload,
+                    std::move(batch),
+                    chosen.memory,
+                    std::move(chosen.plan),
+                    std::move(chosen.cost),
+                    std::move(chosen.reason),
+                    {},
+                    {}};
+  prepared.manifest.layers = static_cast<Index>(prepared.files.model.layers.size());
+  prepared.manifest.fingerprint = {
+      {"model", prepared.files.checkpoint.fingerprint()},
+      {"architecture", str(prepared.files.row.name, " ",
+                           hash_text(hash_bytes(architecture_to_json(prepared.files.row))))},
+      {"tokens", tokens.fingerprint},
+      {"sequences", str(workload.lanes.sequences)},
+      {"sequence_length", str(workload.sequence_length)},
+      {"lanes", str(workload.lanes.lanes)},
+      {"settings", settings_to_json(options.recipe.settings)},
+      {"recipe", recipe_fingerprint(options.recipe, prepared.files.model)},
+      {"numerics", numerics()}};
+  for (auto& field : calibration_fields(options.recipe.settings))
+    prepared.manifest.fingerprint.push_back(std::move(field));
+  prepared.manifest.configuration = configuration(options, prepared, comm.size());
+  if (kept) check_kept(*kept, prepared, comm);
+  prepared.kept = std::move(kept);
+  return prepared;
+}
+
+std::string start_table(const QuantizeOptions& options, const Prepared& prepared,
+                        Communicator& comm) {
+  const Model& model = prepared.files.model;
+  const Plan& plan = prepared.plan;
+  const Workload& work = prepared.workload;
+  std::string text;
+  const auto line = [&](std::string_view name, const std::string& value) {
+    text += str("  ", name, std::string(14 - name.size(), ' '), value, "\n");
+  };
+  line("model",
+       str(options.model.string(), " (", model.architecture, ", ", model.layers.size(), " layers, ",
+           fixed(static_cast<double>(parameter_count(model)) / 1e6, 1), " M parameters)"));
+  line("recipe", str(options.recipe.file, ", ", settings_to_json(options.recipe.settings)));
+  line("matrices", str(plan.quantized_count, " to quantize at ", fixed(plan.mean_bits, 3),
+                       " bits a weight, ", plan.matrix_count - plan.quantized_count, " untouched"));
+  for (const std::string& remark : group_remarks(options.recipe, model)) line("groups", remark);
+  const std::string& source = (prepared.kept ? options.hessians : options.calibration).string();
+  line("calibration",
+       str(prepared.kept ? "Hessians reused from " : "", source, ", ", work.lanes.sequences, " x ",
+           work.sequence_length, " tokens in ", work.lanes.lanes, " lanes"));
+  if (options.keep_hessians) line("hessians", bytes_text(kept_bytes(plan)) + " will be kept");
+  line("ranks",
+       str(comm.size(), " x ", thread_count(), " threads, balance ", fixed(plan.balance, 2)));
+  if (comm.size() > 1 && !model.moe_layers().empty())
+    line("experts", str(plan.dispatch ? "tokens travel to them" : "sums travel to them", "; ",
+                        prepared.way_reason));
+  std::size_t waves = 0;
+  for (const LayerPlan& layer : plan.layers) waves = std::max(waves, layer.waves.size());
+  line("memory", str(bytes_text(plan.memory.total()), " a rank planned of ",
+                     bytes_text(prepared.memory_limit), "; experts in ", waves,
+                     waves == 1 ? " wave" : " waves"));
+  line("numerics", numerics());
+  line("save", options.save.string());
+  return text;
+}
+
+}  // namespace aq

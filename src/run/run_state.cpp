@@ -1,0 +1,284 @@
+#include "aq/run/run_state.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "aq/core/log.h"
+#include "aq/io/activation_file.h"
+#include "aq/io/file.h"
+#include "aq/io/hessian_file.h"
+#include "aq/io/matrix_file.h"
+
+namespace aq {
+namespace {
+
+constexpr std::string_view kOperation = "start the run";
+
+bool all_exist(const std::filesystem::path& directory, const std::vector<std::string>& files) {
+  return std::all_of(files.begin(), files.end(), [&](const std::string& file) {
+    return std::filesystem::exists(directory / file);
+  });
+}
+
+/// Throws Error{input} for a shard whose content is not what was written, or that lacks a matrix.
+void verify_shards(const RunDirectory& directory, const CompletePart& part) {
+  std::set<std::string> found;
+  for (const std::string& shard : part.shards) {
+    const MatrixReader reader(directory.shards() / shard);
+    reader.verify();
+    found.insert(reader.names().begin(), reader.names().end());
+  }
+  for (const std::string& name : part.matrices)
+    if (!found.contains(name))
+      throw Error(ErrorKind::input, "read the shards", directory.shards().string(),
+                  str("none holds ", name));
+}
+
+/// Why the part cannot be used; empty when all of its files are there and whole. `keeps_hessians`:
+/// they are wanted too.
+std::string damage_of(const RunDirectory& directory, const CompletePart& part,
+                      bool keeps_hessians) {
+  if (!all_exist(directory.shards(), part.shards))
+    return str("a shard of layer ", part.layer, " is missing");
+  const bool has_hessians = part.hessians && all_exist(directory.hessians(), *part.hessians);
+  if (keeps_hessians && !has_hessians) return str("a Hessian of layer ", part.layer, " is missing");
+  try {
+    verify_shards(directory, part);
+    if (keeps_hessians)
+      for (const std::string& file : *part.hessians)
+        HessianReader(directory.hessians() / file).verify();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::input) throw;
+    return str("layer ", part.layer, " is damaged: ", error.what());
+  }
+  return {};
+}
+
+/// Parts in order, without those behind a gap.
+void keep_leading_parts(Manifest& manifest) {
+  std::sort(manifest.complete.begin(), manifest.complete.end(),
+            [](const CompletePart& a, const CompletePart& b) { return a.layer < b.layer; });
+  Index count = 0;
+  for (const CompletePart& part : manifest.complete) count += part.layer == count;
+  manifest.complete.resize(static_cast<std::size_t>(count));
+}
+
+Manifest start_manifest(const QuantizeOptions& options, const RunDirectory& directory,
+                        Manifest fresh) {
+  const auto existing = options.resume == Resume::never ? std::nullopt : read_manifest(directory);
+  if (!existing) {
+    if (options.resume == Resume::require)
+      throw Error(ErrorKind::input, kOperation, directory.root.string(),
+                  "--resume require: there is no run to resume");
+    return fresh;
+  }
+  const std::string difference = first_difference(*existing, fresh);
+  if (!difference.empty())
+    throw Error(ErrorKind::input, kOperation, directory.root.string(),
+                str("it holds another run: ", difference),
+                "choose another --save directory, or --resume never to start afresh there");
+  fresh.complete = existing->complete;
+  keep_leading_parts(fresh);
+  return fresh;
+}
+
+/// What the first rank has just written.
+Manifest shared_manifest(const RunDirectory& directory) {
+  std::optional<Manifest> manifest = read_manifest(directory);
+  if (!manifest)
+    throw Error(ErrorKind::input, kOperation, directory.manifest().string(),
+                "the first rank wrote it, this rank does not see it",
+                "--save must be on a file system that all hosts share");
+  return *std::move(manifest);
+}
+
+}  // namespace
+
+RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicator& comm)
+    : directory_{options.save}, comm_(comm) {
+  comm.barrier();  // every rank has checked its input: only now is anything written
+  if (comm.is_first()) {
+    make_directory(directory_.root);
+    lock_ = lock_run(directory_.root, [&comm](int exit_code) { comm.abort(exit_code); });
+    forget_failure(directory_);
+    make_directory(directory_.shards());
+    if (options.keep_hessians) make_directory(directory_.hessians());
+    if (options.save_activations > 0) make_directory(directory_.activations());
+    manifest_ = start_manifest(options, directory_, std::move(manifest));
+    write_manifest(directory_, manifest_);
+  }
+  comm.barrier();
+  if (!comm.is_first()) manifest_ = shared_manifest(directory_);
+  drop_damaged_parts(options.keep_hessians);
+  if (comm.is_first()) {
+    std::error_code ignored;
+    if (manifest_.complete.empty()) std::filesystem::remove(directory_.metrics(), ignored);
+    if (!all_complete()) std::filesystem::remove(directory_.model(), ignored);
+    write_manifest(directory_, manifest_);
+  }
+  if (comm.is_last() && all_complete()) drop_damaged_model();
+  comm.barrier();
+}
+
+void RunState::drop_damaged_parts(bool keeps_hessians) {
+  const auto count = static_cast<Index>(manifest_.complete.size());
+  std::array<std::int64_t, 1> least{-count};  // minus the first damaged part
+  std::string damage;
+  for (Index part = comm_.rank(); part < count && damage.empty(); part += comm_.size()) {
+    damage =
+        damage_of(directory_, manifest_.complete[static_cast<std::size_t>(part)], keeps_hessians);
+    if (!damage.empty()) least[0] = -part;
+  }
+  const Index mine = -least[0];
+  comm_.all_reduce_max(least);
+  const Index first = -least[0];
+  if (first == count) return;
+  if (mine == first)
+    log_warning(str(directory_.root.string(), ": ", damage, "; the run goes on from that layer"));
+  manifest_.complete.resize(static_cast<std::size_t>(first));
+}
+
+void RunState::drop_damaged_model() const {
+  if (!std::filesystem::exists(directory_.model())) return;
+  try {
+    const MatrixReader reader(directory_.model());
+    reader.verify();
+    std::vector<std::string> names;
+    for (const CompletePart& part : manifest_.complete)
+      names.insert(names.end(), part.matrices.begin(), part.matrices.end());
+    if (reader.names() == names) return;
+    log_warning(str(directory_.model().string(), " lacks matrices; it is merged again"));
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::input) throw;
+    log_warning(str(error.what(), "; it is merged again"));
+  }
+  std::error_code ignored;
+  std::filesystem::remove(directory_.model(), ignored);
+}
+
+bool RunState::complete(Index part) const {
+  return part < static_cast<Index>(manifest_.complete.size());
+}
+
+std::vector<LogRow> RunState::load(Index part, Weights& weights,
+                                   const std::function<bool(Index expert)>& wanted) const {
+  const CompletePart& complete = manifest_.complete[static_cast<std::size_t>(part)];
+  std::map<std::string, LogRow> rows;
+  for (const std::string& shard : complete.shards) {
+    const MatrixReader reader(directory_.shards() / shard);
+    for (const std::string& name : reader.names()) {
+      const std::string object = str((directory_.shards() / shard).string(), ": ", name);
+      const auto [scheme, shape] = reader.describe(name);
+      rows[name] = {name, shape.first, shape.second, scheme,
+                    stats_from_json(reader.stats(name), object)};
+      if (wanted(rows[name].stats.expert)) weights.put(name, reader.read(name).matrix);
+    }
+  }
+  std::vector<LogRow> ordered;
+  for (const std::string& name : complete.matrices) {
+    const auto found = rows.find(name);
+    if (found == rows.end())
+      throw Error(ErrorKind::input, "resume the run", directory_.root.string(),
+                  str("no shard of layer ", part, " holds ", name),
+                  "remove the layer's shards: the run then redoes it");
+    ordered.push_back(found->second);
+  }
+  return ordered;
+}
+
+std::vector<std::string> RunState::written_files(Index part, bool mine) const {
+  std::vector<std::int64_t> wrote(static_cast<std::size_t>(comm_.size()), 0);
+  wrote[static_cast<std::size_t>(comm_.rank())] = mine ? 1 : 0;
+  comm_.all_reduce_sum(wrote);
+  std::vector<std::string> files;
+  for (int rank = 0; rank < comm_.size(); ++rank)
+    if (wrote[static_cast<std::size_t>(rank)] != 0)
+      files.push_back(RunDirectory::shard_name(part, rank));
+  return files;
+}
+
+std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> records,
+                                   std::optional<bool> kept_hessians, const Batch& batch,
+                                   const Matrix* output) {
+  CompletePart complete;
+  complete.layer = part;
+  std::vector<LogRow> rows;
+  const std::string shard = RunDirectory::shard_name(part, comm_.rank());
+  std::vector<NamedMatrix> mine;
+  for (QuantizedRecord& record : records) {
+    complete.matrices.push_back(record.row.name);
+    if (record.matrix.rows > 0)
+      mine.push_back({record.row.name, std::move(record.matrix), stats_to_json(record.row.stats),
+                      record.activation});
+    rows.push_back(std::move(record.row));
+  }
+  if (!mine.empty()) {
+    MatrixWriter writer(directory_.shards() / shard);
+    for (const NamedMatrix& matrix : mine) writer.write(matrix);
+    writer.close();
+  }
+  const bool writes_output = output != nullptr && batch.lanes() > 0;
+  if (writes_output) write_output(part, batch, *output);
+  // Collective: when these return, every rank has renamed its files.
+  complete.shards = written_files(part, !mine.empty());
+  if (kept_hessians) complete.hessians = written_files(part, *kept_hessians);
+  std::vector<std::string> forgotten;
+  if (output != nullptr) {
+    complete.activations = written_files(part, writes_output);
+    for (CompletePart& earlier : manifest_.complete)
+      for (std::string& file : std::exchange(earlier.activations, {}))
+        forgotten.push_back(std::move(file));
+  }
+  manifest_.complete.push_back(std::move(complete));
+  if (!comm_.is_first()) return rows;
+  write_manifest(directory_, manifest_);
+  std::error_code ignored;
+  for (const std::string& file : forgotten)
+    std::filesystem::remove(directory_.activations() / file, ignored);
+  return rows;
+}
+
+void RunState::write_output(Index part, const Batch& batch, const Matrix& x) const {
+  std::vector<LaneActivations> lanes;
+  for (Index lane = 0; lane < batch.lanes(); ++lane) {
+    const Range rows = batch.rows_of_lane(lane);
+    lanes.push_back({batch.first_lane + lane, Matrix(rows.size(), x.columns)});
+    std::copy_n(x.values.begin() + rows.begin * x.columns, rows.size() * x.columns,
+                lanes.back().rows.values.begin());
+  }
+  write_activations(directory_.activations() / RunDirectory::shard_name(part, comm_.rank()), lanes);
+}
+
+Index RunState::load_output(const Batch& batch, Index hidden, Matrix& x) const {
+  Index part = static_cast<Index>(manifest_.complete.size()) - 1;
+  while (part >= 0 && manifest_.complete[static_cast<std::size_t>(part)].activations.empty())
+    --part;
+  if (part < 0) return 0;
+  std::array<std::int64_t, 1> damaged{0};
+  try {
+    std::vector<std::filesystem::path> files;
+    for (const std::string& file : manifest_.complete[static_cast<std::size_t>(part)].activations)
+      files.push_back(directory_.activations() / file);
+    Matrix read(batch.rows(), hidden);
+    for (const LaneActivations& lane :
+         read_activations(files, batch.first_lane, batch.lanes(), hidden)) {
+      const Range rows = batch.rows_of_lane(lane.lane - batch.first_lane);
+      if (lane.rows.rows != rows.size())
+        throw Error(ErrorKind::input, "read the saved activations", files.front().string(),
+                    str("lane ", lane.lane, " has ", lane.rows.rows, " rows, not ", rows.size()));
+      std::ranges::copy(lane.rows.values, read.values.begin() + rows.begin * hidden);
+    }
+    x = std::move(read);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::input) throw;
+    log_warning(str(error.what(), "; the layers before are run again"));
+    damaged[0] = 1;
+  }
+  comm_.all_reduce_max(damaged);
+  return damaged[0] != 0 ? 0 : part + 1;
+}
+
+}  // namespace aq
