@@ -86,9 +86,9 @@ std::string memory_table(const PlanReport& report) {
       {"stage", "phase", "total", "activations", "buffers", "hessians", "weights", "libraries"}};
   for (const MemoryMoment& moment : report.plan.moments) {
     const MemoryEstimate& m = moment.memory;
-    rows.push_back({moment.stage, moment.phase, bytes_text(m.total()), bytes_text(m.activations),
-                    bytes_text(m.buffers), bytes_text(m.hessians), bytes_text(m.weights),
-                    bytes_text(m.libraries)});
+    rows.push_back({std::string(stage_name(moment.stage)), std::string(phase_name(moment.phase)),
+                    bytes_text(m.total()), bytes_text(m.activations), bytes_text(m.buffers),
+                    bytes_text(m.hessians), bytes_text(m.weights), bytes_text(m.libraries)});
   }
   return str(
       "memory of the fullest rank (page cache apart): ", bytes_text(report.plan.memory.total()),
@@ -119,10 +119,11 @@ std::string files_text(const CostEstimate& cost) {
 
 std::string time_table(const CostEstimate& cost) {
   std::vector<std::vector<std::string>> rows{{"phase", "time"}};
-  for (const auto& [phase, seconds] : cost.seconds) rows.push_back({phase, duration_text(seconds)});
+  for (const auto& [phase, seconds] : cost.seconds)
+    rows.push_back({std::string(phase_name(phase)), duration_text(seconds)});
   std::vector<std::vector<std::string>> stages{{"stage", "time", "balance"}};
   for (const StageCost& stage : cost.stages)
-    stages.push_back({stage.stage, duration_text(stage.total()),
+    stages.push_back({std::string(stage_name(stage.stage)), duration_text(stage.total()),
                       stage.most_work > 0 ? fixed(stage.balance(), 2) : ""});
   return str("time: ", duration_text(cost.total_seconds), " estimated\n", table_text(rows),
              table_text(stages));
@@ -173,8 +174,8 @@ nlohmann::ordered_json plan_json(const PlanReport& report) {
             {"memory_one_wave", plan.one_wave_bytes}};
   for (const MemoryMoment& moment : plan.moments) {
     Json entry = json_of(moment.memory);
-    entry["stage"] = moment.stage;
-    entry["phase"] = moment.phase;
+    entry["stage"] = stage_name(moment.stage);
+    entry["phase"] = phase_name(moment.phase);
     json["memory_by_phase"].push_back(entry);
   }
   json["flops"] = json_of(flops_of(cost));
@@ -184,11 +185,11 @@ nlohmann::ordered_json plan_json(const PlanReport& report) {
                    {"model_bytes", cost.shard_bytes},
                    {"hessian_bytes", cost.hessian_bytes}};
   json["balance"] = {{"mean", cost.balance}, {"least", cost.least_balance}};
-  json["seconds"] = cost.seconds;
+  json["seconds"] = by_name(cost.seconds);
   json["total_seconds"] = cost.total_seconds;
   for (const StageCost& stage : cost.stages) {
-    json["stage_seconds"][stage.stage] = stage.seconds;
-    json["stage_balance"][stage.stage] = stage.balance();
+    json["stage_seconds"][stage_name(stage.stage)] = by_name(stage.seconds);
+    json["stage_balance"][stage_name(stage.stage)] = stage.balance();
   }
   json["remarks"] = report.remarks;
   json["choices"] = report.choices;

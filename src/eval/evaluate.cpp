@@ -210,7 +210,7 @@ double total_nll(Evaluation& evaluation, Trace& trace, Communicator& comm) {
     trace.router_index.push_back(routing.index);
     trace.router_weight.push_back(routing.weight);
   });
-  set_work_place("head");
+  set_work_place(std::string(stage_name(Stage::head)));
   const std::vector<double> sums = gather_windows(evaluation.window_nll(x, trace), comm);
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }

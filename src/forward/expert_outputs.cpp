@@ -51,7 +51,7 @@ class OwnOutputs {
  private:
   /// As many as give `ahead_` rows with those that are waiting, and all of `some`.
   void make(Range some, PhaseTimes& times) {
-    const PhaseTimer timer(times, "forward");
+    const PhaseTimer timer(times, Phase::forward);
     const std::span<const Index> experts = dispatch_.experts();
     Index end = some.begin, rows = 0;
     for (; end < std::ssize(experts); ++end) {
@@ -97,10 +97,10 @@ void add_expert_outputs(Dispatch& dispatch, const ExpertRun& run, std::span<cons
         stay.subspan(static_cast<std::size_t>(local.begin), static_cast<std::size_t>(local.size()));
     std::vector<Matrix> outputs = own.take(travel, times), back;
     {
-      const PhaseTimer timer(times, "dispatch");
+      const PhaseTimer timer(times, Phase::dispatch);
       back = dispatch.bring_back(travel, std::move(outputs), run.normed.columns);
     }
-    const PhaseTimer timer(times, "forward");
+    const PhaseTimer timer(times, Phase::forward);
     const std::vector<Matrix> here = run_down(
         run.layer, run.weights, run.batch, run.routing, some_local,
         hidden_of_experts(run.layer, run.weights, run.batch, run.normed, run.routing, some_local));

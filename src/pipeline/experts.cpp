@@ -20,7 +20,7 @@ class Wave {
       : context_(context), plan_(plan), inputs_(inputs), calibrations_(calibrations) {}
 
   std::vector<TaskCalibration> sum_gate_up() {
-    const PhaseTimer timer(context_.times, "hessian");
+    const PhaseTimer timer(context_.times, Phase::hessian);
     std::vector<TaskCalibration> result = start(plan_.gate_up);
     for_each_expert(busy(plan_.gate_up), [&](Index i) {
       if (summed_on(plan_.gate_up, i) == CalibratedOn::routed)
@@ -36,7 +36,7 @@ class Wave {
   /// Runs gate and up of the wave's experts and sums the Hessians of down over what comes out. The
   /// outputs are kept in `hidden` where they are wanted.
   std::vector<TaskCalibration> run_gate_up(std::vector<Matrix>* hidden) {
-    const PhaseTimer timer(context_.times, "forward");
+    const PhaseTimer timer(context_.times, Phase::forward);
     std::vector<TaskCalibration> result = start(plan_.down);
     for_each_expert(busy(plan_.down), [&](Index i) {
       const CalibratedOn summed = summed_on(plan_.down, i);
@@ -183,7 +183,7 @@ std::vector<QuantizedRecord> quantize_dispatched(StageContext& context, Dispatch
                                                  std::vector<Matrix>* hidden) {
   Matrix normed;
   {
-    const PhaseTimer timer(context.times, "dispatch");
+    const PhaseTimer timer(context.times, Phase::dispatch);
     normed = dispatch.gather(inputs.normed);
   }
   const ExpertInputs here{inputs.layer,       dispatch.batch(), normed,
@@ -251,7 +251,7 @@ std::vector<QuantizedRecord> quantize_wave(StageContext& context, const WavePlan
   std::vector<QuantizedRecord> records = quantize_reduced(
       context, whole_wave(wave), inputs, calibrations, y != nullptr ? &hidden : nullptr);
   if (y != nullptr) {
-    const PhaseTimer timer(context.times, "forward");
+    const PhaseTimer timer(context.times, Phase::forward);
     add_down(inputs.layer, inputs.weights, inputs.batch, inputs.routing, wave.experts, hidden, *y);
   }
   return records;

@@ -68,7 +68,7 @@ bool has_rows(const TaskPlan& task, int rank) {
 
 void factor_own(StageContext& context, const StagePlan& stage, std::span<const std::size_t> chunk,
                 std::vector<TaskSum>& sums, std::vector<TaskFactor>& factors) {
-  const PhaseTimer timer(context.times, "factor");
+  const PhaseTimer timer(context.times, Phase::factor);
   std::vector<std::size_t> own;
   for (const std::size_t task : chunk)
     if (stage.tasks[task].owner == context.comm.rank() && stage.tasks[task].needs_hessian)
@@ -83,7 +83,7 @@ void factor_own(StageContext& context, const StagePlan& stage, std::span<const s
 
 void share_factors(StageContext& context, const StagePlan& stage,
                    std::vector<TaskFactor>& factors) {
-  const PhaseTimer timer(context.times, "exchange");
+  const PhaseTimer timer(context.times, Phase::exchange);
   Communicator& comm = context.comm;
   std::vector<FactorHeader> headers(stage.tasks.size());
   const auto for_each_transfer = [&](const auto& transfer) {

@@ -35,7 +35,7 @@ std::vector<QuantizedRecord> quantize_dense_stage(StageContext& context, const S
   std::vector<TaskCalibration> calibrations(stage.tasks.size());
   for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
     if (!stage.tasks[i].needs_hessian) continue;
-    const PhaseTimer timer(context.times, "hessian");
+    const PhaseTimer timer(context.times, Phase::hessian);
     calibrations[i].partials = sum_all_tokens(batch, stage.tasks[i].columns, sources[i]);
   }
   return quantize_stage(context, stage, reduce_sums(context, stage, std::move(calibrations)));
@@ -65,13 +65,13 @@ struct LayerPass {
     quantize_attention(weights, x, result.records);
     Matrix normed;
     {
-      const PhaseTimer timer(context.times, "forward");
+      const PhaseTimer timer(context.times, Phase::forward);
       normed = normalized(model, weights, layer.post_attention_norm, x, batch);
     }
     append(quantize_dense_stage(context, plan.router, batch, {rows_of(normed)}), result.records);
     Routing routing;
     {
-      const PhaseTimer timer(context.times, "forward");
+      const PhaseTimer timer(context.times, Phase::forward);
       routing = route_tokens(layer, weights, batch, normed);
     }
     result.expert_tokens = count_expert_tokens(context.comm, layer, routing);
@@ -99,11 +99,11 @@ struct LayerPass {
     Matrix core;
     {
       const Latents latents = quantize_latent(weights, x, records);
-      const PhaseTimer timer(context.times, "forward");
+      const PhaseTimer timer(context.times, Phase::forward);
       core = attention_core(model, layer, weights, batch, x, latents);
     }
     append(quantize_dense_stage(context, plan.o, batch, {rows_of(core)}), records);
-    const PhaseTimer timer(context.times, "forward");
+    const PhaseTimer timer(context.times, Phase::forward);
     add_attention_output(layer, weights, batch, core, x);
   }
 
@@ -112,7 +112,7 @@ struct LayerPass {
                           std::vector<QuantizedRecord>& records) {
     Latents latents;
     {
-      const PhaseTimer timer(context.times, "forward");
+      const PhaseTimer timer(context.times, Phase::forward);
       latents = latents_of(model, layer, weights, batch, x);
     }
     std::vector<RowSource> sources;  // in the order of the stage's tasks
@@ -138,7 +138,7 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
         Matrix original = x;
         result = pass.run(context.original, original, true);
       }
-      const PhaseTimer timer(context.times, "forward");
+      const PhaseTimer timer(context.times, Phase::forward);
       const ExpertHomes homes{context.comm, context.lanes, routed_waves(layer, plan),
                               plan.waves.front().limits.rows,
                               [&](std::span<const std::int64_t>) { return context.expert_owners; }};
@@ -169,7 +169,7 @@ std::vector<QuantizedRecord> quantize_stage_from(const KeptHessians& kept, Stage
                                                  const StagePlan& stage) {
   std::vector<TaskSum> sums;
   {
-    const PhaseTimer timer(context.times, "read");
+    const PhaseTimer timer(context.times, Phase::read);
     sums = kept.sums(stage, context.comm.rank());
   }
   return quantize_stage(context, stage, std::move(sums));

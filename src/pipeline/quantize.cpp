@@ -148,7 +148,7 @@ struct Run {
       if (options.hessian_observer)
         options.hessian_observer(task.matrices.front().linear.name, task.columns, sum.sum);
       if (!options.keep_hessians) return;
-      const PhaseTimer timer(times, "write");
+      const PhaseTimer timer(times, Phase::write);
       keeper.keep(task, sum);
     };
   }
@@ -171,7 +171,7 @@ struct Run {
 
   /// The layer's matrices from disk; x goes on as it did when they were made.
   std::vector<LogRow> resume(Index index, Matrix& x) {
-    const PhaseTimer timer(times, "resume");
+    const PhaseTimer timer(times, Phase::resume);
     const LayerSpec& layer = model().layers[static_cast<std::size_t>(index)];
     const LayerPlan& plan = prepared.plan.layers[static_cast<std::size_t>(index)];
     const bool dispatch = prepared.plan.dispatch && layer.moe;
@@ -201,7 +201,7 @@ struct Run {
   }
 
   std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records, const Matrix& x) {
-    const PhaseTimer timer(times, "write");
+    const PhaseTimer timer(times, Phase::write);
     std::optional<bool> kept;
     if (options.keep_hessians) kept = keeper.finish();
     const Index step = options.save_activations;
@@ -213,7 +213,7 @@ struct Run {
   /// x before the first layer that must run; the layers before it need nothing but their log.
   Index start_layers(Matrix& x) {
     if (!prepared.kept) {
-      const PhaseTimer timer(times, "resume");
+      const PhaseTimer timer(times, Phase::resume);
       const Index skipped = state.load_output(prepared.batch, model().hidden, x);
       if (skipped > 0) {
         if (comm.is_first())
@@ -221,7 +221,7 @@ struct Run {
         return skipped;
       }
     }
-    const PhaseTimer timer(times, "embed");
+    const PhaseTimer timer(times, Phase::embed);
     x = embed_tokens(original, prepared.batch);  // no rows with kept Hessians
     return 0;
   }
@@ -263,7 +263,7 @@ struct Run {
   void do_head(const Matrix& x) {
     const Index part = layer_count();
     if (state.complete(part)) return keep(state.load(part, quantized, nothing));
-    set_work_place("head");
+    set_work_place(std::string(stage_name(Stage::head)));
     keeper.start(part);
     std::vector<QuantizedRecord> records;
     if (prepared.kept) {
@@ -285,8 +285,8 @@ struct Run {
 
   /// The final rank writes model.h5 and the log.
   void merge() {
-    const PhaseTimer timer(times, "merge");
-    set_work_place("merge");
+    const PhaseTimer timer(times, Phase::merge);
+    set_work_place(std::string(phase_name(Phase::merge)));
     comm.barrier();  // the first rank has written the manifest
     if (comm.is_last()) {
       if (!std::filesystem::exists(state.directory().model())) merge_shards(state.directory());

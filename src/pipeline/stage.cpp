@@ -93,10 +93,10 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
                  const std::vector<TaskFactor>& factors, std::vector<SolvedSlice>& solved) {
   std::vector<Work> work = list_work(stage, chunk, context.comm.rank(), factors);
   {
-    const PhaseTimer timer(context.times, "read");
+    const PhaseTimer timer(context.times, Phase::read);
     read_weights(context, stage, chunk, work);
   }
-  const PhaseTimer timer(context.times, "solve");
+  const PhaseTimer timer(context.times, Phase::solve);
   std::vector<SolveTask> tasks;
   for (Work& item : work) tasks.push_back(std::move(item.solve));
   solve(tasks, context.settings.gptq);
@@ -162,7 +162,7 @@ void keep_sampled_rows(SolvedSlice& slice) {
 /// Every rank's slices; with Codes::at_owner those of others without their codes.
 std::vector<SolvedSlice> exchange_slices(StageContext& context, std::vector<SolvedSlice> solved,
                                          Codes codes) {
-  const PhaseTimer timer(context.times, "exchange");
+  const PhaseTimer timer(context.times, Phase::exchange);
   const WorkLabel label("quantized rows of all matrices");
   std::map<std::pair<std::int64_t, std::int64_t>, QuantizedMatrix> own;
   if (codes == Codes::at_owner)
@@ -256,7 +256,7 @@ std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
                           task.matrices.front().linear.name});
   }
   {
-    const PhaseTimer timer(context.times, "reduce");
+    const PhaseTimer timer(context.times, Phase::reduce);
     reduce_to_owners(context.comm, context.lanes, reductions);
   }
   for (std::size_t i = 0; i < stage.tasks.size(); ++i)

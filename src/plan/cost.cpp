@@ -49,7 +49,7 @@ class CostSum {
   CostEstimate run() {
     embed();
     for (std::size_t i = 0; i < plan_.layers.size(); ++i) layer(model_.layers[i], plan_.layers[i]);
-    stage("head", plan_.head, {}, {.quantized = 0});
+    stage(Stage::head, plan_.head, {}, {.quantized = 0});
     finish();
     return std::move(estimate_);
   }
@@ -62,7 +62,7 @@ class CostSum {
       const double rows = std::min(dealt_.tokens[r], static_cast<double>(model_.vocabulary));
       rank.work.traffic.read += rows * width;
     });
-    end("embed");
+    end(Stage::embed);
   }
 
   ForwardUse use(bool down) const {
@@ -78,11 +78,11 @@ class CostSum {
   }
 
   void layer(const LayerSpec& spec, const LayerPlan& plan) {
-    stage("qkv", plan.qkv, {}, use(false));
-    if (!plan.latent.tasks.empty()) stage("latent", plan.latent, {}, use(false));
+    stage(Stage::qkv, plan.qkv, {}, use(false));
+    if (!plan.latent.tasks.empty()) stage(Stage::latent, plan.latent, {}, use(false));
     attention(spec.attention);
-    stage("o", plan.o, {}, use(false));
-    if (!plan.router.tasks.empty()) stage("router", plan.router, {}, use(false));
+    stage(Stage::o, plan.o, {}, use(false));
+    if (!plan.router.tasks.empty()) stage(Stage::router, plan.router, {}, use(false));
     for (const WavePlan& wave : plan.waves) {
       const bool routed = is_routed(spec, wave);
       TokenShare share;
@@ -92,12 +92,12 @@ class CostSum {
         if (settings_.expert_tokens == ExpertTokens::routed) share.hessian = share.forward;
       }
       if (routed && plan_.dispatch && settings_.expert_tokens == ExpertTokens::routed) {
-        dispatched_stage("gate_up", wave.gate_up, share, use(false));
-        dispatched_stage("down", wave.down, share, use(true));
+        dispatched_stage(Stage::gate_up, wave.gate_up, share, use(false));
+        dispatched_stage(Stage::down, wave.down, share, use(true));
         continue;
       }
-      stage("gate_up", wave.gate_up, share, use(false));
-      stage("down", wave.down, share, use(true));
+      stage(Stage::gate_up, wave.gate_up, share, use(false));
+      stage(Stage::down, wave.down, share, use(true));
     }
     save();
   }
@@ -115,7 +115,7 @@ class CostSum {
       rank.work.flops.forward += passes * dealt_.sequences[r] * pairs * 2 *
                                  static_cast<double>(spec.heads * (spec.head_dim + spec.value_dim));
     });
-    end("core");
+    end(Stage::core);
   }
 
   template <class Body>
@@ -129,7 +129,7 @@ class CostSum {
   }
 
   /// A stage of the layer whose sums travel to their owners.
-  void stage(const char* name, const StagePlan& plan, TokenShare share, ForwardUse use) {
+  void stage(Stage name, const StagePlan& plan, TokenShare share, ForwardUse use) {
     start();
     double hessians = 0;
     for (const TaskPlan& task : plan.tasks) {
@@ -144,10 +144,10 @@ class CostSum {
 
   /// A stage of routed experts whose tokens travel to the owners. gate and up get them, and give
   /// down what it reads; outputs of down come back.
-  void dispatched_stage(const char* name, const StagePlan& plan, TokenShare share, ForwardUse use) {
+  void dispatched_stage(Stage name, const StagePlan& plan, TokenShare share, ForwardUse use) {
     start();
     const double tokens = dealt_.all_tokens * share.forward;  // of one expert
-    const bool down = std::string_view(name) == "down";
+    const bool down = name == Stage::down;
     std::vector<double> experts(ranks_.size(), 0);
     for (const TaskPlan& task : plan.tasks) {
       quantize(task, share);
@@ -329,10 +329,10 @@ class CostSum {
       if (shard_[r] > 0) ++estimate_.shard_files;
     });
     std::fill(shard_.begin(), shard_.end(), 0);
-    end("layer");
+    end(Stage::layer);
   }
 
-  void end(const char* name) {
+  void end(Stage name) {
     const auto same = [&](const StageCost& stage) { return stage.stage == name; };
     auto cost = std::find_if(estimate_.stages.begin(), estimate_.stages.end(), same);
     if (cost == estimate_.stages.end())
@@ -349,7 +349,7 @@ class CostSum {
 
   void finish() {
     save();
-    estimate_.seconds["merge"] = clock_.merge_seconds(estimate_.shard_bytes);
+    estimate_.seconds[Phase::merge] = clock_.merge_seconds(estimate_.shard_bytes);
     for (const RankWork& rank : totals_) {
       add(rank, estimate_.all);
       raise(rank, estimate_.most);

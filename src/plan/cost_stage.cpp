@@ -98,33 +98,33 @@ double StageClock::exchange(const StageWork& rank, double gathered, double longe
          rounds * (ranks_ - 1) * machine_.network_latency;
 }
 
-std::map<std::string, double> StageClock::seconds(const std::vector<StageWork>& ranks,
-                                                  double gathered, double longest_slice) const {
-  std::map<std::string, double> most;
+std::map<Phase, double> StageClock::seconds(const std::vector<StageWork>& ranks, double gathered,
+                                            double longest_slice) const {
+  std::map<Phase, double> most;
   double all_read = 0, all_written = 0;
-  const auto see = [&](const char* phase, double seconds) {
+  const auto see = [&](Phase phase, double seconds) {
     if (seconds > 0) most[phase] = std::max(most[phase], seconds);
   };
   for (const StageWork& rank : ranks) {
     const Traffic& traffic = rank.work.traffic;
-    see("forward", forward(rank));
-    see("hessian", rank.work.flops.hessian / (machine_.hessian_flops * threads_));
+    see(Phase::forward, forward(rank));
+    see(Phase::hessian, rank.work.flops.hessian / (machine_.hessian_flops * threads_));
     const double reduced = std::max(traffic.reduce_sent, traffic.reduce_received);
-    see("reduce", transfer(reduced, std::ceil(reduced / kPiece)) + traffic.reduce_received *
-                                                                       kAddTraffic * neighbours_ /
-                                                                       machine_.memory_bandwidth);
+    see(Phase::reduce,
+        transfer(reduced, std::ceil(reduced / kPiece)) +
+            traffic.reduce_received * kAddTraffic * neighbours_ / machine_.memory_bandwidth);
     const double moved = std::max(traffic.dispatch_sent, traffic.dispatch_received);
-    see("dispatch", transfer(moved, std::ceil(moved / kPiece)));
-    see("factor", factor(rank));
-    see("solve", solve(rank));
-    if (gathered > 0) see("exchange", exchange(rank, gathered, longest_slice));
-    see("read", traffic.read * neighbours_ / machine_.read_bandwidth);
-    see("write", traffic.written * neighbours_ / machine_.write_bandwidth);
+    see(Phase::dispatch, transfer(moved, std::ceil(moved / kPiece)));
+    see(Phase::factor, factor(rank));
+    see(Phase::solve, solve(rank));
+    if (gathered > 0) see(Phase::exchange, exchange(rank, gathered, longest_slice));
+    see(Phase::read, traffic.read * neighbours_ / machine_.read_bandwidth);
+    see(Phase::write, traffic.written * neighbours_ / machine_.write_bandwidth);
     all_read += traffic.read;
     all_written += traffic.written;
   }
-  see("read", all_read / machine_.file_system_bandwidth);
-  see("write", all_written / machine_.file_system_bandwidth);
+  see(Phase::read, all_read / machine_.file_system_bandwidth);
+  see(Phase::write, all_written / machine_.file_system_bandwidth);
   return most;
 }
 

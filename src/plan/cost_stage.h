@@ -34,8 +34,8 @@ class StageClock {
  public:
   StageClock(const CostOptions& options, int ranks);
   /// Seconds of the slowest rank by phase; `gathered` bytes go from every rank to all.
-  std::map<std::string, double> seconds(const std::vector<StageWork>& ranks, double gathered,
-                                        double longest_slice) const;
+  std::map<Phase, double> seconds(const std::vector<StageWork>& ranks, double gathered,
+                                  double longest_slice) const;
   /// Of one rank that copies `bytes` of shards into one file.
   double merge_seconds(double bytes) const;
 

@@ -46,8 +46,8 @@ std::string explain_memory(const Plan& plan) {
                                                  {m.weights, "weights and packed results"},
                                                  {m.libraries, "libraries and workspaces"}};
   const auto& largest_part = *std::max_element(std::begin(parts), std::end(parts));
-  return str("Memory: the peak is in ", most.stage, ", ", most.phase, "; most of it are ",
-             largest_part.second, " (", bytes_text(largest_part.first), ").");
+  return str("Memory: the peak is in ", stage_name(most.stage), ", ", phase_name(most.phase),
+             "; most of it are ", largest_part.second, " (", bytes_text(largest_part.first), ").");
 }
 
 std::string explain_lanes(const Plan& plan, const CostEstimate& cost) {
@@ -118,25 +118,40 @@ std::string explain_balance(const CostEstimate& cost) {
              fixed(100 * cost.least_balance, 0), " % in the stage with the least).");
 }
 
-const char* reason(const std::string& phase, bool dispatch) {
-  if (phase == "exchange") return "packed results of every matrix go to every rank";
-  if (phase == "dispatch") return "inputs of routed experts go to their owners, outputs come back";
-  if (phase == "reduce") return "partial sums of every Hessian go to its owner";
-  if (phase == "forward" && dispatch)
-    return "attention and shared experts run where their lanes are";
-  if (phase == "forward") return "ranks with tokens unpack and run every expert";
-  if (phase == "hessian") return "sums over the inputs of every linear";
-  if (phase == "solve") return "GPTQ and its sweeps of refinement";
-  if (phase == "factor") return "one rank factors a Hessian";
-  if (phase == "merge") return "one rank writes model.h5";
-  return "files";
+const char* reason(Phase phase, bool dispatch) {
+  switch (phase) {
+    case Phase::exchange:
+      return "packed results of every matrix go to every rank";
+    case Phase::dispatch:
+      return "inputs of routed experts go to their owners, outputs come back";
+    case Phase::reduce:
+      return "partial sums of every Hessian go to its owner";
+    case Phase::forward:
+      return dispatch ? "attention and shared experts run where their lanes are"
+                      : "ranks with tokens unpack and run every expert";
+    case Phase::hessian:
+      return "sums over the inputs of every linear";
+    case Phase::solve:
+      return "GPTQ and its sweeps of refinement";
+    case Phase::factor:
+      return "one rank factors a Hessian";
+    case Phase::merge:
+      return "one rank writes model.h5";
+    case Phase::embed:
+    case Phase::read:
+    case Phase::write:
+    case Phase::resume:
+      return "files";
+  }
+  return "";
 }
 
 std::string explain_limit(const Plan& plan, const CostEstimate& cost) {
   const auto& most =
       *std::max_element(cost.seconds.begin(), cost.seconds.end(),
                         [](const auto& a, const auto& b) { return a.second < b.second; });
-  return str("Limit: ", most.first, " takes ", fixed(100 * most.second / cost.total_seconds, 0),
+  return str("Limit: ", phase_name(most.first), " takes ",
+             fixed(100 * most.second / cost.total_seconds, 0),
              " % of the time: ", reason(most.first, plan.dispatch), ".");
 }
 

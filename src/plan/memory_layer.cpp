@@ -50,7 +50,7 @@ class LayerMemory {
         kLibraryBytes + share_.threads * kLibraryBytesThread + messages() + workspaces() + gaps();
     base_.activations = residual + tokens;
     const Index table = std::min(share_.tokens, sizes_.vocabulary) * sizes_.hidden * kFloat;
-    add("embed", "embed", {.activations = tokens, .buffers = table});
+    add(Stage::embed, Phase::embed, {.activations = tokens, .buffers = table});
     attention();
     experts();
     if (dispatched_) dispatched_experts();
@@ -59,16 +59,17 @@ class LayerMemory {
     if (sizes_.two_passes) {
       MemoryEstimate second = whole_layer();
       second.weights += own_share(packed_);
-      add("layer", "forward", second);
+      add(Stage::layer, Phase::forward, second);
     }
-    add("layer", "write", {.buffers = kFileBytes + packed_ / 4, .weights = own_share(packed_)});
+    add(Stage::layer, Phase::write,
+        {.buffers = kFileBytes + packed_ / 4, .weights = own_share(packed_)});
     packed_ = 0;  // merged matrix by matrix
-    add("layer", "merge",
+    add(Stage::layer, Phase::merge,
         {.buffers = kFileBytes + share_.ranks * kShardBytes, .weights = sizes_.down.packed_bytes});
     packed_ = sizes_.layer_packed_bytes;
     MemoryEstimate resumed = whole_layer();
     resumed.buffers += kFileBytes;
-    add("layer", "resume", resumed);
+    add(Stage::layer, Phase::resume, resumed);
     return std::move(moments_);
   }
 
@@ -134,14 +135,14 @@ class LayerMemory {
     return share_.threads * (packed + rows) + parts;
   }
 
-  void add(const char* stage, const char* phase, MemoryEstimate part) {
+  void add(Stage stage, Phase phase, MemoryEstimate part) {
     part += base_;
     part.weights += packed_;
     moments_.push_back({stage, phase, part});
   }
 
   /// Reduce, factor, solve and exchange of a stage of `tasks` tasks; `rest` is alive throughout.
-  void quantize(const char* stage, const TaskShape& task, Index tasks, const MemoryEstimate& rest) {
+  void quantize(Stage stage, const TaskShape& task, Index tasks, const MemoryEstimate& rest) {
     const Index owned = ceil_div(tasks, Index{share_.ranks});
     const Index sum = task.has_hessian ? sum_bytes(task.columns) : 0;
     if (share_.ranks > 1) {
@@ -152,7 +153,7 @@ class LayerMemory {
       const Index travels = owned * share_.inbound * sum;
       now.hessians += tasks * share_.kept * sum + (share_.kept == 0 ? owned * sum : 0);
       now.buffers += std::min(travels, std::max(kReduceWindowBytes, sum)) + levels * sum;
-      add(stage, "reduce", now);
+      add(stage, Phase::reduce, now);
     }
     const Index own = factor_and_solve(stage, task, owned, own_rows(task, tasks), rest);
     const Index all = tasks * task.packed_bytes;
@@ -161,15 +162,15 @@ class LayerMemory {
   }
 
   /// Results go to where they are used: `all` of the stage, of which `own` are made here.
-  void exchange_results(const char* stage, Index all, Index own, const MemoryEstimate& rest) {
+  void exchange_results(Stage stage, Index all, Index own, const MemoryEstimate& rest) {
     MemoryEstimate now = rest;
     now.weights += 2 * all + 2 * own;
     now.buffers += share_.ranks > 1 ? std::min(all, kMessages) : 0;
-    add(stage, "exchange", now);
+    add(stage, Phase::exchange, now);
   }
 
   /// Of `owned` tasks, `rows` of each. Returns the bytes of their results.
-  Index factor_and_solve(const char* stage, const TaskShape& task, Index owned, Index rows,
+  Index factor_and_solve(Stage stage, const TaskShape& task, Index owned, Index rows,
                          const MemoryEstimate& rest) {
     const Index chunk = threads_of(owned);
     const Index n = task.columns;
@@ -180,13 +181,13 @@ class LayerMemory {
     now.hessians += owned * sum + chunk * factor;
     if (task.has_hessian && sizes_.reorders) now.hessians += chunk * sum;
     if (task.has_hessian && part > kKeptFactor) now.buffers += chunk * part;
-    add(stage, "factor", now);
+    add(stage, Phase::factor, now);
     const Index own = task.rows == 0 ? 0 : owned * (task.packed_bytes * rows / task.rows);
     now = rest;
     now.hessians += (owned - chunk) * sum + chunk * factor;
     now.weights += chunk * rows * n * kFloat + own;
     now.buffers += share_.threads * std::min(kReadBuffer, task.rows * n * 2);
-    add(stage, "solve", now);
+    add(stage, Phase::solve, now);
     return own;
   }
 
@@ -199,31 +200,31 @@ class LayerMemory {
   }
 
   void attention() {
-    add("qkv", "hessian", dense_sum(sizes_.qkv));
-    quantize("qkv", sizes_.qkv, 1, {});
+    add(Stage::qkv, Phase::hessian, dense_sum(sizes_.qkv));
+    quantize(Stage::qkv, sizes_.qkv, 1, {});
     const Index latents = floats(sizes_.latent_width);
     if (latents > 0) {
-      add("latent", "forward",
+      add(Stage::latent, Phase::forward,
           {.activations = latents,
            .buffers = worker_buffers(sizes_.hidden + sizes_.latent_width),
            .weights = sizes_.qkv.weights * kFloat});
       for (const TaskShape& task : sizes_.latent) {
         MemoryEstimate sum = dense_sum(task);
         sum.activations += latents;
-        add("latent", "hessian", sum);
-        quantize("latent", task, 1, {.activations = latents});
+        add(Stage::latent, Phase::hessian, sum);
+        quantize(Stage::latent, task, 1, {.activations = latents});
       }
     }
     const Index core = floats(sizes_.core_width);
-    add("core", "forward",
+    add(Stage::core, Phase::forward,
         {.activations = core + latents,
          .buffers = worker_buffers(sizes_.hidden + sizes_.head_widths + kQueryTile),
          .weights = sizes_.attention_weights * kFloat});
     MemoryEstimate sum = dense_sum(sizes_.o);
     sum.activations += core;
-    add("o", "hessian", sum);
-    quantize("o", sizes_.o, 1, {.activations = core});
-    add("o", "forward",
+    add(Stage::o, Phase::hessian, sum);
+    quantize(Stage::o, sizes_.o, 1, {.activations = core});
+    add(Stage::o, Phase::forward,
         {.activations = core,
          .buffers = worker_buffers(sizes_.hidden),
          .weights = sizes_.o.weights * kFloat});
@@ -310,18 +311,18 @@ class LayerMemory {
     packed_ =
         std::max(packed_, sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes) -
                               reduced_ * (sizes_.gate_up.packed_bytes + sizes_.down.packed_bytes));
-    add("gate_up", "hessian", expert_sums(sizes_.gate_up, everywhere()));
-    quantize("gate_up", sizes_.gate_up, reduced_, {});
+    add(Stage::gate_up, Phase::hessian, expert_sums(sizes_.gate_up, everywhere()));
+    quantize(Stage::gate_up, sizes_.gate_up, reduced_, {});
     // A first pass of two ends with the sums: it keeps the outputs of experts in work alone. So do
     // experts beside dispatched ones, which run gate and up again.
     const bool keeps = !sizes_.two_passes && !dispatched_;
     const Index hidden = routed(keeps ? reduced_ : threads_of(reduced_));
-    add("gate_up", "forward", run_gate_up(hidden, everywhere()));
+    add(Stage::gate_up, Phase::forward, run_gate_up(hidden, everywhere()));
     const Index kept = keeps ? hidden * sizes_.mlp_width * kFloat : 0;
-    quantize("down", sizes_.down, reduced_, {.activations = kept});
+    quantize(Stage::down, sizes_.down, reduced_, {.activations = kept});
     if (!keeps) return;
     const Index step = threads_of(reduced_);
-    add("down", "forward",
+    add(Stage::down, Phase::forward,
         {.activations = kept,
          .buffers = outputs(step),
          .weights = step * sizes_.down.weights * kFloat});
@@ -349,7 +350,7 @@ class LayerMemory {
   }
 
   /// Whole tasks whose results stay here.
-  void solve_own(const char* stage, const TaskShape& task, const MemoryEstimate& rest) {
+  void solve_own(Stage stage, const TaskShape& task, const MemoryEstimate& rest) {
     const Index own = factor_and_solve(stage, task, shape_.limits.experts, task.rows, rest);
     exchange_results(stage, 0, own, rest);
   }
@@ -360,20 +361,20 @@ class LayerMemory {
     packed_ = sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes);
     const MemoryEstimate tokens{.activations = gathered(), .buffers = token_lists()};
     const auto beside_tokens = [&](MemoryEstimate now) { return now += tokens; };
-    add("gate_up", "dispatch", beside_tokens({.buffers = floats(sizes_.hidden)}));
-    add("gate_up", "hessian", beside_tokens(expert_sums(sizes_.gate_up, at_owner())));
-    solve_own("gate_up", sizes_.gate_up, tokens);
+    add(Stage::gate_up, Phase::dispatch, beside_tokens({.buffers = floats(sizes_.hidden)}));
+    add(Stage::gate_up, Phase::hessian, beside_tokens(expert_sums(sizes_.gate_up, at_owner())));
+    solve_own(Stage::gate_up, sizes_.gate_up, tokens);
     const Index hidden = sizes_.two_passes ? std::min(shape_.limits.rows, step * share_.all_tokens)
                                            : shape_.limits.rows;
-    add("gate_up", "forward", beside_tokens(run_gate_up(hidden, at_owner())));
+    add(Stage::gate_up, Phase::forward, beside_tokens(run_gate_up(hidden, at_owner())));
     MemoryEstimate rest = tokens;
     if (!sizes_.two_passes) rest.activations += hidden * sizes_.mlp_width * kFloat;
-    solve_own("down", sizes_.down, rest);
+    solve_own(Stage::down, sizes_.down, rest);
     if (sizes_.two_passes) return;
     MemoryEstimate now = dispatched_run();
     now.weights = step * std::max(sizes_.gate_up.weights, sizes_.down.weights) * kFloat;
-    add("down", "forward", now);
-    add("down", "dispatch", now);
+    add(Stage::down, Phase::forward, now);
+    add(Stage::down, Phase::dispatch, now);
   }
 
   const LayerSizes& sizes_;

@@ -96,7 +96,7 @@ std::string summary_text(const RunSummary& summary) {
   if (summary.hessians_reused) line("hessians", "reused, no forward pass");
   std::string phases;
   for (const auto& [phase, seconds] : summary.phase_seconds)
-    phases += str(phases.empty() ? "" : ", ", phase, " ", duration_text(seconds));
+    phases += str(phases.empty() ? "" : ", ", phase_name(phase), " ", duration_text(seconds));
   line("time", str(duration_text(summary.seconds), " (", phases, ")"));
   std::string peaks;
   for (const Index bytes : summary.peak_rss_bytes)
@@ -110,9 +110,9 @@ namespace {
 Json phases_json(const std::vector<PhaseRecord>& phases) {
   Json all = Json::array();
   for (const PhaseRecord& phase : phases) {
-    Json json{{"phase", phase.phase},           {"seconds", phase.seconds},
-              {"peak_bytes", phase.peak_bytes}, {"read", phase.read},
-              {"written", phase.written},       {"sent", phase.sent},
+    Json json{{"phase", phase_name(phase.phase)}, {"seconds", phase.seconds},
+              {"peak_bytes", phase.peak_bytes},   {"read", phase.read},
+              {"written", phase.written},         {"sent", phase.sent},
               {"received", phase.received}};
     if (phase.planned_seconds >= 0) json["planned_seconds"] = phase.planned_seconds;
     if (phase.planned_peak_bytes >= 0) json["planned_peak_bytes"] = phase.planned_peak_bytes;
@@ -135,7 +135,7 @@ std::string summary_json(const RunSummary& summary) {
               {"error_rtn", summary.error_rtn},
               {"hessians_reused", summary.hessians_reused},
               {"total_seconds", summary.seconds},
-              {"seconds", summary.phase_seconds},
+              {"seconds", by_name(summary.phase_seconds)},
               {"peak_rss_bytes", summary.peak_rss_bytes},
               {"planned_bytes", summary.planned_bytes},
               {"planned_read", summary.planned_read},

@@ -9,12 +9,10 @@
 namespace aq {
 namespace {
 
-constexpr std::array kPhases{"embed",    "hessian",  "reduce",  "factor", "read",  "solve",
-                             "exchange", "dispatch", "forward", "write",  "merge", "resume"};
 constexpr double kMicro = 1e6;  // seconds travel as whole microseconds
 
 /// Measured on all ranks together.
-PhaseRecord measure(const char* phase, const PhaseTimes& times, Communicator& comm) {
+PhaseRecord measure(Phase phase, const PhaseTimes& times, Communicator& comm) {
   PhaseRecord record;
   record.phase = phase;
   ResourceUse use;
@@ -37,17 +35,17 @@ PhaseRecord measure(const char* phase, const PhaseTimes& times, Communicator& co
 
 void add_planned(const CostEstimate& cost, bool has_machine, const Plan& plan,
                  PhaseRecord& record) {
-  const std::string phase = record.phase == "read" ? "solve" : record.phase;
+  const Phase phase = record.phase == Phase::read ? Phase::solve : record.phase;
   for (const MemoryMoment& moment : plan.moments)
     if (moment.phase == phase)
       record.planned_peak_bytes = std::max(record.planned_peak_bytes, moment.memory.total());
   const auto seconds = cost.seconds.find(record.phase);
   if (has_machine && seconds != cost.seconds.end()) record.planned_seconds = seconds->second;
-  if (record.phase == "reduce")
+  if (record.phase == Phase::reduce)
     record.planned_sent = static_cast<Index>(cost.all.traffic.reduce_sent);
-  if (record.phase == "exchange")
+  if (record.phase == Phase::exchange)
     record.planned_sent = static_cast<Index>(cost.all.traffic.exchange_sent);
-  if (record.phase == "dispatch")
+  if (record.phase == Phase::dispatch)
     record.planned_sent = static_cast<Index>(cost.all.traffic.dispatch_sent);
 }
 
@@ -55,7 +53,7 @@ void add_planned(const CostEstimate& cost, bool has_machine, const Plan& plan,
 
 void add_phase_records(const QuantizeOptions& options, const Prepared& prepared,
                        const PhaseTimes& times, Communicator& comm, RunSummary& summary) {
-  for (const char* phase : kPhases) {
+  for (const Phase phase : kPhases) {
     summary.phases.push_back(measure(phase, times, comm));
     const PhaseRecord& last = summary.phases.back();
     if (last.seconds == 0 && last.peak_bytes == 0) summary.phases.pop_back();
@@ -67,7 +65,7 @@ void add_phase_records(const QuantizeOptions& options, const Prepared& prepared,
   // The second pass of a layer sends tokens too, but is measured as "forward".
   if (options.recipe.settings.sequential == Sequential::layer)
     for (PhaseRecord& record : summary.phases)
-      if (record.phase == "dispatch") record.planned_sent = -1;
+      if (record.phase == Phase::dispatch) record.planned_sent = -1;
   summary.planned_read = static_cast<Index>(cost.all.traffic.read);
   summary.planned_written = static_cast<Index>(2 * cost.shard_bytes + cost.hessian_bytes);
 }

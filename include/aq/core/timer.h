@@ -5,9 +5,9 @@
 #include <chrono>
 #include <functional>
 #include <map>
-#include <string>
 
 #include "aq/core/index.h"
+#include "aq/core/stage.h"
 
 namespace aq {
 
@@ -28,18 +28,17 @@ struct ResourceUse {
   Index sent = 0, received = 0;
 };
 
-/// Seconds spent in named phases of this process, and what they used.
+/// Seconds spent in the phases of this process, and what they used.
 struct PhaseTimes {
-  std::map<std::string, double> seconds;
-  std::map<std::string, ResourceUse> use;  ///< only with `probe`
-  std::function<ResourceUse()> probe;      ///< may be empty
+  std::map<Phase, double> seconds;
+  std::map<Phase, ResourceUse> use;    ///< only with `probe`
+  std::function<ResourceUse()> probe;  ///< may be empty
 };
 
 /// Adds the time from construction to destruction to a phase, and what was used meanwhile.
 class PhaseTimer {
  public:
-  PhaseTimer(PhaseTimes& times, std::string phase)
-      : times_(times), phase_(std::move(phase)), start_(use()) {}
+  PhaseTimer(PhaseTimes& times, Phase phase) : times_(times), phase_(phase), start_(use()) {}
   ~PhaseTimer() {
     times_.seconds[phase_] += watch_.seconds();
     if (!times_.probe) return;
@@ -58,7 +57,7 @@ class PhaseTimer {
   ResourceUse use() const { return times_.probe ? times_.probe() : ResourceUse{}; }
 
   PhaseTimes& times_;
-  std::string phase_;
+  Phase phase_;
   ResourceUse start_;
   Stopwatch watch_;
 };

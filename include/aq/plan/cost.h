@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <map>
-#include <string>
 #include <vector>
 
 #include "aq/plan/machine.h"
@@ -38,8 +37,8 @@ struct RankWork {
 
 /// Seconds, flops and bytes of one kind of stage over all layers.
 struct StageCost {
-  std::string stage;  ///< "qkv", "latent", "o", "router", "gate_up", "down", "head"
-  std::map<std::string, double> seconds;  ///< by phase
+  Stage stage = Stage::qkv;
+  std::map<Phase, double> seconds;
   /// Work of factor and solution: the ranks' mean, and that of the busiest, added up over stages.
   double mean_work = 0, most_work = 0;
   double total() const;
@@ -50,7 +49,7 @@ struct CostEstimate {
   RankWork all;   ///< of all ranks together
   RankWork most;  ///< each figure of the rank that has most of it
   std::vector<StageCost> stages;
-  std::map<std::string, double> seconds;  ///< by phase as the run names them; a rank waits for all
+  std::map<Phase, double> seconds;  ///< of all stages; a rank waits for all
   double total_seconds = 0;
   double balance = 1;        ///< mean work / work of the busiest rank, over factor and solve
   double least_balance = 1;  ///< of the stage with the least

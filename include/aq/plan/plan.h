@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "aq/comm/lanes.h"
+#include "aq/core/stage.h"
 #include "aq/plan/recipe.h"
 
 namespace aq {
@@ -88,8 +89,8 @@ struct MemoryEstimate {
 
 /// The most that a rank has in one phase of a stage.
 struct MemoryMoment {
-  std::string stage;  ///< "embed", "qkv", "latent", "core", "o", "gate_up", "down", "layer"
-  std::string phase;  ///< as the run names it: "hessian", "reduce", "factor", "solve", ...
+  Stage stage = Stage::embed;
+  Phase phase = Phase::embed;
   MemoryEstimate memory;
 };
 

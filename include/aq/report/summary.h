@@ -21,7 +21,7 @@ struct LogRow {
 
 /// One phase of a run, measured and as planned; negative: not planned.
 struct PhaseRecord {
-  std::string phase;
+  Phase phase = Phase::embed;
   double seconds = 0, planned_seconds = -1;             ///< of the slowest rank
   Index peak_bytes = 0, planned_peak_bytes = -1;        ///< of the rank with the most
   Index read = 0, written = 0, sent = 0, received = 0;  ///< bytes of all ranks
@@ -38,8 +38,8 @@ struct RunSummary {
   double error = 0, error_rtn = 0;         ///< mean over the GPTQ matrices
   bool hessians_reused = false;            ///< kept ones of another run: nothing was summed
   double seconds = 0;
-  std::map<std::string, double> phase_seconds;  ///< of the first rank
-  std::vector<Index> peak_rss_bytes;            ///< by rank, above the start
+  std::map<Phase, double> phase_seconds;  ///< of the first rank
+  std::vector<Index> peak_rss_bytes;      ///< by rank, above the start
   Index planned_bytes = 0;
   std::vector<PhaseRecord> phases;
   Index planned_read = -1, planned_written = -1;  ///< bytes of all ranks

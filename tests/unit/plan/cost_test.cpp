@@ -111,7 +111,7 @@ TEST(Cost, TimeOfFactorsByHand) {
   with.machine.factor_flops = 1e9;
   const CostEstimate cost = estimate_cost(model, recipe.settings, plan, work, with);
   // every stage of a dense model has one task: factored by both threads
-  EXPECT_NEAR(cost.seconds.at("factor"), cost.all.flops.factor / 2e9, 1e-12);
+  EXPECT_NEAR(cost.seconds.at(Phase::factor), cost.all.flops.factor / 2e9, 1e-12);
 }
 
 TEST(Cost, PublishedExpertsOnUpToAThousandRanks) {

@@ -106,7 +106,7 @@ RunSummary finished_run() {
   RunSummary summary = summarize({gptq_row(), with_fallback(rtn_row(), 1, 7, "starved_rtn")});
   summary.untouched = 5;
   summary.seconds = 245;
-  summary.phase_seconds = {{"solve", 12.34}, {"read", 0.5}};
+  summary.phase_seconds = {{Phase::solve, 12.34}, {Phase::read, 0.5}};
   summary.peak_rss_bytes = {Index{3} << 20, Index{1} << 20};
   summary.planned_bytes = Index{4} << 20;
   return summary;
