@@ -5,6 +5,7 @@
 #include <set>
 
 #include "aq/core/text.h"
+#include "plan/pattern_hint.h"
 #include "plan/recipe_parts.h"
 
 namespace aq {
@@ -215,9 +216,12 @@ std::vector<RecipeRemark> unknown_modules(const Recipe& recipe, const Model& mod
   }
   if (first == nullptr) return {};
   const std::vector<std::string_view> known(names.begin(), names.end());
+  const bool is_pattern = first->pattern.find_first_of("*?[\\^$(|:") != std::string::npos;
   return {{place_of(recipe, *first).line(),
            str(count, " of ", recipe.rules.size() - 1, " names are no linear of the model, first '",
-               first->pattern, "'", did_you_mean(first->pattern, known))}};
+               first->pattern, "'",
+               is_pattern ? "; a flat plan takes whole names: patterns stand in 'overrides'"
+                          : did_you_mean(first->pattern, known))}};
 }
 
 }  // namespace
@@ -234,7 +238,8 @@ std::vector<RecipeRemark> unmatched_patterns(const Recipe& recipe, const Model& 
     const JsonPlace place = place_of(recipe, rule);
     if (!used)
       remarks.push_back({place.line(), str(place.where(), ": pattern '", rule.pattern,
-                                           "' matches no linear of the model")});
+                                           "' matches no linear of the model",
+                                           regex_hint(rule.pattern, linears))});
   }
   return remarks;
 }

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "aq/core/error.h"
 #include "small_models.h"
 
@@ -163,6 +165,40 @@ TEST(UnmatchedPatterns, AreListedInFileOrder) {
                                   "the model",
                                   "overrides[4]: pattern '*.experts.17.*' matches no linear of "
                                   "the model"));
+}
+
+TEST(UnmatchedPatterns, RegularExpressionsGetAHint) {
+  const auto remark = [](const std::string& pattern) {
+    const nlohmann::json rule{{"pattern", pattern}, {"wq", "int8"}};
+    const Recipe parsed = parse_recipe(recipe(R"("wq": "int4")", rule.dump()), "r.json");
+    const std::vector<RecipeRemark> remarks = unmatched_patterns(parsed, test::small_moe());
+    return remarks.size() == 1 ? remarks[0].text : std::string("none");
+  };
+  // What is meant, where fnmatch can say it: the right side is tried on the model.
+  const std::pair<const char*, const char*> meant[] = {
+      {R"(re:.*down_proj)", "*down_proj"},
+      {R"(+:.*\.down_proj)", "*.down_proj"},
+      {R"(-:^model\.layers\.0\..*$)", "model.layers.0.*"},
+      {R"(.*\.down_proj$)", "*.down_proj"},
+      {R"(model.layers.\d+.self_attn.*)", "model.layers.*.self_attn*"},
+      {R"(layers\.[0-9]+\.self_attn)", "*layers.*.self_attn*"},
+      {R"(self_attn.*q_proj)", "*self_attn*q_proj"},
+      {R"(^lm_head)", "lm_head"},
+      {R"(lm_head$)", "lm_head"},
+      {R"(.+q_proj)", "*q_proj"}};
+  for (const auto& [pattern, better] : meant) {
+    const std::string text = remark(pattern);
+    EXPECT_THAT(text, testing::HasSubstr("not regular expressions")) << pattern;
+    EXPECT_THAT(text, testing::EndsWith(str("did you mean '", better, "'?"))) << pattern;
+    EXPECT_EQ(remark(better), "none") << pattern;
+  }
+  for (const char* pattern : {"(.*gate_proj|.*up_proj)", "re:nowhere", "^nowhere", "nowhere$",
+                              ".*nowhere", "layers.*nowhere", R"(nowhere\.)", "(?:nowhere)"}) {
+    EXPECT_THAT(remark(pattern), testing::EndsWith("dots included")) << pattern;
+  }
+  for (const char* pattern :
+       {"nowhere", "*.nowhere", "nowhere.*", "*.layers.7.*", "*.layers.*.nowhere"})
+    EXPECT_THAT(remark(pattern), testing::EndsWith("of the model")) << pattern;
 }
 
 }  // namespace
