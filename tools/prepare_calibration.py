@@ -2,6 +2,7 @@
 """Turn text into a token file for calibration or evaluation.
 
     python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --text FILE... --out tokens.h5
+    python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --text data.jsonl --field text --out tokens.h5
     python3 tools/prepare_calibration.py --tokenizer tokenizer.json --dataset wikitext2 --out tokens.h5
 
 The text is tokenized without special tokens and cut into windows that do not overlap; --nsamples of them,
@@ -11,6 +12,7 @@ Exit codes: 0 written; 2 bad command line or missing Python package; 3 bad or to
 """
 
 import argparse
+import json
 import os
 import pathlib
 import sys
@@ -73,16 +75,67 @@ def load_tokenizer(path):
 
 # ---------------------------------------------------------------- text
 
-def read_texts(files):
-    """Yields the content of each UTF-8 file."""
+def parse_json(text):
+    """What the text holds as JSON, an object or list, or as a list of one value a line; None for other text."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError:
+        return None
+
+
+def string_fields(records):
+    """Names of the fields that hold text in the first record."""
+    first = records[0] if isinstance(records, list) and records else records
+    return [name for name, value in first.items() if isinstance(value, str)] if isinstance(first, dict) else []
+
+
+def refuse_json(file, text):
+    """JSON taken for text would calibrate on braces and field names."""
+    records = parse_json(text)
+    if records is None and pathlib.Path(file).suffix.lower() not in (".json", ".jsonl", ".ndjson"):
+        return
+    if records is None:
+        raise Failure(BAD_DATA, f"{file}: by its name it is JSON, but it cannot be read as such; "
+                                "mend it, or rename it if it is plain text")
+    fields = string_fields(records)
+    raise Failure(BAD_DATA, f"{file}: it is JSON, not text; name the field that holds the text with --field"
+                            + (f" (fields with text: {', '.join(fields)})" if fields else ""))
+
+
+def field_texts(file, text, field):
+    """Yields `field` of every record of a JSON list, of lines of JSON, or of one object."""
+    records = parse_json(text)
+    if records is None:
+        raise Failure(BAD_DATA, f"{file}: neither JSON nor one JSON object a line, but --field is given")
+    for number, record in enumerate(records if isinstance(records, list) else [records], start=1):
+        if not isinstance(record, dict) or not isinstance(record.get(field), str):
+            fields = string_fields(record)
+            raise Failure(BAD_DATA, f"{file}: record {number} has no text in a field '{field}'"
+                                    + (f"; fields with text: {', '.join(fields)}" if fields else ""))
+        yield record[field]
+
+
+def read_texts(files, field):
+    """Yields the content of each UTF-8 file or, with `field`, that field of each of its JSON records."""
     for file in files:
         try:
-            yield pathlib.Path(file).read_bytes().decode("utf-8")
+            text = pathlib.Path(file).read_bytes().decode("utf-8-sig" if field else "utf-8")
         except OSError as error:
             raise Failure(BAD_DATA, f"{file}: cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise Failure(BAD_DATA, f"{file}: not UTF-8 at byte {error.start}; "
                                     f"convert it with: iconv -f LATIN1 -t UTF-8 {file}") from None
+        if field:
+            yield from field_texts(file, text, field)
+        else:
+            refuse_json(file, text.removeprefix("\ufeff"))
+            yield text
 
 
 def read_dataset(name):
@@ -136,7 +189,10 @@ def choose_windows(ids, nsamples, seqlen, seed):
 def write(path, tokens, attributes):
     """Write the HDF5 file beside its place and rename it, so that a file of that name is always whole."""
     h5py, numpy = require("h5py", "h5py"), require("numpy", "numpy")
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.path.realpath(path))  # a link stays, the file that it names is replaced
+    if path.exists() and not path.is_file():
+        raise Failure(BAD_DATA, f"{path}: it is no regular file, and HDF5 cannot be written to anything else; "
+                                "name a file")
     try:
         handle, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".partial", dir=path.parent)
         os.close(handle)
@@ -171,6 +227,7 @@ def parse_arguments():
                         help="checkpoint directory, tokenizer.json or SentencePiece *.model")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text files, used in this order")
+    parser.add_argument("--field", metavar="NAME", help="the files of --text are JSON or JSON lines: take this field")
     source.add_argument("--dataset", choices=("wikitext2", "c4"), help="training text of a public dataset")
     parser.add_argument("--nsamples", type=positive, default=128, help="windows to write (default 128)")
     parser.add_argument("--seqlen", type=positive, default=2048, help="tokens in a window (default 2048)")
@@ -179,6 +236,8 @@ def parse_arguments():
     arguments = parser.parse_args()
     if arguments.seed < 0:
         parser.error("argument --seed: must be 0 or more")
+    if arguments.field and not arguments.text:
+        parser.error("argument --field: only with --text")
     return arguments
 
 
@@ -188,7 +247,7 @@ def run(arguments):
     tokenizer = find_tokenizer(arguments.tokenizer)
     encode, vocab_size = load_tokenizer(tokenizer)
     if arguments.text:
-        documents, enough = read_texts(arguments.text), None
+        documents, enough = read_texts(arguments.text, arguments.field), None
         source = ", ".join(pathlib.Path(file).name for file in arguments.text)
     else:
         documents, source = read_dataset(arguments.dataset), arguments.dataset

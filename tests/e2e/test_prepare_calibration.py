@@ -5,6 +5,7 @@ Needs python3-h5py and python3-numpy; what tokenizes is skipped where the Python
 """
 
 import importlib.util
+import json
 import os
 import pathlib
 import subprocess
@@ -16,6 +17,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tools" / "prepare_calibration.py"
 TOKENIZER = ROOT / "examples" / "olmoe-tiny"
 LINE = "The mero {} sees a lamp near Bado; 12+{}={}.\n"
+
+SPECIFICATION = importlib.util.spec_from_file_location("prepare_calibration", SCRIPT)
+PREPARE = importlib.util.module_from_spec(SPECIFICATION)
+SPECIFICATION.loader.exec_module(PREPARE)
 
 
 def missing(*packages):
@@ -99,6 +104,54 @@ class PrepareCalibration(unittest.TestCase):
         self.assertEqual(result.returncode, 3)
         self.assertIn("not UTF-8 at byte 5", result.stderr)
 
+    def test_json_is_no_text(self):
+        """Without --field a file of JSON is refused, with it the field's texts come out as they are."""
+        texts = ["first\nline \u00e4", "[second]", "{third}"]
+        rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
+        lines = "\n".join(map(json.dumps, rows)) + "\n\n"
+        for name, content in (("a.jsonl", lines), ("b.txt", lines), ("c.json", json.dumps(rows)),
+                              ("d.txt", " \n" + json.dumps(rows, indent=2)), ("e.json", "\ufeff" + json.dumps(rows))):
+            file = self.directory / name
+            file.write_text(content, encoding="utf-8")
+            self.assertEqual(list(PREPARE.read_texts([file], "text")), texts, name)
+            for field, words in ((None, ["--field", "text"]), ("id", ["record 1", "'id'", "text"]),
+                                 ("texts", ["record 1", "'texts'"])):
+                with self.assertRaises(PREPARE.Failure) as caught:
+                    list(PREPARE.read_texts([file], field))
+                self.assertEqual(caught.exception.code, 3)
+                for word in [str(file), *words]:
+                    self.assertIn(word, str(caught.exception))
+        one = self.directory / "one.json"
+        one.write_text(json.dumps(rows[0]), encoding="utf-8")
+        self.assertEqual(list(PREPARE.read_texts([one], "text")), texts[:1])
+        for name, content, field in (("cut.jsonl", lines[:30], None), ("cut.jsonl", lines[:30], "text"),
+                                     ("plain.txt", "plain", "text")):
+            file = self.directory / name
+            file.write_text(content, encoding="utf-8")
+            with self.assertRaises(PREPARE.Failure):
+                list(PREPARE.read_texts([file], field))
+        for content in ("plain", "[a list?] no", "{braces} and text", "12", "\n"):
+            self.text.write_text(content, encoding="utf-8")
+            self.assertEqual(list(PREPARE.read_texts([self.text], None)), [content])
+
+    @unittest.skipIf(NO_HDF5, NO_HDF5)
+    def test_where_the_file_goes(self):
+        import numpy
+        tokens = numpy.ones((2, 3), numpy.int32)
+        link = self.directory / "link.h5"
+        link.symlink_to("tokens.h5")
+        for _ in range(2):  # it leads nowhere, then to a file
+            PREPARE.write(link, tokens, {})
+            self.assertTrue(link.is_symlink())
+            self.assertEqual(self.tokens()[0].tolist(), tokens.tolist())
+        pipe = self.directory / "pipe"
+        os.mkfifo(pipe)
+        for target in (pipe, self.directory):
+            with self.assertRaises(PREPARE.Failure):
+                PREPARE.write(target, tokens, {})
+        self.assertTrue(pipe.is_fifo())
+        self.assertEqual(len(list(self.directory.iterdir())), 4)
+
     @unittest.skipIf(NO_HDF5, NO_HDF5)
     def test_missing_package_names_the_command(self):
         hidden = self.directory / "hidden"
@@ -121,6 +174,9 @@ class PrepareCalibration(unittest.TestCase):
         result = self.run_script("--tokenizer", TOKENIZER, "--text", self.text, "--nsamples", "0")
         self.assertEqual(result.returncode, 2)
         self.assertIn("1 or more", result.stderr)
+        result = self.run_script("--tokenizer", TOKENIZER, "--dataset", "c4", "--field", "text")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("only with --text", result.stderr)
 
 
 if __name__ == "__main__":
