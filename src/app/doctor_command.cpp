@@ -51,10 +51,17 @@ int print_doctor(const CommonOptions& common) {
   return 0;
 }
 
+/// Where to measure files: beside the description, or here when that goes to a device or a pipe.
+std::filesystem::path directory_of(const std::filesystem::path& file) {
+  if (std::filesystem::exists(file) && !std::filesystem::is_regular_file(file))
+    return std::filesystem::current_path();
+  return std::filesystem::weakly_canonical(std::filesystem::absolute(file)).parent_path();
+}
+
 /// A description of this machine for `plan --machine`.
 int write_machine(const std::filesystem::path& file) {
   return run_on_ranks([&](Communicator& comm) {
-    const Machine machine = measure_machine(std::filesystem::absolute(file).parent_path(), comm);
+    const Machine machine = measure_machine(directory_of(file), comm);
     if (!comm.is_first()) return 0;
     const std::string text = machine_to_json(machine);
     write_text_file(file, text);

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "app/commands.h"
+#include "app/process.h"
 #include "aq/core/error.h"
 #include "aq/core/log.h"
 #include "aq/core/parallel.h"
@@ -61,15 +62,19 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
+    check_standard_output();  // of --help and --version
     return code == 0 ? 0 : static_cast<int>(ErrorKind::usage);
   }
-  return action();
+  const int code = action();
+  check_standard_output();
+  return code;
 }
 
 }  // namespace aq::app
 
 int main(int argc, char** argv) {
   try {
+    aq::app::prepare_process();
     return aq::app::run(argc, argv);
   } catch (const aq::Error& error) {
     aq::log_error(error.what());

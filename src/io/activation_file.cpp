@@ -32,8 +32,9 @@ LaneActivations read_lane(const hdf5::Object& dataset, Index lane, Index columns
 
 }  // namespace
 
-void write_activations(const std::filesystem::path& path,
+void write_activations(const std::filesystem::path& name,
                        const std::vector<LaneActivations>& lanes) {
+  const std::filesystem::path path = find_regular_output(name);
   PosixFile::create(partial_path(path));  // a plain reason when it cannot be made
   try {
     hdf5::Object file = hdf5::create_file(partial_path(path));

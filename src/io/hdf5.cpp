@@ -178,12 +178,45 @@ Object write_dataset(const Object& parent, const std::string& name, Type type,
 
 namespace {
 
+/// Registered filters (the HDF Group's list) that files may use without naming them.
+constexpr std::array<std::pair<int, const char*>, 9> kFilters{{{4, "szip"},
+                                                               {32000, "lzf"},
+                                                               {32001, "blosc"},
+                                                               {32004, "lz4"},
+                                                               {32008, "bitshuffle"},
+                                                               {32013, "zfp"},
+                                                               {32015, "zstd"},
+                                                               {32017, "sz"},
+                                                               {32026, "blosc2"}}};
+
 /// Bytes of all elements, as the dataset's dimensions and type say.
 Index claimed_bytes(hid_t dataset, const std::string& object) {
   const Id space(H5Dget_space(dataset), "open the dataset", object);
   const Id type(H5Dget_type(dataset), "open the dataset", object);
   const hssize_t elements = check(H5Sget_simple_extent_npoints(space), "open the dataset", object);
   return checked_multiply(elements, static_cast<Index>(H5Tget_size(type)), object);
+}
+
+/// Refuses data that were compressed by what this library lacks and finds no plugin of.
+void check_filters(hid_t creation, const std::string& object) {
+  const int count = check(H5Pget_nfilters(creation), "open the dataset", object);
+  for (unsigned i = 0; i < static_cast<unsigned>(count); ++i) {
+    unsigned flags = 0;
+    std::size_t values = 0;
+    std::array<char, 100> name{};
+    const H5Z_filter_t filter =
+        H5Pget_filter2(creation, i, &flags, &values, nullptr, name.size(), name.data(), nullptr);
+    if (filter < 0 || H5Zfilter_avail(filter) > 0) continue;
+    const auto known = std::find_if(kFilters.begin(), kFilters.end(),
+                                    [&](const auto& entry) { return entry.first == filter; });
+    std::string said = name.front() != '\0' ? name.data() : "";
+    if (said.empty()) said = known != kFilters.end() ? known->second : "unknown";
+    throw Error(ErrorKind::input, "open the dataset", object,
+                str("it is compressed with filter ", filter, " (", said,
+                    "), which the HDF5 library lacks here"),
+                "write it again with gzip or uncompressed, or name the directory of the filter's "
+                "plugin in HDF5_PLUGIN_PATH");
+  }
 }
 
 /// Refuses data that the library would invent (zeros for a missing file or an unwritten block) and
@@ -195,6 +228,7 @@ void check_stored(hid_t dataset, const std::string& object) {
   const H5D_layout_t layout = check(H5Pget_layout(creation), operation, object);
   if (layout == H5D_VIRTUAL || H5Pget_external_count(creation) > 0)
     fail(operation, object, "its data lie in other files, which is not supported");
+  check_filters(creation, object);
   if (layout == H5D_COMPACT) return;
   const Index claimed = claimed_bytes(dataset, object);
   const bool filtered = H5Pget_nfilters(creation) > 0;

@@ -4,6 +4,8 @@
 #include <mutex>
 #include <type_traits>
 
+#include "io/posix_file.h"
+
 namespace aq::hdf5 {
 namespace {
 
@@ -63,7 +65,7 @@ Lock::~Lock() {
 }
 
 void fail(const char* operation, const std::string& object, const std::string& reason) {
-  throw Error(ErrorKind::input, operation, object, reason);
+  throw Error(ErrorKind::input, operation, object, reason, remedy(reason));
 }
 
 std::string library_reason() {

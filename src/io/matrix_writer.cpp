@@ -126,7 +126,8 @@ void write_zeros(const hdf5::Object& group, const QuantizedMatrix& m, Checksum& 
 
 }  // namespace
 
-MatrixWriter::MatrixWriter(const std::filesystem::path& path) : state_(std::make_unique<State>()) {
+MatrixWriter::MatrixWriter(const std::filesystem::path& name) : state_(std::make_unique<State>()) {
+  const std::filesystem::path path = find_regular_output(name);
   state_->path = path;
   // Made through POSIX first: the reason of a failure (permission, no directory) is then plain.
   PosixFile::create(partial_path(path));

@@ -6,15 +6,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <initializer_list>
+#include <string>
 #include <system_error>
 #include <utility>
 
 namespace aq {
 namespace {
-
-[[noreturn]] void fail(std::string_view operation, const std::filesystem::path& path, int error) {
-  throw Error(ErrorKind::input, operation, path.string(), std::generic_category().message(error));
-}
 
 /// Calls `call` again while a signal interrupts it.
 template <class Call>
@@ -32,25 +30,40 @@ std::size_t piece(std::size_t bytes) {
 void sync_descriptor(int descriptor, const std::filesystem::path& path) {
   // Some file systems cannot sync a directory or a special file; their data needs no sync.
   if (retried([&] { return ::fsync(descriptor); }) != 0 && errno != EINVAL && errno != ENOTSUP)
-    fail("write to the disk", path, errno);
+    fail_file("write to the disk", path, errno);
 }
 
 }  // namespace
 
+std::string_view remedy(std::string_view reason) {
+  const std::initializer_list<std::pair<int, std::string_view>> remedies{
+      {EFBIG, "raise the limit of the size of a file (`ulimit -f`)"},
+      {EMFILE, "raise the limit of open files (`ulimit -n`)"},
+      {ENFILE, "the machine has no more open files: raise fs.file-max"}};
+  for (const auto& [error, hint] : remedies)
+    if (reason == std::generic_category().message(error)) return hint;
+  return {};
+}
+
+void fail_file(std::string_view operation, const std::filesystem::path& path, int error) {
+  const std::string reason = std::generic_category().message(error);
+  throw Error(ErrorKind::input, operation, path.string(), reason, remedy(reason));
+}
+
 PosixFile PosixFile::open(const std::filesystem::path& path) {
   const int descriptor = retried([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); });
-  if (descriptor < 0) fail("open the file", path, errno);
+  if (descriptor < 0) fail_file("open the file", path, errno);
   PosixFile file(descriptor, path);
   struct stat status {};
-  if (::fstat(descriptor, &status) != 0) fail("open the file", path, errno);
-  if (S_ISDIR(status.st_mode)) fail("open the file", path, EISDIR);
+  if (::fstat(descriptor, &status) != 0) fail_file("open the file", path, errno);
+  if (S_ISDIR(status.st_mode)) fail_file("open the file", path, EISDIR);
   return file;
 }
 
 PosixFile PosixFile::create(const std::filesystem::path& path) {
   const int descriptor =
       retried([&] { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); });
-  if (descriptor < 0) fail("create the file", path, errno);
+  if (descriptor < 0) fail_file("create the file", path, errno);
   return {descriptor, path};
 }
 
@@ -69,7 +82,7 @@ PosixFile& PosixFile::operator=(PosixFile&& other) noexcept {
 
 Index PosixFile::size() const {
   struct stat status {};
-  if (::fstat(descriptor_, &status) != 0) fail("ask for the size", path_, errno);
+  if (::fstat(descriptor_, &status) != 0) fail_file("ask for the size", path_, errno);
   return status.st_size;
 }
 
@@ -77,7 +90,7 @@ void PosixFile::read_at(Index offset, std::span<std::byte> out) const {
   while (!out.empty()) {
     const auto got =
         retried([&] { return ::pread(descriptor_, out.data(), piece(out.size()), offset); });
-    if (got < 0) fail("read the file", path_, errno);
+    if (got < 0) fail_file("read the file", path_, errno);
     if (got == 0)
       throw Error(ErrorKind::input, "read the file", path_.string(),
                   str("it ends at byte ", offset, ", ", out.size(), " bytes too early"),
@@ -89,7 +102,7 @@ void PosixFile::read_at(Index offset, std::span<std::byte> out) const {
 
 Index PosixFile::read_next(std::span<std::byte> out) {
   const auto got = retried([&] { return ::read(descriptor_, out.data(), piece(out.size())); });
-  if (got < 0) fail("read the file", path_, errno);
+  if (got < 0) fail_file("read the file", path_, errno);
   return got;
 }
 
@@ -97,7 +110,7 @@ void PosixFile::write(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const auto written =
         retried([&] { return ::write(descriptor_, bytes.data(), piece(bytes.size())); });
-    if (written < 0) fail("write the file", path_, errno);
+    if (written < 0) fail_file("write the file", path_, errno);
     bytes = bytes.subspan(static_cast<std::size_t>(written));
   }
 }
@@ -115,7 +128,7 @@ std::filesystem::path partial_path(const std::filesystem::path& path) {
 void publish_partial(const std::filesystem::path& path) {
   const std::filesystem::path partial = partial_path(path);
   PosixFile::open(partial).sync();
-  if (::rename(partial.c_str(), path.c_str()) != 0) fail("rename to", path, errno);
+  if (::rename(partial.c_str(), path.c_str()) != 0) fail_file("rename to", path, errno);
   const std::filesystem::path directory = path.has_parent_path() ? path.parent_path() : ".";
   const int descriptor =
       retried([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
@@ -138,14 +151,16 @@ void remove_partial(const std::filesystem::path& path) noexcept {
 }
 
 PartialFile::PartialFile(const std::filesystem::path& path)
-    : path_(path), file_(PosixFile::create(partial_path(path))) {}
+    : place_(find_output(path)),
+      file_(place_.kind == OutputPlace::Kind::regular ? PosixFile::create(partial_path(place_.path))
+                                                      : PosixFile(open_in_place(place_), path)) {}
 
 PartialFile::~PartialFile() {
-  if (!committed_) remove_partial(path_);
+  if (!committed_ && place_.kind == OutputPlace::Kind::regular) remove_partial(place_.path);
 }
 
 void PartialFile::commit() {
-  publish_partial(path_);
+  if (place_.kind == OutputPlace::Kind::regular) publish_partial(place_.path);
   committed_ = true;
 }
 

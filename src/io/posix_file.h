@@ -5,8 +5,10 @@
 #include <filesystem>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include "aq/core/index.h"
+#include "io/output_place.h"
 
 namespace aq {
 
@@ -15,6 +17,9 @@ class PosixFile {
  public:
   static PosixFile open(const std::filesystem::path& path);
   static PosixFile create(const std::filesystem::path& path);
+  /// Takes over a descriptor; `path` is for messages.
+  PosixFile(int descriptor, std::filesystem::path path)
+      : descriptor_(descriptor), path_(std::move(path)) {}
   ~PosixFile();
   PosixFile(PosixFile&& other) noexcept;
   PosixFile& operator=(PosixFile&& other) noexcept;
@@ -31,11 +36,17 @@ class PosixFile {
   void sync();
 
  private:
-  PosixFile(int descriptor, std::filesystem::path path)
-      : descriptor_(descriptor), path_(std::move(path)) {}
   int descriptor_ = -1;
   std::filesystem::path path_;
 };
+
+/// Throws Error{input} with the system's reason `error` (errno) and, where there is one, its
+/// remedy.
+[[noreturn]] void fail_file(std::string_view operation, const std::filesystem::path& path,
+                            int error);
+/// What the user can do about a limit of the system that `reason`, the system's text for an error,
+/// tells of; empty for other errors.
+std::string_view remedy(std::string_view reason);
 
 /// Name under which `path` is written until it is whole.
 std::filesystem::path partial_path(const std::filesystem::path& path);
@@ -45,7 +56,7 @@ void publish_partial(const std::filesystem::path& path);
 void remove_partial(const std::filesystem::path& path) noexcept;
 
 /// A file that is written under its partial name and appears with commit(); otherwise it is
-/// removed.
+/// removed. Links are followed; what is no regular file is written straight (output_place.h).
 class PartialFile {
  public:
   explicit PartialFile(const std::filesystem::path& path);
@@ -58,7 +69,7 @@ class PartialFile {
   void commit();
 
  private:
-  std::filesystem::path path_;
+  OutputPlace place_;
   PosixFile file_;
   bool committed_ = false;
 };

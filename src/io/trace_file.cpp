@@ -5,7 +5,8 @@
 
 namespace aq {
 
-void write_trace_file(const std::filesystem::path& path, const TraceData& trace) {
+void write_trace_file(const std::filesystem::path& name, const TraceData& trace) {
+  const std::filesystem::path path = find_regular_output(name);
   PosixFile::create(partial_path(path));  // a plain reason when it cannot be made
   try {
     hdf5::Object file = hdf5::create_file(partial_path(path));

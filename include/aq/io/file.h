@@ -13,7 +13,9 @@ namespace aq {
 /// `limit` bytes.
 std::string read_text_file(const std::filesystem::path& path, Index limit = Index{1} << 30);
 /// Writes `path` + ".partial", syncs, renames over `path`, syncs the directory. Error{input} naming
-/// path and reason (full disk, permission) leaves an existing file as it was.
+/// path and reason (full disk, permission) leaves an existing file as it was. A link stays: the
+/// file that it names is replaced. A device, a pipe and a descriptor such as /dev/stdout are
+/// written straight; a pipe that nobody reads is an error after some seconds.
 void write_text_file(const std::filesystem::path& path, std::string_view text);
 /// Creates the directory and its parents; Error{input} when it cannot or when it is not writable.
 void make_directory(const std::filesystem::path& path);

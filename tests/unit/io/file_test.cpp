@@ -1,14 +1,20 @@
 #include "aq/io/file.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <iterator>
 #include <stdexcept>
+#include <thread>
 
 #include "aq/io/matrix_file.h"
 #include "expect_error.h"
+#include "io/output_place.h"
 #include "support/temporary_directory.h"
 
 namespace aq {
@@ -87,11 +93,103 @@ TEST(File, AFullDiskLeavesTheOldFile) {
   EXPECT_FALSE(std::filesystem::exists(directory / "a.txt.partial"));
 }
 
-TEST(File, RenamingOverADirectoryFails) {
+TEST(File, ADirectoryIsNotReplaced) {
   const TemporaryDirectory directory;
   std::filesystem::create_directories(directory / "taken/inside");
-  expect_input_error([&] { write_text_file(directory / "taken", "x"); }, {"rename to", "taken"});
-  EXPECT_FALSE(std::filesystem::exists(directory / "taken.partial"));
+  std::filesystem::create_directory_symlink("taken", directory / "link");
+  for (const char* name : {"taken", "link"}) {
+    expect_input_error([&] { write_text_file(directory / name, "x"); }, {name, "Is a directory"});
+    expect_input_error([&] { MatrixWriter writer(directory / name); }, {name, "Is a directory"});
+    EXPECT_FALSE(std::filesystem::exists(directory / str(name, ".partial")));
+  }
+  EXPECT_TRUE(std::filesystem::exists(directory / "link/inside"));
+}
+
+TEST(File, LinksStayAndTheirTargetIsReplaced) {
+  const TemporaryDirectory directory;
+  const auto end = directory / "below/file";
+  make_directory(directory / "below");
+  std::filesystem::create_symlink("below/file", directory / "relative");
+  std::filesystem::create_symlink(directory / "relative", directory / "absolute");
+  std::filesystem::create_directory_symlink("below", directory / "folder");
+  for (const char* name : {"absolute", "relative", "folder/file"}) {
+    for (const bool there : {false, true}) {  // a link that leads nowhere, and one to a file
+      if (!there) std::filesystem::remove(end);
+      write_text_file(directory / name, str(name, there));
+      EXPECT_EQ(read_text_file(end), str(name, there));
+    }
+    MatrixWriter(directory / name).close();
+    EXPECT_TRUE(MatrixReader(end).names().empty()) << name;
+  }
+  for (const char* link : {"relative", "absolute", "folder"})
+    EXPECT_TRUE(std::filesystem::is_symlink(directory / link)) << link;
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory / "below"), {}), 1);
+  std::filesystem::create_symlink("circle", directory / "circle");
+  expect_input_error([&] { write_text_file(directory / "circle", "x"); },
+                     {"circle", "symbolic links"});
+}
+
+TEST(File, APipeIsWrittenStraight) {
+  const TemporaryDirectory directory;
+  const auto pipe = directory / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::string arrived;
+  std::thread reader([&] { arrived = read_text_file(pipe); });  // opens before or after the writer
+  const std::string text(200'000, 'x');                         // more than a pipe holds
+  write_text_file(pipe, text);
+  reader.join();
+  EXPECT_EQ(arrived, text);
+  EXPECT_TRUE(std::filesystem::is_fifo(pipe));
+  expect_input_error([&] { MatrixWriter writer(pipe); }, {"pipe", "no regular file"});
+  const OutputPlace place = find_output(pipe);
+  expect_input_error([&] { ::close(open_in_place(place, 0.1)); }, {"pipe", "no process reads"});
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory.path()), {}), 1);
+}
+
+TEST(File, ADescriptorOfTheProcessGoesOnWhereItIs) {
+  const TemporaryDirectory directory;
+  const auto path = directory / "a.txt";
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  ASSERT_EQ(::write(file, "before\n", 7), 7);
+  for (const char* folder : {"/proc/self/fd", "/dev/fd"})
+    write_text_file(std::filesystem::path(folder) / str(file), "text\n");
+  ASSERT_EQ(::write(file, "after\n", 6), 6);
+  ::close(file);
+  EXPECT_EQ(read_text_file(path), "before\ntext\ntext\nafter\n");
+  expect_input_error([&] { write_text_file(str("/dev/fd/", file), "x"); }, {"Bad file descriptor"});
+}
+
+TEST(File, ADeviceIsWrittenStraight) {  // a node of its own: that of the system is in use
+  const TemporaryDirectory directory;
+  for (const auto& [name, number] : {std::pair("null", 3), std::pair("full", 7)}) {
+    const auto device = directory / name;
+    if (::mknod(device.c_str(), S_IFCHR | 0600, ::makedev(1, static_cast<unsigned>(number))) != 0)
+      GTEST_SKIP() << "no right to make a device";
+    const int probe = ::open(device.c_str(), O_WRONLY);
+    if (probe < 0) GTEST_SKIP() << "devices cannot be used in " << directory.path();
+    ::close(probe);
+  }
+  write_text_file(directory / "null", "x");
+  expect_input_error([&] { write_text_file(directory / "full", "x"); }, {"full", "No space left"});
+  expect_input_error([&] { MatrixWriter writer(directory / "null"); }, {"null", "no regular file"});
+  for (const char* name : {"null", "full"})
+    EXPECT_TRUE(std::filesystem::is_character_file(directory / name));
+}
+
+TEST(File, LimitsOfTheSystemComeWithARemedy) {
+  const TemporaryDirectory directory;
+  {
+    const FileSizeLimit limit(1000);
+    expect_input_error([&] { write_text_file(directory / "a", std::string(5000, 'x')); },
+                       {"File too large", "ulimit -f"});
+  }
+  rlimit before{};
+  ::getrlimit(RLIMIT_NOFILE, &before);
+  const rlimit none{0, before.rlim_max};
+  ::setrlimit(RLIMIT_NOFILE, &none);
+  expect_input_error([&] { write_text_file(directory / "a", "x"); },
+                     {"Too many open files", "ulimit -n"});
+  ::setrlimit(RLIMIT_NOFILE, &before);
 }
 
 TEST(File, MakesDirectories) {
