@@ -75,18 +75,23 @@ def load_tokenizer(path):
 
 # ---------------------------------------------------------------- text
 
-def parse_json(text):
-    """What the text holds as JSON, an object or list, or as a list of one value a line; None for other text."""
-    if not text.lstrip().startswith(("{", "[")):
-        return None
+def load_json(text):
+    """The JSON value that the text is, or None."""
     try:
         return json.loads(text)
-    except ValueError:
-        pass
-    try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
+
+
+def parse_json(text):
+    """A text that is a JSON object or list, or has one on every line, as a value or a list of them; else None."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    value = load_json(text)
+    if value is not None:
+        return value
+    values = [load_json(line) for line in text.split("\n") if line.strip()]
+    return None if None in values else values
 
 
 def string_fields(records):
@@ -98,11 +103,12 @@ def string_fields(records):
 def refuse_json(file, text):
     """JSON taken for text would calibrate on braces and field names."""
     records = parse_json(text)
-    if records is None and pathlib.Path(file).suffix.lower() not in (".json", ".jsonl", ".ndjson"):
-        return
     if records is None:
-        raise Failure(BAD_DATA, f"{file}: by its name it is JSON, but it cannot be read as such; "
-                                "mend it, or rename it if it is plain text")
+        named = pathlib.Path(file).suffix.lower() in (".json", ".jsonl", ".ndjson")
+        if not named and not isinstance(load_json(text.lstrip().split("\n", 1)[0]), dict):
+            return
+        raise Failure(BAD_DATA, f"{file}: it is JSON by its name or first line, but cannot be read as such to its end; "
+                                "mend it, or, if it is plain text, rename it")
     fields = string_fields(records)
     raise Failure(BAD_DATA, f"{file}: it is JSON, not text; name the field that holds the text with --field"
                             + (f" (fields with text: {', '.join(fields)})" if fields else ""))
@@ -118,6 +124,11 @@ def field_texts(file, text, field):
             fields = string_fields(record)
             raise Failure(BAD_DATA, f"{file}: record {number} has no text in a field '{field}'"
                                     + (f"; fields with text: {', '.join(fields)}" if fields else ""))
+        try:
+            record[field].encode()
+        except UnicodeEncodeError as error:
+            raise Failure(BAD_DATA, f"{file}: record {number}, field '{field}': half a surrogate pair at character "
+                                    f"{error.start} is no Unicode text") from None
         yield record[field]
 
 

@@ -106,9 +106,9 @@ class PrepareCalibration(unittest.TestCase):
 
     def test_json_is_no_text(self):
         """Without --field a file of JSON is refused, with it the field's texts come out as they are."""
-        texts = ["first\nline \u00e4", "[second]", "{third}"]
+        texts = ["first\nline \u00e4\u2028on", "[second]", "{third}"]
         rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
-        lines = "\n".join(map(json.dumps, rows)) + "\n\n"
+        lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n\n"
         for name, content in (("a.jsonl", lines), ("b.txt", lines), ("c.json", json.dumps(rows)),
                               ("d.txt", " \n" + json.dumps(rows, indent=2)), ("e.json", "\ufeff" + json.dumps(rows))):
             file = self.directory / name
@@ -124,13 +124,17 @@ class PrepareCalibration(unittest.TestCase):
         one = self.directory / "one.json"
         one.write_text(json.dumps(rows[0]), encoding="utf-8")
         self.assertEqual(list(PREPARE.read_texts([one], "text")), texts[:1])
+        deep = "[" * 100000
         for name, content, field in (("cut.jsonl", lines[:30], None), ("cut.jsonl", lines[:30], "text"),
-                                     ("plain.txt", "plain", "text")):
+                                     ("cut.txt", lines.rstrip()[:-5], None), ("plain.txt", "plain", "text"),
+                                     ("deep.json", deep, None), ("deep.json", deep, "text"),
+                                     ("half.json", '{"text": "\\ud800"}', "text")):
             file = self.directory / name
             file.write_text(content, encoding="utf-8")
             with self.assertRaises(PREPARE.Failure):
                 list(PREPARE.read_texts([file], field))
-        for content in ("plain", "[a list?] no", "{braces} and text", "12", "\n"):
+        for content in ("plain", "[a list?] no", "{braces} and text", "[1]\nand text", "12", "\n",
+                        deep):
             self.text.write_text(content, encoding="utf-8")
             self.assertEqual(list(PREPARE.read_texts([self.text], None)), [content])
 
