@@ -47,6 +47,7 @@ Matrix random_matrix(Index rows, Index columns) {
 
 /// Rates of one core in Hessian sums, factors, solutions and sweeps, with every thread at work.
 void measure_solver(Machine& machine) {
+  const Solver& solver = default_solver();
   const double threads = thread_count();
   const double n = kColumns;
   const Matrix x = random_matrix(kTokens, kColumns);
@@ -54,17 +55,19 @@ void measure_solver(Machine& machine) {
   WeightedSum sum;
   machine.hessian_flops = rate_of(kTokens * n * (n + 1) / threads, [&] {
     sum = {};
-    accumulate_hessian(sum, x.view(), static_cast<double>(kTokens), true);
+    solver.add_tokens(sum, x.view(), {}, {}, static_cast<double>(kTokens));
   });
   GptqSettings settings;
-  Factor factor;
-  machine.factor_flops =
-      rate_of(n * n * n / 3 / threads, [&] { factor = factorize(sum, kColumns, settings); });
+  FactorTask work{{}, kColumns};
+  machine.factor_flops = rate_of(n * n * n / 3 / threads, [&] {
+    work.sum = sum;
+    solver.factorize({&work, 1}, settings);
+  });
   const auto seconds = [&](int sweeps) {
     settings.refine = sweeps;
     return 1 / rate_of(1, [&] {
-             SolveTask task{.weight = weight.view(), .factor = &factor};
-             solve({&task, 1}, settings);
+             SolveTask task{.weight = weight.view(), .factor = &work.factor};
+             solver.solve({&task, 1}, settings);
            });
   };
   constexpr int kSweeps = 4;

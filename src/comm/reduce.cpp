@@ -131,9 +131,10 @@ std::vector<Step> list_steps(const std::vector<Reduction>& reductions, const Exc
 /// Runs the steps of one rank.
 class Reducer {
  public:
-  Reducer(Communicator& comm, const LaneLayout& layout, std::vector<Reduction>& reductions,
+  Reducer(Transport& transport, const LaneLayout& layout, std::vector<Reduction>& reductions,
           const Exchange& exchange)
-      : comm_(comm),
+      : transport_(transport),
+        rank_(transport.control().rank()),
         reductions_(reductions),
         exchange_(exchange),
         root_{std::countr_zero(static_cast<std::uint64_t>(layout.lanes)), 0} {}
@@ -168,8 +169,8 @@ class Reducer {
   }
 
  private:
-  bool owned(const Step& step) const { return reductions_[step.reduction].owner == comm_.rank(); }
-  bool local(const Step& step) const { return static_cast<int>(step.from) == comm_.rank(); }
+  bool owned(const Step& step) const { return reductions_[step.reduction].owner == rank_; }
+  bool local(const Step& step) const { return static_cast<int>(step.from) == rank_; }
 
   /// Bytes that travel for a step: none for a sum that stays here or is empty.
   Index transfer_bytes(const Step& step) const {
@@ -182,13 +183,13 @@ class Reducer {
     Reduction& reduction = reductions_[step.reduction];
     const WorkLabel label("sum of " + reduction.name);
     if (!owned(step)) {
-      comm_.start_send(std::as_bytes(std::span(reduction.partials[step.node].sum.values)),
-                       reduction.owner, kReduceTag);
+      const std::span<const float> values(reduction.partials[step.node].sum.values);
+      transport_.start_send(host_buffer(values), reduction.owner, kReduceTag);
       return;
     }
     auto& buffer = received_.emplace_back(static_cast<std::size_t>(reduction.values));
-    comm_.start_receive(std::as_writable_bytes(std::span(buffer)), static_cast<int>(step.from),
-                        kReduceTag);
+    transport_.start_receive(host_buffer(std::span(buffer)), static_cast<int>(step.from),
+                             kReduceTag);
   }
 
   WeightedSum take_sum(const Step& step) {
@@ -203,7 +204,8 @@ class Reducer {
     return sum;
   }
 
-  Communicator& comm_;
+  Transport& transport_;
+  int rank_;
   std::vector<Reduction>& reductions_;
   const Exchange& exchange_;
   std::deque<std::vector<float>> received_;  ///< of the batch under way, in the order of its steps
@@ -213,16 +215,17 @@ class Reducer {
 
 }  // namespace
 
-void reduce_to_owners(Communicator& comm, const LaneLayout& layout,
+void reduce_to_owners(Transport& transport, const LaneLayout& layout,
                       std::vector<Reduction>& reductions, Index window_bytes) {
+  Communicator& comm = transport.control();
   AQ_CHECK(std::has_single_bit(static_cast<std::uint64_t>(layout.lanes)), layout.lanes, " lanes");
   const Exchange exchange = exchange_headers(comm, layout, reductions);
   const std::vector<Step> steps =
       list_steps(reductions, exchange, static_cast<std::size_t>(comm.rank()));
-  Reducer reducer(comm, layout, reductions, exchange);
+  Reducer reducer(transport, layout, reductions, exchange);
   for (std::size_t begin = 0; begin < steps.size();) {
     const std::size_t end = reducer.start_batch(steps, begin, window_bytes);
-    comm.wait_all();
+    transport.wait_all();
     for (; begin < end; ++begin) reducer.finish_step(steps[begin]);
   }
   for (Reduction& reduction : reductions) reduction.partials.clear();

@@ -3,21 +3,19 @@
 #include <cmath>
 
 #include "aq/core/parallel.h"
-#include "aq/quant/hessian.h"
 
 namespace aq {
 namespace {
 
 /// Σ over the sequences of one lane.
-WeightedSum lane_sum(const Batch& batch, Index lane, Index columns, const RowSource& source) {
+WeightedSum lane_sum(const Solver& solver, const Batch& batch, Index lane,
+                     const RowSource& source) {
   WeightedSum sum;
   const Range sequences = batch.lane_sequences[static_cast<std::size_t>(lane)];
   Matrix scratch;
   for (Index sequence = sequences.begin; sequence < sequences.end; ++sequence) {
     const Range rows = batch.rows_of_sequence(sequence);
-    Matrix reversed(rows.size(), columns);
-    gather_scaled_reversed(source(rows, scratch), {}, {}, reversed.view());
-    accumulate_hessian(sum, reversed.view(), static_cast<double>(rows.size()), true);
+    solver.add_tokens(sum, source(rows, scratch), {}, {}, static_cast<double>(rows.size()));
   }
   return sum;
 }
@@ -52,22 +50,19 @@ LanePartials sum_lanes(const Batch& batch, const LaneSum& lane_sum_of) {
 
 }  // namespace
 
-LanePartials sum_all_tokens(const Batch& batch, Index columns, const RowSource& source) {
-  return sum_lanes(batch, [&](Index lane) { return lane_sum(batch, lane, columns, source); });
+LanePartials sum_all_tokens(const Solver& solver, const Batch& batch, const RowSource& source) {
+  return sum_lanes(batch, [&](Index lane) { return lane_sum(solver, batch, lane, source); });
 }
 
-LanePartials sum_routed_tokens(const Batch& batch, const TokenList& list, double exponent,
-                               Index columns, const std::function<LaneRows(Index)>& lane_input) {
+LanePartials sum_routed_tokens(const Solver& solver, const Batch& batch, const TokenList& list,
+                               double exponent, const std::function<LaneRows(Index)>& lane_input) {
   return sum_lanes(batch, [&](Index lane) {
     WeightedSum sum;
-    const Index tokens = list.lane(lane).size();
-    if (tokens == 0) return sum;
+    if (list.lane(lane).size() == 0) return sum;
     const LaneRows input = lane_input(lane);
     double weight_sum = 0;
     const std::vector<float> weights = powers(list.weights_of_lane(lane), exponent, weight_sum);
-    Matrix reversed(tokens, columns);
-    gather_scaled_reversed(input.matrix, input.rows, weights, reversed.view());
-    accumulate_hessian(sum, reversed.view(), weight_sum, true);
+    solver.add_tokens(sum, input.matrix, input.rows, weights, weight_sum);
     return sum;
   });
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "aq/core/parallel.h"
 #include "aq/io/weight_reader.h"
 #include "aq/runtime/pieces.h"
 
@@ -24,6 +25,14 @@ UsedLinear Weights::used(const LinearSpec& linear) const {
 
 Matrix Weights::original_rows(const LinearSpec& linear, Index begin, Index count) const {
   return read_weight_rows(checkpoint_, model_, linear, begin, count);
+}
+
+void Weights::read(std::span<const OriginalRows> wanted,
+                   const std::function<void(Index, Matrix)>& use) const {
+  parallel_for(std::ssize(wanted), [&](Index i) {
+    const auto& [linear, rows] = wanted[static_cast<std::size_t>(i)];
+    use(i, original_rows(linear, rows.begin, rows.size()));
+  });
 }
 
 std::vector<float> Weights::vector(const std::string& tensor, Index size) const {

@@ -24,10 +24,9 @@ class Wave {
     std::vector<TaskCalibration> result = start(plan_.gate_up);
     for_each_expert(busy(plan_.gate_up), [&](Index i) {
       if (summed_on(plan_.gate_up, i) == CalibratedOn::routed)
-        result[static_cast<std::size_t>(i)].partials =
-            sum_routed(i, plan_.gate_up, [&](Index lane) {
-              return LaneRows{inputs_.normed.view(), routed(i).rows_of_lane(lane)};
-            });
+        result[static_cast<std::size_t>(i)].partials = sum_routed(i, [&](Index lane) {
+          return LaneRows{inputs_.normed.view(), routed(i).rows_of_lane(lane)};
+        });
     });
     share_all_tokens(result);
     return result;
@@ -48,7 +47,7 @@ class Wave {
       if (has_tokens) out = hidden_of_list(weights, inputs_.normed, routed(i), inputs_.batch);
       LanePartials& partials = result[static_cast<std::size_t>(i)].partials;
       if (summed == CalibratedOn::routed)
-        partials = sum_routed(i, plan_.down, [&](Index lane) -> LaneRows {
+        partials = sum_routed(i, [&](Index lane) -> LaneRows {
           const Range rows = routed(i).lane(lane);
           return {out.view().slice_rows(rows.begin, rows.size()), {}};
         });
@@ -90,10 +89,9 @@ class Wave {
     return result;
   }
 
-  LanePartials sum_routed(Index i, const StagePlan& stage,
-                          const std::function<LaneRows(Index)>& lane_input) const {
-    return sum_routed_tokens(inputs_.batch, routed(i), context_.settings.routing_exponent,
-                             stage.tasks[static_cast<std::size_t>(i)].columns, lane_input);
+  LanePartials sum_routed(Index i, const std::function<LaneRows(Index)>& lane_input) const {
+    return sum_routed_tokens(context_.solver, inputs_.batch, routed(i),
+                             context_.settings.routing_exponent, lane_input);
   }
 
   /// gate and up of experts that are calibrated on all tokens have the same sum: the first one
@@ -104,7 +102,7 @@ class Wave {
       if (summed_on(plan_.gate_up, i) != CalibratedOn::all) continue;
       LanePartials& partials = result[static_cast<std::size_t>(i)].partials;
       if (first == nullptr)
-        partials = sum_all_tokens(inputs_.batch, inputs_.normed.columns, [&](Range rows, Matrix&) {
+        partials = sum_all_tokens(context_.solver, inputs_.batch, [&](Range rows, Matrix&) {
           return inputs_.normed.view().slice_rows(rows.begin, rows.size());
         });
       else
@@ -115,7 +113,7 @@ class Wave {
 
   /// Σ over activation(gate x, up x) of every token, sequence by sequence.
   LanePartials sum_hidden_of_all(const GateUp& weights) const {
-    return sum_all_tokens(inputs_.batch, weights.gate.weight.rows,
+    return sum_all_tokens(context_.solver, inputs_.batch,
                           [&](Range rows, Matrix& scratch) -> MatrixView<const float> {
                             std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows.size()));
                             std::iota(tokens.begin(), tokens.end(),

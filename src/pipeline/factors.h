@@ -5,22 +5,15 @@
 
 namespace aq {
 
-/// The factor of one task on a rank that solves rows of it.
-struct TaskFactor {
-  Factor factor;
-  double weight_sum = 0;
-  std::int64_t tokens = 0;
-};
-
 /// Whether the rank solves rows of some matrix of the task.
 bool has_rows(const TaskPlan& task, int rank);
 
-/// Factors this rank's own tasks of the chunk, each on one thread, and frees their sums.
+/// Factors this rank's own tasks of the chunk and frees their sums.
 void factor_own(StageContext& context, const StagePlan& stage, std::span<const std::size_t> chunk,
-                std::vector<TaskSum>& sums, std::vector<TaskFactor>& factors);
+                std::vector<TaskSum>& sums, std::vector<Factor>& factors);
 
 /// Sends the factors of split tasks from their owners to the other ranks that solve rows of them.
 /// Collective.
-void share_factors(StageContext& context, const StagePlan& stage, std::vector<TaskFactor>& factors);
+void share_factors(StageContext& context, const StagePlan& stage, std::vector<Factor>& factors);
 
 }  // namespace aq

@@ -36,7 +36,7 @@ std::vector<QuantizedRecord> quantize_dense_stage(StageContext& context, const S
   for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
     if (!stage.tasks[i].needs_hessian) continue;
     const PhaseTimer timer(context.times, Phase::hessian);
-    calibrations[i].partials = sum_all_tokens(batch, stage.tasks[i].columns, sources[i]);
+    calibrations[i].partials = sum_all_tokens(context.solver, batch, sources[i]);
   }
   return quantize_stage(context, stage, reduce_sums(context, stage, std::move(calibrations)));
 }

@@ -113,6 +113,7 @@ void stop_if_asked(Communicator& comm) {
 struct Run {
   const QuantizeOptions& options;
   Communicator& comm;
+  std::unique_ptr<Transport> transport;
   Prepared prepared;
   RunState state;
   Reporter reporter;
@@ -125,6 +126,7 @@ struct Run {
   Run(const QuantizeOptions& run_options, Communicator& communicator, Prepared all)
       : options(run_options),
         comm(communicator),
+        transport(make_host_transport(communicator)),
         prepared(std::move(all)),
         state(run_options, prepared.manifest, communicator),
         reporter(state.directory(), layer_count(), communicator),
@@ -132,6 +134,8 @@ struct Run {
         quantized(original),
         keeper(state.directory(), comm.rank()),
         context{comm,
+                *transport,
+                default_solver(),
                 prepared.workload.lanes,
                 options.recipe.settings,
                 original,
@@ -328,8 +332,8 @@ void run_layers(Run& run) {
 
 }  // namespace
 
-RunSummary quantize_model(const QuantizeOptions& options, Communicator& transport) {
-  CountingCommunicator comm(transport);
+RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
+  CountingCommunicator comm(ranks);
   const QuantizeOptions resolved = with_resolved_order(options);
   runtime::initialize();
   use_single_threaded_blas();

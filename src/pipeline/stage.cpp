@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "aq/comm/watchdog.h"
-#include "aq/core/parallel.h"
 #include "aq/quant/hessian.h"
 #include "pipeline/factors.h"
 
@@ -21,7 +20,7 @@ struct Work {
 };
 
 std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t> chunk, int rank,
-                            const std::vector<TaskFactor>& factors) {
+                            const std::vector<Factor>& factors) {
   std::vector<Work> work;
   for (const std::size_t t : chunk) {
     const TaskPlan& task = stage.tasks[t];
@@ -36,12 +35,12 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
         item.solve.first_row = slice.rows.begin;
         item.solve.scheme = matrix.assignment.scheme;
         item.solve.scale_rule = matrix.assignment.scale_rule;
-        const TaskFactor& factor = factors[t];
+        const Factor& factor = factors[t];
         item.solve.refine = static_cast<double>(factor.tokens) >=
                             kRefineTokensPerColumn * static_cast<double>(task.columns);
         item.weight.rows = slice.rows.size();
         const bool gptq = matrix.assignment.method == Method::gptq;
-        item.solve.factor = gptq ? &factor.factor : nullptr;
+        item.solve.factor = gptq ? &factor : nullptr;
         work.push_back(std::move(item));
       }
     }
@@ -49,48 +48,76 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
   return work;
 }
 
-/// The global scale that the nvfp4 matrices of a task share (servers fuse q, k, v and gate, up).
-float shared_global_scale(const Weights& weights, const TaskPlan& task) {
-  const Scheme* scheme = nullptr;
-  float absmax = 0;
-  for (const MatrixPlan& matrix : task.matrices) {
-    if (matrix.assignment.method == Method::copy || !matrix.assignment.scheme.is_nvfp4()) continue;
-    scheme = &matrix.assignment.scheme;
-    const Matrix whole = weights.original_rows(matrix.linear, 0, matrix.linear.rows);
-    absmax = std::max(absmax, largest_magnitude(whole.values));
-  }
-  return scheme == nullptr ? 1 : fit_global_scale(*scheme, absmax);
+const LinearSpec& linear_of(const StagePlan& stage, const Work& item) {
+  const TaskPlan& task = stage.tasks[static_cast<std::size_t>(item.slice.task)];
+  return task.matrices[static_cast<std::size_t>(item.slice.matrix)].linear;
 }
 
-/// Reads the rows of every piece of work, and fits on whole matrices what must be: the grid of a
-/// per-tensor scheme, and once a task the global scale of nvfp4.
+/// The nvfp4 matrices of a task share one global scale (servers fuse q, k, v and gate, up): that of
+/// the largest magnitude in all of them.
+void fit_global_scales(const StageContext& context, const StagePlan& stage,
+                       std::span<const std::size_t> chunk, std::span<Work> work) {
+  struct Whole {
+    std::size_t task;
+    float absmax;
+  };
+  std::vector<Whole> found;
+  std::vector<OriginalRows> wanted;
+  for (const std::size_t t : chunk)
+    for (const MatrixPlan& matrix : stage.tasks[t].matrices)
+      if (matrix.assignment.method != Method::copy && matrix.assignment.scheme.is_nvfp4()) {
+        found.push_back({t, 0});
+        wanted.push_back({matrix.linear, {0, matrix.linear.rows}});
+      }
+  context.original.read(wanted, [&](Index i, const Matrix& whole) {
+    found[static_cast<std::size_t>(i)].absmax = largest_magnitude(whole.values);
+  });
+  for (Work& item : work) {
+    if (!item.solve.scheme.is_nvfp4()) continue;
+    float absmax = 0;
+    for (const Whole& whole : found)
+      if (static_cast<std::int64_t>(whole.task) == item.slice.task)
+        absmax = std::max(absmax, whole.absmax);
+    item.solve.global_scale = fit_global_scale(item.solve.scheme, absmax);
+  }
+}
+
+/// A per-tensor grid is fitted on the whole matrix, whatever slice is solved here.
+void fit_tensor_grids(const StageContext& context, const StagePlan& stage, std::span<Work> work) {
+  std::vector<SolveTask*> tasks;
+  std::vector<OriginalRows> wanted;
+  for (Work& item : work) {
+    if (item.solve.scheme.group_size != kPerTensor) continue;
+    const LinearSpec& linear = linear_of(stage, item);
+    tasks.push_back(&item.solve);
+    wanted.push_back({linear, {0, linear.rows}});
+  }
+  context.original.read(wanted, [&](Index i, const Matrix& whole) {
+    SolveTask& task = *tasks[static_cast<std::size_t>(i)];
+    task.tensor_grid =
+        fit_tensor_grid(task.scheme, whole.view(), context.settings.gptq.scale_search);
+  });
+}
+
+/// Reads the rows of every piece of work, and fits what must be fitted on whole matrices.
 void read_weights(const StageContext& context, const StagePlan& stage,
                   std::span<const std::size_t> chunk, std::span<Work> work) {
-  const Weights& weights = context.original;
-  std::vector<float> global_scales(stage.tasks.size(), 1);
-  parallel_for(std::ssize(chunk), [&](Index i) {
-    const std::size_t task = chunk[static_cast<std::size_t>(i)];
-    global_scales[task] = shared_global_scale(weights, stage.tasks[task]);
-  });
-  parallel_for(std::ssize(work), [&](Index i) {
+  fit_global_scales(context, stage, chunk, work);
+  fit_tensor_grids(context, stage, work);
+  std::vector<OriginalRows> wanted;
+  for (const Work& item : work)
+    wanted.push_back(
+        {linear_of(stage, item), {item.slice.first_row, item.slice.first_row + item.weight.rows}});
+  context.original.read(wanted, [&](Index i, Matrix rows) {
     Work& item = work[static_cast<std::size_t>(i)];
-    const auto task = static_cast<std::size_t>(item.slice.task);
-    const LinearSpec& linear =
-        stage.tasks[task].matrices[static_cast<std::size_t>(item.slice.matrix)].linear;
-    SolveTask& solve = item.solve;
-    if (solve.scheme.is_nvfp4()) solve.global_scale = global_scales[task];
-    if (solve.scheme.group_size == kPerTensor)
-      solve.tensor_grid =
-          fit_tensor_grid(solve.scheme, weights.original_rows(linear, 0, linear.rows).view(),
-                          context.settings.gptq.scale_search);
-    item.weight = weights.original_rows(linear, item.slice.first_row, item.weight.rows);
-    solve.weight = item.weight.view();
+    item.weight = std::move(rows);
+    item.solve.weight = item.weight.view();
   });
 }
 
 /// Solves this rank's rows of the tasks in `chunk`.
 void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const std::size_t> chunk,
-                 const std::vector<TaskFactor>& factors, std::vector<SolvedSlice>& solved) {
+                 const std::vector<Factor>& factors, std::vector<SolvedSlice>& solved) {
   std::vector<Work> work = list_work(stage, chunk, context.comm.rank(), factors);
   {
     const PhaseTimer timer(context.times, Phase::read);
@@ -99,18 +126,18 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
   const PhaseTimer timer(context.times, Phase::solve);
   std::vector<SolveTask> tasks;
   for (Work& item : work) tasks.push_back(std::move(item.solve));
-  solve(tasks, context.settings.gptq);
+  context.solver.solve(tasks, context.settings.gptq);
   for (std::size_t i = 0; i < work.size(); ++i) {
     SolvedSlice& slice = work[i].slice;
-    const TaskFactor& factor = factors[static_cast<std::size_t>(slice.task)];
+    const Factor& factor = factors[static_cast<std::size_t>(slice.task)];
     slice.rows = std::move(tasks[i].result);
     slice.error = std::move(tasks[i].error);
     slice.error_rtn = std::move(tasks[i].error_rtn);
     slice.norm = std::move(tasks[i].norm);
     if (tasks[i].factor != nullptr) {
-      slice.method = factor.factor.usable() ? Method::gptq : Method::rtn;
-      slice.fallback = factor.factor.fallback;
-      slice.damping = factor.factor.damping;
+      slice.method = factor.usable() ? Method::gptq : Method::rtn;
+      slice.fallback = factor.fallback;
+      slice.damping = factor.damping;
       slice.weight_sum = factor.weight_sum;
       slice.tokens = factor.tokens;
     } else {
@@ -130,20 +157,20 @@ std::vector<SolvedSlice> solve_own(StageContext& context, const StagePlan& stage
     any_split = any_split || task.split;
     if (task.owner == rank || has_rows(task, rank)) (task.split ? split : whole).push_back(i);
   }
-  std::vector<TaskFactor> factors(stage.tasks.size());
+  std::vector<Factor> factors(stage.tasks.size());
   std::vector<SolvedSlice> solved;
   if (any_split) {  // at most one or two a rank: all at once, factors go where the rows are
     factor_own(context, stage, split, sums, factors);
     share_factors(context, stage, factors);
     solve_chunk(context, stage, split, factors, solved);
-    for (const std::size_t task : split) factors[task].factor = {};
+    for (const std::size_t task : split) factors[task] = {};
   }
-  const auto step = static_cast<std::size_t>(thread_count());
+  const auto step = static_cast<std::size_t>(context.solver.tasks_at_once());
   for (std::size_t first = 0; first < whole.size(); first += step) {
     const std::span chunk = std::span(whole).subspan(first, std::min(step, whole.size() - first));
     factor_own(context, stage, chunk, sums, factors);
     solve_chunk(context, stage, chunk, factors, solved);
-    for (const std::size_t task : chunk) factors[task].factor = {};
+    for (const std::size_t task : chunk) factors[task] = {};
   }
   return solved;
 }
@@ -257,7 +284,7 @@ std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
   }
   {
     const PhaseTimer timer(context.times, Phase::reduce);
-    reduce_to_owners(context.comm, context.lanes, reductions);
+    reduce_to_owners(context.transport, context.lanes, reductions);
   }
   for (std::size_t i = 0; i < stage.tasks.size(); ++i)
     sums[i].sum = std::move(reductions[i].result);

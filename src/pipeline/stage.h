@@ -27,6 +27,8 @@ enum class Codes {
 /// What a stage needs besides its plan.
 struct StageContext {
   Communicator& comm;
+  Transport& transport;
+  const Solver& solver;
   const LaneLayout& lanes;
   const QuantizeSettings& settings;
   const Weights& original;

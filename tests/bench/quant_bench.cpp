@@ -20,6 +20,9 @@
 #include "aq/core/timer.h"
 #include "aq/quant/hessian.h"
 #include "aq/quant/solver.h"
+#include "quant/cpu/factor.h"
+#include "quant/cpu/hessian.h"
+#include "quant/cpu/solver.h"
 #include "unit/quant/reference.h"
 
 namespace aq::test {

@@ -69,7 +69,7 @@ void reduce_and_check(Index lanes, const std::vector<Case>& cases,
                       Index window_bytes = kReduceWindowBytes) {
   const LaneLayout layout{.sequences = 2 * lanes, .lanes = lanes};
   auto reductions = own_partials(layout, cases);
-  reduce_to_owners(world(), layout, reductions, window_bytes);
+  reduce_to_owners(*make_host_transport(world()), layout, reductions, window_bytes);
   check_results(layout, cases, reductions);
 }
 
@@ -116,7 +116,7 @@ TEST(ReduceToOwners, NoPartialsAtAllMeansNoTokens) {
                                lane >= layout.lanes_of_rank(0, world().size()).end);
   auto reductions = own_partials(layout, cases);
   if (world().is_first()) reductions[0].partials.clear();
-  reduce_to_owners(world(), layout, reductions);
+  reduce_to_owners(*make_host_transport(world()), layout, reductions);
   check_results(layout, cases, reductions);
 }
 
@@ -135,7 +135,7 @@ TEST(ReduceToOwners, DifferentListsAreReportedByEveryRank) {
   std::vector<Case> cases = random_cases(2, 8, 10, 1.0, 4);
   if (world().is_last()) cases[1].values += 1;
   auto reductions = own_partials(layout, cases);
-  EXPECT_THROW(reduce_to_owners(world(), layout, reductions), Error);
+  EXPECT_THROW(reduce_to_owners(*make_host_transport(world()), layout, reductions), Error);
 }
 
 }  // namespace

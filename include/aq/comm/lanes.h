@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "aq/comm/communicator.h"
+#include "aq/comm/transport.h"
 #include "aq/core/index.h"
 #include "aq/core/weighted_sum.h"
 
@@ -84,7 +84,7 @@ inline constexpr Index kReduceWindowBytes = Index{64} << 20;
 /// of at most 4 MB. Collective. The result is the same bits for any number of ranks.
 /// @pre partials are those of the maximal subtrees of this rank's lanes (TreeSum), or none at all
 /// when no token came; all ranks list the same owners and lengths
-void reduce_to_owners(Communicator& comm, const LaneLayout& layout,
+void reduce_to_owners(Transport& transport, const LaneLayout& layout,
                       std::vector<Reduction>& reductions, Index window_bytes = kReduceWindowBytes);
 
 }  // namespace aq

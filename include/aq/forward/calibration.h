@@ -3,6 +3,7 @@
 /// tokens).
 
 #include "aq/forward/forward.h"
+#include "aq/quant/solver.h"
 
 namespace aq {
 
@@ -15,7 +16,7 @@ using RowSource = std::function<MatrixView<const float>(Range rows, Matrix& scra
 /// Every token with weight 1, sequence by sequence: attention, routers, the head, experts that are
 /// calibrated on all tokens. Threads take lanes, or tiles of the sum where there are fewer lanes
 /// than threads. Inside a parallel_for it runs on the calling thread and keeps one lane in work.
-LanePartials sum_all_tokens(const Batch& batch, Index columns, const RowSource& source);
+LanePartials sum_all_tokens(const Solver& solver, const Batch& batch, const RowSource& source);
 
 /// Where the inputs of a lane's tokens are: rows `rows` of `matrix` (all of them when empty).
 struct LaneRows {
@@ -25,7 +26,7 @@ struct LaneRows {
 
 /// One expert's tokens with weight s^exponent. `lane_input(lane)` says where the inputs
 /// `[tokens of the lane, columns]` are; it is asked for lanes with tokens only. Threads as above.
-LanePartials sum_routed_tokens(const Batch& batch, const TokenList& list, double exponent,
-                               Index columns, const std::function<LaneRows(Index)>& lane_input);
+LanePartials sum_routed_tokens(const Solver& solver, const Batch& batch, const TokenList& list,
+                               double exponent, const std::function<LaneRows(Index)>& lane_input);
 
 }  // namespace aq

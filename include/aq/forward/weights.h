@@ -2,12 +2,14 @@
 /// The weights of the forward pass: packed results where a matrix was quantized, else the
 /// checkpoint.
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "aq/comm/lanes.h"
 #include "aq/formats/quantized_matrix.h"
 #include "aq/io/checkpoint.h"
 #include "aq/model/model.h"
@@ -19,6 +21,12 @@ struct UsedLinear {
   Matrix weight;                     ///< `[rows, columns]`, dequantized or from the checkpoint
   std::vector<float> bias;           ///< `[rows]`; empty: none
   std::optional<Scheme> activation;  ///< how its inputs are rounded; nothing: not at all
+};
+
+/// Rows of a matrix as the checkpoint has it.
+struct OriginalRows {
+  const LinearSpec& linear;
+  Range rows;
 };
 
 class Weights {
@@ -37,6 +45,10 @@ class Weights {
   UsedLinear used(const LinearSpec& linear) const;
   /// Rows of the original.
   Matrix original_rows(const LinearSpec& linear, Index begin, Index count) const;
+  /// Reads several on all threads; `use(i, rows)` gets those of wanted[i] on the thread that has
+  /// read them.
+  void read(std::span<const OriginalRows> wanted,
+            const std::function<void(Index, Matrix)>& use) const;
   /// A one-dimensional tensor.
   std::vector<float> vector(const std::string& tensor, Index size) const;
   /// Embeddings of the tokens `[tokens, hidden]`; each row of the table is read once.

@@ -9,6 +9,6 @@ namespace aq {
 
 /// Collective; every rank returns the same summary. Threads: aq::set_thread_count. Prints the start
 /// table and progress from the first rank. Throws Error{stopped} on every rank after a stop signal.
-RunSummary quantize_model(const QuantizeOptions& options, Communicator& transport);
+RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks);
 
 }  // namespace aq

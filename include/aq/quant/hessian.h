@@ -19,17 +19,6 @@ inline constexpr Index kHessianPanel = 256;
 /// Floats of the layout above.
 Index hessian_size(Index columns);
 
-/// Gathers rows `token_rows` of x (all rows when empty), scales row t by sqrt(weights[t]) (1 when
-/// empty) and writes them with columns reversed: out `[tokens, columns]`.
-void gather_scaled_reversed(MatrixView<const float> x, std::span<const std::int32_t> token_rows,
-                            std::span<const float> weights, MatrixView<float> out);
-
-/// sum += XᵀX for rows already scaled and reversed; adds tokens and `weight_sum`. Allocates
-/// sum.values on first use. With parallel = true pieces are spread over threads, one thread a
-/// piece. Bits depend on the shapes of the calls alone.
-void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reversed,
-                        double weight_sum, bool parallel);
-
 /// The full symmetric matrix in natural order, `[columns, columns]`, raw sum. For tests and files.
 Matrix hessian_natural(const WeightedSum& sum, Index columns);
 

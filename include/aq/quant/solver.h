@@ -4,12 +4,15 @@
 /// Transformers" (2022). Here H + λI = U Uᵀ with U upper triangular; R = U⁻¹ is the factor of the
 /// usual algorithm, of which only the diagonal blocks are needed.
 
+#include <array>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "aq/core/buffer.h"
 #include "aq/core/matrix_view.h"
 #include "aq/core/weighted_sum.h"
 #include "aq/formats/quantized_matrix.h"
@@ -57,27 +60,43 @@ struct GptqSettings {
   bool operator==(const GptqSettings&) const = default;
 };
 
-/// U of H/weight_sum + λ·mean(diag)·I, natural column order.
-struct Factor {
+/// What factorising a Hessian found out. Damping is a share of the mean diagonal of the normalised
+/// H.
+struct FactorFacts {
   Index columns = 0;
-  std::vector<float> u;         ///< strips of kPanel columns, half of the square: see factor_upper
-  std::vector<float> h;         ///< the damped H in strips of whole columns; only for refinement
-  std::vector<float> diagonal;  ///< of the damped H, `[columns]`
-  std::vector<std::int32_t> order;  ///< static act-order: the column that is rounded i-th; or empty
-  double damping = 0;               ///< share of the mean diagonal that was used in the end
-  double mean_diagonal = 0;         ///< of the normalised H, dead channels included
-  Index dead_channels = 0;  ///< always-zero inputs: their diagonal is the mean, weights are kept
+  double damping = 0;        ///< that was used in the end
+  double mean_diagonal = 0;  ///< of live channels
+  Index dead_channels = 0;   ///< always-zero inputs: their diagonal is the mean, weights are kept
   Fallback fallback = Fallback::none;
+  double weight_sum = 0;    ///< Σ s^p of the sum
+  std::int64_t tokens = 0;  ///< of the sum
   bool usable() const { return fallback != Fallback::rtn; }
 };
 
-/// Normalises, repairs dead channels, damps and factors. Climbs the ladder where it must; when all
-/// fails, or the sum is empty or not finite, the result is not usable() and the caller rounds.
-/// Uses all threads when it is not called from a parallel_for; the bits are the same.
-Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& settings);
+/// What a solver keeps of a factor; where it lies and in which layout only that solver knows.
+class FactorData {
+ public:
+  virtual ~FactorData() = default;
+};
 
-/// U as a matrix `[columns, columns]`, zeros below the diagonal. For tests and other solvers.
-Matrix factor_upper(const Factor& factor);
+/// U of H/weight_sum + λ·mean(diag)·I = U Uᵀ. Copies share their data, which never change.
+struct Factor : FactorFacts {
+  std::shared_ptr<FactorData> data{};  ///< null when not usable
+};
+
+/// A factor on its way between ranks: what is said before its arrays, whose bytes follow as they
+/// are. Between ranks with the same solver only.
+struct FactorHeader {
+  FactorFacts facts;
+  std::array<std::int64_t, 4> sizes;  ///< elements of each array
+};
+
+/// A sum to be factored. The sum is consumed.
+struct FactorTask {
+  WeightedSum sum;
+  Index columns = 0;
+  Factor factor = {};  ///< filled
+};
 
 /// Rows that are worked on together; a slice of a matrix begins at a multiple of it.
 inline constexpr Index kRowTile = 64;
@@ -104,11 +123,46 @@ inline constexpr Index kErrorRowStride = 16;
 /// Grid of a per-tensor scheme for the whole matrix: absmax, or the least squared error.
 Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight, ScaleSearch search);
 
-/// Solves all tasks; row tiles of all tasks are spread over threads. A row's result depends on the
-/// row, the factor, the scheme and the kernel of the processor (BlasInfo::row_kernel) alone.
-/// Grids of groups are fitted on the current values when the group begins (with static act-order on
-/// the original ones), per channel on the original row, per tensor they are given.
-void solve(std::span<SolveTask> tasks, const GptqSettings& settings);
+/// The mathematics of a run on one kind of processor. Threads and streams are its own business:
+/// called from the thread that leads a rank, it uses all of them; the bits are the same for any
+/// number.
+class Solver {
+ public:
+  virtual ~Solver() = default;
+
+  /// sum += Σ weights[t] x_t x_tᵀ over rows `rows` of x (all of them when empty), weights 1 when
+  /// empty; adds the token count and `weight_sum`. Allocates on first use. Bits depend on the
+  /// shapes of the calls alone. Threads of the caller may call it side by side, each for a sum of
+  /// its own. (docs/design.md, Hessians)
+  virtual void add_tokens(WeightedSum& sum, MatrixView<const float> x,
+                          std::span<const std::int32_t> rows, std::span<const float> weights,
+                          double weight_sum) const = 0;
+
+  /// Tasks that are best given to factorize and solve at one time; plan counts memory for them.
+  virtual Index tasks_at_once() const = 0;
+
+  /// Normalises, repairs dead channels, damps and factors each sum. Climbs the ladder where it must
+  /// (Fallback); when all fails, or a sum is empty or not finite, the factor is not usable() and
+  /// the caller rounds.
+  virtual void factorize(std::span<FactorTask> tasks, const GptqSettings& settings) const = 0;
+
+  /// Solves all tasks. A row's result depends on the row, the factor, the scheme and the kernel of
+  /// the processor (BlasInfo::row_kernel) alone. Grids of groups are fitted on the current values
+  /// when the group begins (with static act-order on the original ones), per channel on the
+  /// original row, per tensor they are given.
+  virtual void solve(std::span<SolveTask> tasks, const GptqSettings& settings) const = 0;
+
+  /// How a factor travels: its header, then the bytes of its arrays, at the place where this solver
+  /// keeps them.
+  virtual FactorHeader header_of(const Factor& factor) const = 0;
+  /// A factor with room for the arrays that a header announces.
+  virtual Factor make_factor(const FactorHeader& header) const = 0;
+  /// Not empty ones, in the order in which they travel.
+  virtual std::vector<Buffer> arrays_of(Factor& factor) const = 0;
+};
+
+/// The best that was built and that the machine has: today that of CPUs.
+const Solver& default_solver();
 
 /// Round to nearest of a whole matrix; absmax scales.
 QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& scheme);

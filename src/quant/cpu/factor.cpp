@@ -1,3 +1,5 @@
+#include "quant/cpu/factor.h"
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -5,7 +7,6 @@
 #include <vector>
 
 #include "aq/core/parallel.h"
-#include "aq/quant/solver.h"
 #include "quant/cpu/aligned_floats.h"
 #include "quant/cpu/cholesky.h"
 #include "quant/cpu/hessian_panels.h"
@@ -20,6 +21,9 @@ constexpr double kDampingFactor = 10;
 /// Workspace that a thread keeps: 64 MiB, 5792 columns.
 constexpr Index kKeptFloats = Index{1} << 24;
 
+/// A factor while it is made.
+struct Making : FactorFacts, CpuFactor {};
+
 /// True when one of the values is infinite or not a number.
 bool any_not_finite(const float* values, std::size_t count) {
   std::uint32_t worst = 0;  // largest magnitude as bits; from 0x7F800000 on it is not finite
@@ -31,7 +35,7 @@ bool any_not_finite(const float* values, std::size_t count) {
 
 /// Reads the diagonal of the sum: mean over live channels, and which are dead.
 /// @return false when there is nothing to divide by
-bool inspect_diagonal(const WeightedSum& hessian, Factor& factor) {
+bool inspect_diagonal(const WeightedSum& hessian, FactorFacts& factor) {
   double total = 0;
   for (Index i = 0; i < factor.columns; ++i) {
     const HessianPanel panel = hessian_panel(factor.columns, i / kHessianPanel);
@@ -48,7 +52,7 @@ bool inspect_diagonal(const WeightedSum& hessian, Factor& factor) {
 
 /// The diagonal of the damped matrix from that of the normalised one.
 template <class Real>
-Real damped(Real diagonal, const Factor& factor, double damping) {
+Real damped(Real diagonal, const FactorFacts& factor, double damping) {
   if (diagonal == 0) diagonal = static_cast<Real>(factor.mean_diagonal);
   return diagonal + static_cast<Real>(damping * factor.mean_diagonal);
 }
@@ -70,7 +74,7 @@ class NaturalSum {
 };
 
 /// The diagonal of the damped matrix in natural order.
-std::vector<float> damped_diagonal(const WeightedSum& hessian, const Factor& factor,
+std::vector<float> damped_diagonal(const WeightedSum& hessian, const FactorFacts& factor,
                                    double damping) {
   const NaturalSum sum(hessian, factor.columns);
   const float scale = static_cast<float>(1 / hessian.weight_sum);
@@ -109,7 +113,8 @@ WeightedSum reordered(const WeightedSum& hessian, std::span<const std::int32_t> 
 }
 
 /// The damped matrix in strips of kPanel whole columns, natural order, rows padded with zeros.
-std::vector<float> whole_strips(const WeightedSum& hessian, const Factor& factor, double damping) {
+std::vector<float> whole_strips(const WeightedSum& hessian, const FactorFacts& factor,
+                                double damping) {
   const Index n = factor.columns;
   const Index strips = ceil_div(n, kPanel);
   const float scale = static_cast<float>(1 / hessian.weight_sum);
@@ -136,7 +141,7 @@ std::vector<float> whole_strips(const WeightedSum& hessian, const Factor& factor
 }
 
 /// The damped, normalised matrix in reversed order, in parts of `lanes` rows (cholesky.h).
-void fill_parts(const WeightedSum& hessian, const Factor& factor, double damping, Index lanes,
+void fill_parts(const WeightedSum& hessian, const FactorFacts& factor, double damping, Index lanes,
                 float* parts) {
   const Index n = factor.columns;
   const float scale = static_cast<float>(1 / hessian.weight_sum);
@@ -164,7 +169,7 @@ void fill_parts(const WeightedSum& hessian, const Factor& factor, double damping
 }
 
 /// L in parts to U in natural order, as strips: U(i, j) = L(n-1-i, n-1-j).
-void store_strips(const float* parts, Index lanes, Factor& factor) {
+void store_strips(const float* parts, Index lanes, Making& factor) {
   const Index n = factor.columns;
   factor.u.resize(static_cast<std::size_t>(strips_size(n)));
   parallel_for(ceil_div(n, kPanel), [&](Index s) {
@@ -186,7 +191,8 @@ void store_strips(const float* parts, Index lanes, Factor& factor) {
 }
 
 /// The same matrix in float64: lower triangle of `[n, n]` row-major.
-void fill_square(const WeightedSum& hessian, const Factor& factor, double damping, double* out) {
+void fill_square(const WeightedSum& hessian, const FactorFacts& factor, double damping,
+                 double* out) {
   const Index n = factor.columns;
   const double scale = 1 / hessian.weight_sum;
   for (Index j = 0; j < ceil_div(n, kHessianPanel); ++j) {
@@ -201,7 +207,7 @@ void fill_square(const WeightedSum& hessian, const Factor& factor, double dampin
   for (Index i = 0; i < n; ++i) out[i * n + i] = damped(out[i * n + i], factor, damping);
 }
 
-void store_strips(const double* lower, Factor& factor) {
+void store_strips(const double* lower, Making& factor) {
   const Index n = factor.columns;
   factor.u.assign(static_cast<std::size_t>(strips_size(n)), 0.0F);
   for (Index j = 0; j < n; ++j) {
@@ -214,7 +220,7 @@ void store_strips(const double* lower, Factor& factor) {
 }
 
 /// Damps, factors and stores; false when the matrix is not positive definite or U is not finite.
-bool try_float(const WeightedSum& hessian, double damping, Factor& factor) {
+bool try_float(const WeightedSum& hessian, double damping, Making& factor) {
   const Index lanes = tile_kernel().lanes;
   // Kept by the thread: fresh pages would cost a fifth of the time.
   static thread_local AlignedFloats memory;
@@ -227,7 +233,7 @@ bool try_float(const WeightedSum& hessian, double damping, Factor& factor) {
   return positive && !any_not_finite(factor.u.data(), factor.u.size());
 }
 
-bool try_double(const WeightedSum& hessian, double damping, Factor& factor) {
+bool try_double(const WeightedSum& hessian, double damping, Making& factor) {
   std::vector<double> square(static_cast<std::size_t>(factor.columns * factor.columns));
   fill_square(hessian, factor, damping, square.data());
   if (!cholesky(square.data(), factor.columns)) return false;
@@ -236,16 +242,14 @@ bool try_double(const WeightedSum& hessian, double damping, Factor& factor) {
   return !any_not_finite(factor.u.data(), factor.u.size());
 }
 
-Factor not_usable(Factor factor) {
-  factor.u.clear();
-  factor.order.clear();
-  factor.damping = 0;
-  factor.fallback = Fallback::rtn;
-  return factor;
+Factor not_usable(FactorFacts facts) {
+  facts.damping = 0;
+  facts.fallback = Fallback::rtn;
+  return {facts};
 }
 
 /// Damping, more damping, float64; `fallback` says which rung held.
-void climb_ladder(const WeightedSum& hessian, double damping, Factor& factor) {
+void climb_ladder(const WeightedSum& hessian, double damping, Making& factor) {
   double share = damping;
   for (int step = 0; step <= kDampingSteps; ++step, share *= kDampingFactor) {
     if (!try_float(hessian, share, factor)) continue;
@@ -259,14 +263,16 @@ void climb_ladder(const WeightedSum& hessian, double damping, Factor& factor) {
 }  // namespace
 
 Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& settings) {
-  Factor factor;
+  Making factor;
   factor.columns = columns;
-  if (hessian.empty() || hessian.values.empty()) return not_usable(std::move(factor));
+  factor.weight_sum = hessian.weight_sum;
+  factor.tokens = hessian.tokens;
+  if (hessian.empty() || hessian.values.empty()) return not_usable(factor);
   AQ_CHECK(std::ssize(hessian.values) == hessian_size(columns), hessian.values.size(), " floats");
   if (!std::isfinite(hessian.weight_sum) || !(hessian.weight_sum > 0) ||
       any_not_finite(hessian.values.data(), hessian.values.size()) ||
       !inspect_diagonal(hessian, factor)) {
-    return not_usable(std::move(factor));
+    return not_usable(factor);
   }
   if (settings.act_order == ActOrder::fixed) {
     factor.order = falling_order(damped_diagonal(hessian, factor, settings.damping));
@@ -274,17 +280,18 @@ Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& 
   } else {
     climb_ladder(hessian, settings.damping, factor);
   }
-  if (!factor.usable()) return not_usable(std::move(factor));
+  if (!factor.usable()) return not_usable(factor);
   factor.diagonal = damped_diagonal(hessian, factor, factor.damping);
   if (settings.refine > 0) factor.h = whole_strips(hessian, factor, factor.damping);
-  return factor;
+  const FactorFacts facts = factor;
+  return {facts, std::make_shared<CpuFactor>(std::move(factor))};
 }
 
 Matrix factor_upper(const Factor& factor) {
   Matrix upper(factor.columns, factor.columns);
   if (!factor.usable()) return upper;
   for (Index j = 0; j < factor.columns; ++j) {
-    const float* strip = factor.u.data() + strip_offset(j / kPanel);
+    const float* strip = cpu_factor(factor).u.data() + strip_offset(j / kPanel);
     for (Index i = 0; i <= j; ++i) upper(i, j) = strip[i * kPanel + j % kPanel];
   }
   return upper;

@@ -1,4 +1,4 @@
-#include "aq/quant/hessian.h"
+#include "quant/cpu/hessian.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,9 +1,11 @@
-#include "aq/quant/solver.h"
+#include "quant/cpu/solver.h"
 
 #include <algorithm>
 
 #include "aq/core/parallel.h"
 #include "quant/cpu/aligned_floats.h"
+#include "quant/cpu/factor.h"
+#include "quant/cpu/hessian.h"
 #include "quant/cpu/tile_kernel.h"
 #include "quant/row_kernel.h"
 
@@ -39,7 +41,7 @@ TileJob common_job(const SolveTask& task, const GptqSettings& settings) {
   job.columns = task.weight.columns;
   job.words = words_per_row(task.scheme.bits, job.columns);
   if (has_factor(task)) {
-    const Factor& factor = *task.factor;
+    const CpuFactor& factor = cpu_factor(*task.factor);
     job.strips = factor.u.data();
     job.order = factor.order.empty() ? nullptr : factor.order.data();
     if (settings.scale_search == ScaleSearch::hessian) job.column_weight = factor.diagonal.data();
@@ -200,6 +202,71 @@ QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& s
   settings.scale_search = ScaleSearch::absmax;
   solve({&task, 1}, settings);
   return std::move(task.result);
+}
+
+namespace {
+
+/// Everything on the threads of aq::parallel_for.
+class CpuSolver final : public Solver {
+ public:
+  void add_tokens(WeightedSum& sum, MatrixView<const float> x, std::span<const std::int32_t> rows,
+                  std::span<const float> weights, double weight_sum) const override {
+    Matrix scaled(rows.empty() ? x.rows : std::ssize(rows), x.columns);
+    gather_scaled_reversed(x, rows, weights, scaled.view());
+    accumulate_hessian(sum, scaled.view(), weight_sum, true);
+  }
+
+  Index tasks_at_once() const override { return thread_count(); }
+
+  void factorize(std::span<FactorTask> tasks, const GptqSettings& settings) const override {
+    parallel_for(std::ssize(tasks), [&](Index i) {
+      FactorTask& task = tasks[static_cast<std::size_t>(i)];
+      const WeightedSum sum = std::move(task.sum);  // freed as soon as it is factored
+      task.factor = aq::factorize(sum, task.columns, settings);
+    });
+  }
+
+  void solve(std::span<SolveTask> tasks, const GptqSettings& settings) const override {
+    aq::solve(tasks, settings);
+  }
+
+  FactorHeader header_of(const Factor& factor) const override {
+    FactorHeader header{factor, {}};
+    if (factor.data) {
+      const CpuFactor& f = cpu_factor(factor);
+      header.sizes = {std::ssize(f.u), std::ssize(f.h), std::ssize(f.diagonal),
+                      std::ssize(f.order)};
+    }
+    return header;
+  }
+
+  Factor make_factor(const FactorHeader& header) const override {
+    if (!header.facts.usable()) return {header.facts};
+    const auto f = std::make_shared<CpuFactor>();
+    f->u.resize(static_cast<std::size_t>(header.sizes[0]));
+    f->h.resize(static_cast<std::size_t>(header.sizes[1]));
+    f->diagonal.resize(static_cast<std::size_t>(header.sizes[2]));
+    f->order.resize(static_cast<std::size_t>(header.sizes[3]));
+    return {header.facts, f};
+  }
+
+  std::vector<Buffer> arrays_of(Factor& factor) const override {
+    std::vector<Buffer> arrays;
+    if (!factor.data) return arrays;
+    auto& f = static_cast<CpuFactor&>(*factor.data);
+    for (const Buffer& array :
+         {host_buffer(std::span(f.u)), host_buffer(std::span(f.h)),
+          host_buffer(std::span(f.diagonal)), host_buffer(std::span(f.order))})
+      if (!array.empty()) arrays.push_back(array);
+    return arrays;
+  }
+};
+
+}  // namespace
+
+const Solver& cpu_solver() {
+  static const CpuSolver solver;
+  return solver;
 }
 
 std::string_view method_name(Method method) {

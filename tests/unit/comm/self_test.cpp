@@ -54,7 +54,7 @@ TEST(SelfCommunicator, ReducesToItself) {
     for (Index lane = 0; lane < 8; ++lane) tree.add_lane(lane, test::lane_sum(lane, m, 50));
     reductions[static_cast<std::size_t>(m)] = {.values = 50, .partials = tree.take()};
   }
-  reduce_to_owners(*comm, layout, reductions);
+  reduce_to_owners(*make_host_transport(*comm), layout, reductions);
   for (Index m = 0; m < 3; ++m)
     test::expect_same_bits(reductions[static_cast<std::size_t>(m)].result,
                            test::naive_tree(std::vector<bool>(8, true), {3, 0}, m, 50));
@@ -66,7 +66,7 @@ TEST(Reduction, RejectsWhatDoesNotFitTheLayout) {
     TreeSum tree;
     for (Index lane = 0; lane < 4; ++lane) tree.add_lane(lane, test::lane_sum(lane, 0, 5));
     std::vector<Reduction> reductions{{.owner = owner, .values = values, .partials = tree.take()}};
-    reduce_to_owners(*comm, layout, reductions);
+    reduce_to_owners(*make_host_transport(*comm), layout, reductions);
   };
   const LaneLayout four{.sequences = 4, .lanes = 4};
   EXPECT_NO_THROW(attempt(four, 0, 5));

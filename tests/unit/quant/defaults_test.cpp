@@ -8,6 +8,8 @@
 #include "aq/core/parallel.h"
 #include "aq/formats/grid_math.h"
 #include "aq/quant/solver.h"
+#include "quant/cpu/factor.h"
+#include "quant/cpu/solver.h"
 #include "unit/quant/reference.h"
 
 namespace aq::test {
@@ -214,7 +216,8 @@ TEST(Defaults, StaticActOrderIsThePermutedProblem) {
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(),
                    [&](Index a, Index b) { return p.damped(a, a) > p.damped(b, b); });
-  ASSERT_TRUE(std::equal(order.begin(), order.end(), factor.order.begin(), factor.order.end()));
+  ASSERT_TRUE(std::equal(order.begin(), order.end(), cpu_factor(factor).order.begin(),
+                         cpu_factor(factor).order.end()));
   Doubles permuted(200, 200);
   const auto at = [&](Index i) { return order[static_cast<std::size_t>(i)]; };
   for (Index i = 0; i < 200; ++i)

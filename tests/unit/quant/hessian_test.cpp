@@ -7,6 +7,8 @@
 
 #include "aq/core/parallel.h"
 #include "aq/quant/solver.h"
+#include "quant/cpu/factor.h"
+#include "quant/cpu/hessian.h"
 #include "unit/quant/reference.h"
 
 namespace aq::test {
@@ -77,8 +79,8 @@ TEST_P(HessianOfWidth, UpperTriangleIsTheNaturalOrderAndGoesBack) {
   EXPECT_EQ(hessian_natural(back, n).values, natural.values);
   EXPECT_EQ(hessian_upper(back, n), upper);
   const Factor one = factorize(sum, n, {}), two = factorize(back, n, {});
-  EXPECT_EQ(one.u, two.u);
-  EXPECT_EQ(one.h, two.h);
+  EXPECT_EQ(cpu_factor(one).u, cpu_factor(two).u);
+  EXPECT_EQ(cpu_factor(one).h, cpu_factor(two).h);
 }
 
 INSTANTIATE_TEST_SUITE_P(Columns, HessianOfWidth, testing::Values(1, 100, 256, 257, 300, 700));

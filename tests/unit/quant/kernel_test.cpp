@@ -6,6 +6,7 @@
 #include "aq/quant/solver.h"
 #include "quant/cpu/aligned_floats.h"
 #include "quant/cpu/cholesky.h"
+#include "quant/cpu/factor.h"
 #include "quant/cpu/tile_kernel.h"
 #include "unit/quant/reference.h"
 
@@ -40,8 +41,8 @@ struct KernelRun {
     job.weight = w.values.data();
     job.stride = job.columns = w.columns;
     job.rows = w.rows;
-    job.strips = factor.u.data();
-    job.h = factor.h.data();
+    job.strips = cpu_factor(factor).u.data();
+    job.h = cpu_factor(factor).h.data();
     job.sweeps = 2;
     job.search = job.refit = true;
     job.rule = grid_rule(scheme);

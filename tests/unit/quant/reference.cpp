@@ -6,6 +6,7 @@
 
 #include "aq/quant/hessian.h"
 #include "aq/quant/solver.h"
+#include "quant/cpu/hessian.h"
 
 namespace aq::test {
 namespace {

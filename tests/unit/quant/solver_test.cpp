@@ -8,6 +8,8 @@
 
 #include "aq/core/parallel.h"
 #include "aq/quant/hessian.h"
+#include "quant/cpu/factor.h"
+#include "quant/cpu/solver.h"
 #include "unit/quant/reference.h"
 
 namespace aq::test {
