@@ -52,8 +52,7 @@ void add_eval(CLI::App& app, Action& action) {
   const auto options = std::make_shared<EvaluateOptions>();
   add_common_options(*command, common, true);
   command->add_option("--model", options->model, "checkpoint directory")->required();
-  command->add_option("--architecture", options->architecture,
-                      "JSON file that describes the architecture (docs/architectures.md)");
+  add_model_options(*command, options->architecture, options->assume_unused);
   command->add_option("--quantized", options->quantized, "run directory");
   command->add_option("--tokens", options->tokens, "evaluation tokens (HDF5)")->required();
   command->add_option("--window", options->window, "tokens of a window")

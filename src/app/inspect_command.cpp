@@ -26,7 +26,9 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::string path, recipe, recipe_out, tokens, architecture, architecture_out;
+  std::string path, recipe, recipe_out, tokens, architecture_out;
+  fs::path architecture;
+  std::vector<std::string> assume_unused;
 };
 
 constexpr int kQuiet = -1;  // a rank other than the first
@@ -80,7 +82,8 @@ void print_utilization(const Utilization& utilization, const Model& model, Json&
 
 /// A checkpoint, what a recipe does with it, and how its experts are used.
 void inspect_model(const Arguments& arguments, Json& json) {
-  const ModelFiles files = open_model(arguments.path, arguments.architecture);
+  const ModelFiles files =
+      open_model(arguments.path, arguments.architecture, arguments.assume_unused);
   print_model(files, json);
   if (!arguments.architecture_out.empty()) {
     write_text_file(arguments.architecture_out, architecture_to_json(files.row));
@@ -100,7 +103,8 @@ int inspect_utilization(const Arguments& arguments, Json& json) {
   probe.run(arguments.tokens);
   return run_on_ranks([&](Communicator& comm) {
     probe.tell(comm);
-    const Model model = open_model(arguments.path, arguments.architecture).model;
+    const Model model =
+        open_model(arguments.path, arguments.architecture, arguments.assume_unused).model;
     if (model.moe_layers().empty())
       throw Error(ErrorKind::usage, "inspect", "--tokens", "the model has no experts");
     if (comm.is_first()) inspect_model(arguments, json);
@@ -108,6 +112,7 @@ int inspect_utilization(const Arguments& arguments, Json& json) {
     options.model = arguments.path;
     options.tokens = arguments.tokens;
     options.architecture = arguments.architecture;
+    options.assume_unused = arguments.assume_unused;
     const Utilization utilization = pipeline().expert_utilization(options, comm);
     if (comm.is_first()) print_utilization(utilization, model, json);
     return comm.is_first() ? 0 : kQuiet;
@@ -189,8 +194,7 @@ void add_inspect(CLI::App& app, Action& action) {
       ->add_option("--recipe-out", arguments->recipe_out,
                    "write what the recipe does as a flat plan, one line a linear")
       ->needs(recipe);
-  command->add_option("--architecture", arguments->architecture,
-                      "JSON file that describes the architecture (docs/architectures.md)");
+  add_model_options(*command, arguments->architecture, arguments->assume_unused);
   command->add_option("--architecture-out", arguments->architecture_out,
                       "write the architecture as such a file");
   command->add_option("--tokens", arguments->tokens, "count the tokens that go to each expert");

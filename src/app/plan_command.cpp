@@ -12,6 +12,7 @@
 #include "aq/io/model_files.h"
 #include "aq/io/tokens.h"
 #include "aq/model/architecture_json.h"
+#include "aq/model/config_json.h"
 
 namespace aq::app {
 namespace {
@@ -29,8 +30,7 @@ struct Arguments : QuantizeArguments {
 
 void add_options(CLI::App& command, Arguments& a) {
   command.add_option("--model", a.model, "checkpoint directory, or a config.json")->required();
-  command.add_option("--architecture", a.options.architecture,
-                     "JSON file that describes the architecture (docs/architectures.md)");
+  add_model_options(command, a.options.architecture, a.options.assume_unused);
   add_calibration_options(command, a);
   command.add_flag("--keep-hessians", a.options.keep_hessians,
                    "as in quantize: counts the Hessian sums that are written");
@@ -59,11 +59,11 @@ PlannedModel from_config(const Arguments& a) {
   PlannedModel planned;
   const fs::path& row = a.options.architecture;
   planned.model =
-      row.empty() ? describe_model(text, file)
+      row.empty() ? describe_model(text, file, a.options.assume_unused)
                   : describe_model(
                         architecture_from_json(read_text_file(row, Index{1} << 20), row.string()),
-                        text, file);
-  const Json json = Json::parse(text, nullptr, false);
+                        text, file, {}, a.options.assume_unused);
+  const Json json = Json::parse(standard_json(text), nullptr, false);
   const bool wide = json.value("torch_dtype", json.value("dtype", "")) == "float32";
   planned.weight_bytes = [encoding = planned.model.encoding,
                           plain = wide ? 4.0 : 2.0](const LinearSpec& linear) {
@@ -77,7 +77,8 @@ PlannedModel from_config(const Arguments& a) {
 
 /// From the headers of the checkpoint.
 PlannedModel from_checkpoint(const Arguments& a) {
-  auto files = std::make_shared<ModelFiles>(open_model(a.model, a.options.architecture));
+  auto files = std::make_shared<ModelFiles>(
+      open_model(a.model, a.options.architecture, a.options.assume_unused));
   PlannedModel planned{files->model, {}};
   planned.weight_bytes = [files](const LinearSpec& linear) {
     return stored_weight_bytes(*files, linear);
@@ -98,7 +99,8 @@ Workload workload_of(const Arguments& a, const Model& model) {
 }
 
 std::vector<std::string> remarks_on(const Arguments& a, const Recipe& recipe, const Model& model) {
-  std::vector<std::string> remarks = group_remarks(recipe, model);
+  std::vector<std::string> remarks = assumption_texts(a.options.assume_unused);
+  for (std::string& remark : group_remarks(recipe, model)) remarks.push_back(std::move(remark));
   for (const RecipeRemark& remark : unmatched_patterns(recipe, model)) {
     if (a.options.strict)
       throw Error(ErrorKind::usage, "apply the recipe", remark.place, remark.text, "--strict");

@@ -131,6 +131,8 @@ void print_model(const ModelFiles& files, Json& json) {
   std::cout << "checkpoint " << files.checkpoint.directory().string() << "\n";
   print_line("architecture", str(model.architecture, ", class ", model.family));
   for (const std::string& assumption : files.assumptions) print_line("assumed", assumption);
+  for (const std::string& assumption : assumption_texts(files.assumed_unused))
+    print_line("assumed", assumption);
   print_line("layers", str(model.layers.size(), ", hidden ", model.hidden, ", vocabulary ",
                            model.vocabulary, model.tied_head ? ", tied head" : ""));
   print_line("attention", attention_text(first));
@@ -147,6 +149,7 @@ void print_model(const ModelFiles& files, Json& json) {
   json = {{"architecture", model.architecture},
           {"class", model.family},
           {"assumptions", files.assumptions},
+          {"assumed_unused", files.assumed_unused},
           {"layers", model.layers.size()},
           {"moe_layers", moe_layers.size()},
           {"hidden", model.hidden},

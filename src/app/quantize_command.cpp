@@ -13,8 +13,7 @@ namespace {
 
 void add_options(CLI::App& command, QuantizeArguments& a) {
   command.add_option("--model", a.model, "checkpoint directory")->required();
-  command.add_option("--architecture", a.options.architecture,
-                     "JSON file that describes the architecture (docs/architectures.md)");
+  add_model_options(command, a.options.architecture, a.options.assume_unused);
   add_calibration_options(command, a);
   command.add_option("--save", a.save, "run directory")->required();
   command.add_option("--resume", a.resume, "go on with the run in --save")

@@ -7,6 +7,17 @@
 
 namespace aq::app {
 
+void add_model_options(CLI::App& command, std::filesystem::path& architecture,
+                       std::vector<std::string>& assume_unused) {
+  command.add_option("--architecture", architecture,
+                     "JSON file that describes the architecture (docs/architectures.md)");
+  command
+      .add_option("--assume-unused", assume_unused,
+                  "key of config.json that is not known and has no meaning for the forward pass "
+                  "(may be repeated)")
+      ->allow_extra_args(false);
+}
+
 void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
   command.add_option("--config", a.recipe, "recipe (JSON)")->required();
   command.add_option("--calib", a.calibration,

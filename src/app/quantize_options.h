@@ -26,6 +26,9 @@ struct QuantizeArguments {
   std::map<std::string_view, std::string> settings;  ///< of setting_keys(); empty: not given
 };
 
+/// --architecture and --assume-unused, of every command that opens a model.
+void add_model_options(CLI::App& command, std::filesystem::path& architecture,
+                       std::vector<std::string>& assume_unused);
 /// Recipe, calibration tokens, lanes and memory.
 void add_calibration_options(CLI::App& command, QuantizeArguments& arguments);
 /// --stall-timeout, of commands with a StallWatch.

@@ -62,7 +62,7 @@ class Evaluation {
  public:
   Evaluation(const EvaluateOptions& options, Communicator& comm)
       : options_(options),
-        files_(open_model(options.model, options.architecture)),
+        files_(open_model(options.model, options.architecture, options.assume_unused)),
         weights_(files_.checkpoint, files_.model) {
     if (comm.is_first()) warn_of_assumptions(files_);
     if (options.window < 2)

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "aq/io/file.h"
+#include "aq/model/config_json.h"
 #include "io/json_text.h"
 #include "io/safetensors.h"
 #include "io/shape_text.h"
@@ -86,7 +87,7 @@ std::string read_config(const fs::path& directory) {
   if (!is_there(path))
     fail_open(directory, "it holds no config.json", "is this a Hugging Face checkpoint?");
   std::string text = read_text_file(path, Index{1} << 24);
-  parse_json_object(text, "read the model configuration", path.string());
+  parse_json_object(standard_json(text), "read the model configuration", path.string());
   return text;
 }
 

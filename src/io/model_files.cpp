@@ -124,17 +124,25 @@ double stored_weight_bytes(const ModelFiles& files, const LinearSpec& linear) {
   return static_cast<double>(dtype_size(files.checkpoint.info(part.tensor).dtype));
 }
 
+std::vector<std::string> assumption_texts(const Keys& assumed_unused) {
+  std::vector<std::string> texts;
+  for (const std::string& key : assumed_unused)
+    texts.push_back(str("key '", key, "' of config.json without meaning (--assume-unused)"));
+  return texts;
+}
+
 ModelFiles open_model(const std::filesystem::path& directory,
-                      const std::filesystem::path& architecture) {
+                      const std::filesystem::path& architecture, const Keys& assume_unused) {
   Checkpoint checkpoint = Checkpoint::open(directory);
   const TensorShapes shapes = shapes_of(checkpoint);
   InferredArchitecture found = find_row(checkpoint, shapes, architecture);
   Model model = describe_model(found.row, checkpoint.config_json(),
-                               checkpoint.config_path().string(), shapes);
+                               checkpoint.config_path().string(), shapes, assume_unused);
   ModelFiles files{std::move(checkpoint),
                    std::move(found.row),
                    std::move(model),
                    std::move(found.assumptions),
+                   assume_unused,
                    {},
                    {}};
   TensorCheck check(files.checkpoint, files.model);

@@ -76,6 +76,9 @@ void visit_fields(Row& row, const Visit& visit) {
   visit("config", "value_dim", keys.value_dim);
   visit("config", "swiglu_limit", keys.swiglu_limit);
   visit("config", "swiglu_alpha", keys.swiglu_alpha);
+  visit("config", "window", keys.window);
+  visit("config", "max_window_layers", keys.max_window_layers);
+  visit("config", "unused_keys", row.unused_keys);
 
   visit("attention", "latent", row.latent_attention);
   visit("attention", "qk_norm", row.qk_norm);
@@ -83,7 +86,8 @@ void visit_fields(Row& row, const Visit& visit) {
   visit("attention", "qkv_bias", row.qkv_bias);
   visit("attention", "o_bias", row.o_bias);
   visit("attention", "sliding_window", row.sliding_window);
-  visit("attention", "alternating_windows", row.alternating_windows);
+  visit("attention", "windowed_layers", row.windowed_layers);
+  visit("attention", "layer_types", row.layer_types);
   visit("attention", "rope_interleaved", row.rope_interleaved);
 
   visit("experts", "score", row.score);

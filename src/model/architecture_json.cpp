@@ -37,6 +37,14 @@ const Words<GroupScore>& words(GroupScore) {
                                      {"two_largest", GroupScore::two_largest}};
   return all;
 }
+const Words<WindowedLayers>& words(WindowedLayers) {
+  static const Words<WindowedLayers> all{
+      {"all", WindowedLayers::all},
+      {"even", WindowedLayers::even},
+      {"from_max_window_layers", WindowedLayers::from_max_window_layers},
+      {"even_below_max_window_layers", WindowedLayers::even_below_max_window_layers}};
+  return all;
+}
 
 // ---- values to JSON; a Size, Real or Flag in its shortest form
 
@@ -65,6 +73,9 @@ Json to_value(RouterScore field) {
   return words_value(field);
 }
 Json to_value(GroupScore field) {
+  return words_value(field);
+}
+Json to_value(WindowedLayers field) {
   return words_value(field);
 }
 template <class Number>
@@ -146,6 +157,9 @@ void from_value(const Json& value, const Place& place, RouterScore& field) {
   word_from_value(value, place, field);
 }
 void from_value(const Json& value, const Place& place, GroupScore& field) {
+  word_from_value(value, place, field);
+}
+void from_value(const Json& value, const Place& place, WindowedLayers& field) {
   word_from_value(value, place, field);
 }
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "aq/model/config_json.h"
 #include "model/shallow_json.h"
 
 namespace aq {
@@ -15,7 +16,7 @@ constexpr std::size_t kLongestReason = 300;       // what is shown of a value ma
 
 ConfigReader::ConfigReader(std::string_view text, std::string_view file) : file_(file) {
   try {
-    json_ = std::make_shared<nlohmann::json>(parse_shallow<nlohmann::json>(text));
+    json_ = std::make_shared<nlohmann::json>(parse_shallow<nlohmann::json>(standard_json(text)));
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorKind::input, kOperation, file_, shown_reason(error.what()),
                 "the file must be valid JSON");
@@ -28,12 +29,49 @@ void ConfigReader::fail(std::string_view key, std::string_view reason,
                         std::string_view hint) const {
   const bool cut = reason.size() > kLongestReason;
   throw Error(ErrorKind::input, kOperation, file_,
-              str("key '", key, "' ", reason.substr(0, kLongestReason), cut ? "..." : ""), hint);
+              str("key '", path_, key, "' ", reason.substr(0, kLongestReason), cut ? "..." : ""),
+              hint);
+}
+
+ConfigReader::ConfigReader(const ConfigReader& outer, std::string_view key)
+    : json_(outer.json_, &outer.at(key)),
+      trace_(outer.trace_),
+      path_(str(outer.path_, key, ".")),
+      file_(outer.file_) {
+  trace_->entered.insert(str(outer.path_, key));
 }
 
 bool ConfigReader::has(std::string_view key) const {
   const auto found = json_->find(key);
-  return found != json_->end() && !found->is_null();
+  if (found == json_->end()) return false;
+  trace_->read.insert(str(path_, key));
+  return !found->is_null();
+}
+
+bool ConfigReader::is_null(std::string_view key) const {
+  return !has(key) && json_->contains(key);
+}
+
+void ConfigReader::disregard(const Keys& keys) const {
+  for (const std::string& key : keys) has(key);
+}
+
+void ConfigReader::agree(std::string_view key, bool fact, std::string_view what) const {
+  if (flag_or(key, fact) != fact) fail(key, str("is ", at(key).dump(), "; ", what));
+}
+
+std::vector<std::pair<std::string, const nlohmann::json*>> ConfigReader::unread() const {
+  std::vector<std::pair<std::string, const nlohmann::json*>> found;
+  for (const auto& [key, value] : json_->items()) {
+    const std::string path = str(path_, key);
+    if (trace_->entered.contains(path)) {
+      const auto inside = ConfigReader(*this, key).unread();
+      found.insert(found.end(), inside.begin(), inside.end());
+    } else if (!trace_->read.contains(path) && !(value.is_null() && path_.empty())) {
+      found.emplace_back(path, &value);
+    }
+  }
+  return found;
 }
 
 const nlohmann::json& ConfigReader::at(std::string_view key) const {
@@ -85,13 +123,18 @@ std::string ConfigReader::text_or(std::string_view key, std::string_view otherwi
 std::optional<ConfigReader> ConfigReader::object(std::string_view key) const {
   if (!has(key)) return std::nullopt;
   if (!at(key).is_object()) fail(key, str("is ", at(key).dump(), ", not an object"));
-  return ConfigReader(std::shared_ptr<const nlohmann::json>(json_, &at(key)), file_);
+  return ConfigReader(*this, key);
 }
 
 std::string ConfigReader::first_of(const Keys& keys) const {
-  for (const std::string& key : keys)
-    if (has(key)) return key;
-  return {};
+  std::string first;
+  for (const std::string& key : keys) {
+    if (!has(key)) continue;
+    if (first.empty()) first = key;
+    if (at(key) != at(first))
+      fail(key, str("is ", at(key).dump(), ", but '", first, "' is ", at(first).dump()));
+  }
+  return first;
 }
 
 Index ConfigReader::get(const Size& size) const {
@@ -107,7 +150,9 @@ double ConfigReader::get(const Real& real) const {
 }
 
 bool ConfigReader::get(const Flag& flag) const {
-  return flag.key.empty() ? flag.otherwise : flag_or(flag.key, flag.otherwise);
+  if (flag.key.empty()) return flag.otherwise;
+  if (flag.otherwise && is_null(flag.key)) fail(flag.key, "is null, neither true nor false");
+  return flag_or(flag.key, flag.otherwise);
 }
 
 Index ConfigReader::count_or(const Keys& keys, Index otherwise) const {

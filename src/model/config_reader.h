@@ -4,20 +4,26 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "aq/model/architecture.h"
 
 namespace aq {
 
+/// Every key that is asked for is recorded, in the objects inside as well: what nobody asks for is
+/// refused in the end (known_keys.h).
 class ConfigReader {
  public:
-  /// Throws Error{input} unless the text is one JSON object.
+  /// Throws Error{input} unless the text is one JSON object, as Python writes it (config_json.h).
   ConfigReader(std::string_view text, std::string_view file);
 
   /// Present and not null.
   bool has(std::string_view key) const;
+  /// Present and null: what the key stands for is switched off, where absent is the default.
+  bool is_null(std::string_view key) const;
   /// A whole number in [1, 2^31]; Error{input} when absent or something else.
   Index positive(std::string_view key) const;
   Index positive_or(std::string_view key, Index otherwise) const;
@@ -30,7 +36,14 @@ class ConfigReader {
   /// An object inside; nothing when absent or null.
   std::optional<ConfigReader> object(std::string_view key) const;
 
-  /// The first of the keys that is there; empty when none is.
+  /// Records keys as understood although their values are not needed: something that was read
+  /// already makes them without meaning.
+  void disregard(const Keys& keys) const;
+  /// Error{input} unless the flag `key`, where it is there, is `fact`: what the row says anyway.
+  void agree(std::string_view key, bool fact, std::string_view what) const;
+
+  /// The first of the keys that is there; empty when none is. Error{input} when another one of them
+  /// has another value.
   std::string first_of(const Keys& keys) const;
   /// The values that an architecture's row asks for.
   Index get(const Size& size) const;
@@ -42,13 +55,22 @@ class ConfigReader {
   [[noreturn]] void fail(std::string_view key, std::string_view reason,
                          std::string_view hint = {}) const;
 
+  /// Keys that nobody asked for as paths, "rope_scaling.factor", with their values; those whose
+  /// value is null only in the objects inside, where null may stand for anything.
+  std::vector<std::pair<std::string, const nlohmann::json*>> unread() const;
+  const std::string& file() const { return file_; }
+
  private:
-  ConfigReader(std::shared_ptr<const nlohmann::json> value, std::string file)
-      : json_(std::move(value)), file_(std::move(file)) {}
+  struct Trace {
+    std::set<std::string, std::less<>> read, entered;  // paths; of keys, of objects
+  };
+  ConfigReader(const ConfigReader& outer, std::string_view key);
   const nlohmann::json& at(std::string_view key) const;
   Index whole(std::string_view key, Index least) const;
 
   std::shared_ptr<const nlohmann::json> json_;  // shared with the objects inside
+  std::shared_ptr<Trace> trace_ = std::make_shared<Trace>();
+  std::string path_;  // of an object inside, with a dot behind it
   std::string file_;
 };
 

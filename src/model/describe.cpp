@@ -1,6 +1,7 @@
 #include "model/describe.h"
 
 #include "aq/core/text.h"
+#include "model/known_keys.h"
 
 namespace aq {
 namespace {
@@ -22,6 +23,28 @@ void refuse_unsupported(const Source& source) {
   if (activation != "silu" && activation != "swish")
     source.config.fail("hidden_act", str("is '", activation, "'; only 'silu' is supported"));
   refuse_unknown_biases(source);
+  const Architecture& row = source.row;
+  source.config.agree("rope_interleave", source.config.get(row.rope_interleaved),
+                      str(row.name, " is known to rotate the other pairs"));
+  source.config.agree("use_qk_norm",
+                      row.qk_norm != QkNorm::none && source.config.get(row.has_qk_norm),
+                      str(row.name, " is known to be otherwise"));
+  if (has_experts(row))
+    source.config.agree("norm_topk_prob", source.config.get(row.renormalize),
+                        str(row.name, " is known to be otherwise"));
+}
+
+/// Sizes of MLPs that the model does not have after all.
+void disregard_needless(const Source& source, const Model& model) {
+  const ConfigKeys& keys = source.row.keys;
+  const std::size_t moe_layers = model.moe_layers().size();
+  if (moe_layers == model.layers.size()) source.config.disregard(keys.dense_width.keys);
+  if (moe_layers > 0 || !has_experts(source.row)) return;
+  for (const Size* size : {&keys.experts_per_token, &keys.expert_width, &keys.shared_width,
+                           &keys.shared_experts, &keys.groups, &keys.kept_groups})
+    source.config.disregard(size->keys);
+  source.config.disregard(keys.router_scale.keys);
+  source.config.disregard({"scoring_func", "topk_method"});
 }
 
 LayerSpec read_layer(const Source& source, Index hidden, Index index) {
@@ -100,7 +123,7 @@ MlpSpec LayerNamer::dense(Index width, bool bias) const {
 }
 
 Model describe_model(const Architecture& row, std::string_view config_json, std::string_view file,
-                     const TensorShapes& tensors) {
+                     const TensorShapes& tensors, const Keys& assume_unused) {
   const ConfigReader config(config_json, file);
   const Source source{config, row};
   refuse_unsupported(source);
@@ -122,13 +145,16 @@ Model describe_model(const Architecture& row, std::string_view config_json, std:
   for (Index index = 0; index < layers; ++index)
     model.layers.push_back(read_layer(source, model.hidden, index));
   read_storage(source, tensors, model);
+  disregard_needless(source, model);
+  refuse_unread_keys(config, row, assume_unused);
   return model;
 }
 
-Model describe_model(std::string_view config_json, std::string_view file) {
+Model describe_model(std::string_view config_json, std::string_view file,
+                     const Keys& assume_unused) {
   const Architecture* row = named_architecture(config_json, file);
   if (row == nullptr) refuse_unknown_architecture(ConfigReader(config_json, file), "");
-  return describe_model(*row, config_json, file);
+  return describe_model(*row, config_json, file, {}, assume_unused);
 }
 
 }  // namespace aq

@@ -40,6 +40,8 @@ class LayerNamer {
 
 /// Attention of layer `index` with all of its linears and tensors.
 void read_attention(const Source& source, const LayerNamer& namer, Index hidden, LayerSpec& layer);
+/// rope_parameters or rope_scaling, which are two names of one object; nothing without both.
+std::optional<ConfigReader> rope_section(const ConfigReader& config);
 /// Rotary embedding of heads with `dims` dimensions that may be rotated, from `begin` on.
 /// `softmax_factor`: what YaRN multiplies the scores by where latent attention is used (m^2 of
 /// DeepSeek's mscale_all_dim).

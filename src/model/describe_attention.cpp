@@ -7,26 +7,75 @@
 namespace aq {
 namespace {
 
-/// Whether the window of config.json applies to this layer.
-bool is_windowed(const Source& source, Index layer) {
+/// The window of the layers that have one; 0: none has.
+Index window_size(const Source& source) {
   const ConfigReader& config = source.config;
-  if (!config.get(source.row.sliding_window)) return false;
-  if (config.has("layer_types")) {
-    const nlohmann::json& types = config.json().at("layer_types");
-    if (!types.is_array() || static_cast<Index>(types.size()) <= layer)
-      config.fail("layer_types", "is not a list with one text for each layer");
-    const nlohmann::json& type = types.at(static_cast<std::size_t>(layer));
-    if (type != "sliding_attention" && type != "full_attention")
-      config.fail("layer_types", str("holds ", type.dump(), " for layer ", layer,
-                                     "; known are 'full_attention' and 'sliding_attention'"));
-    return type == "sliding_attention";
+  const ConfigKeys& keys = source.row.keys;
+  const Flag& flag = source.row.sliding_window;
+  if (!config.get(flag)) {
+    if (!flag.key.empty()) config.disregard(keys.window.keys);
+    if (!flag.key.empty()) config.disregard(keys.max_window_layers.keys);
+    return 0;
   }
-  if (source.row.alternating_windows) return layer % 2 == 0;
-  return layer >= config.count_or({"max_window_layers"}, 0);
+  const std::string key = config.first_of(keys.window.keys);
+  if (!key.empty()) return config.positive(key);
+  for (const std::string& null_key : keys.window.keys)
+    if (config.is_null(null_key)) return 0;
+  return keys.window.otherwise;
+}
+
+/// Whether the family gives the layer a window, where there is one.
+bool is_windowed_by_rule(const Source& source, Index layer) {
+  const Size& last = source.row.keys.max_window_layers;
+  switch (source.row.windowed_layers) {
+    case WindowedLayers::all:
+      return true;
+    case WindowedLayers::even:
+      return layer % 2 == 0;
+    case WindowedLayers::from_max_window_layers:
+      return layer >= source.config.count_or(last.keys, last.otherwise);
+    case WindowedLayers::even_below_max_window_layers:
+      return layer % 2 == 0 && layer < source.config.count_or(last.keys, last.otherwise);
+  }
+  return false;
+}
+
+/// What layer_types says of the layer; nothing without it.
+std::optional<bool> is_windowed_by_type(const Source& source, Index layer) {
+  const ConfigReader& config = source.config;
+  if (!config.has("layer_types")) return std::nullopt;
+  const nlohmann::json& types = config.json().at("layer_types");
+  if (!types.is_array() || static_cast<Index>(types.size()) != config.get(source.row.keys.layers))
+    config.fail("layer_types", "is not a list with one text for each layer");
+  const nlohmann::json& type = types.at(static_cast<std::size_t>(layer));
+  if (type != "sliding_attention" && type != "full_attention")
+    config.fail("layer_types", str("holds ", type.dump(), " for layer ", layer,
+                                   "; known are 'full_attention' and 'sliding_attention'"));
+  return type == "sliding_attention";
 }
 
 Index read_window(const Source& source, Index layer) {
-  return is_windowed(source, layer) ? source.config.count_or({"sliding_window"}, 0) : 0;
+  const ConfigReader& config = source.config;
+  const Architecture& row = source.row;
+  const Index size = window_size(source);
+  const auto by_type = is_windowed_by_type(source, layer);
+  bool windowed = size > 0 && is_windowed_by_rule(source, layer);
+  if (by_type && row.layer_types && size > 0) {
+    config.disregard(row.keys.max_window_layers.keys);
+    windowed = *by_type;
+  }
+  if (by_type && *by_type != windowed)
+    config.fail("layer_types", str("says that layer ", layer, " has ", windowed ? "no " : "a ",
+                                   "window, but after the keys of ", row.name, " it has ",
+                                   windowed ? "one" : "none"));
+  const bool some = config.get(row.sliding_window) && row.windowed_layers != WindowedLayers::all &&
+                    row.windowed_layers != WindowedLayers::from_max_window_layers;
+  if (some && size == 0 && !by_type)
+    config.fail("sliding_window", str("is null, but layers of ", row.name, " have a window"));
+  if (row.sliding_window.key.empty())
+    config.agree("use_sliding_window", size > 0,
+                 str("after the other keys of ", row.name, " it is otherwise"));
+  return windowed ? size : 0;
 }
 
 /// heads, kv_heads and head_dim of projected heads.
@@ -61,7 +110,7 @@ void read_heads(const Source& source, Index hidden, AttentionSpec& attention) {
 Index read_rotated(const Source& source, Index head_dim) {
   Real key = source.row.keys.partial_rotary;
   key.otherwise = source.config.get(key);
-  const auto parameters = source.config.object("rope_parameters");  // the newer place wins
+  const auto parameters = rope_section(source.config);  // the newer place wins
   const double partial = parameters ? parameters->get(key) : key.otherwise;
   const double share = std::min(partial, 2.0);  // above 1 is refused; a huge one has no Index
   const auto rotated = static_cast<Index>(static_cast<double>(head_dim) * share);

@@ -37,12 +37,30 @@ std::string_view score_name(RouterScore score) {
   return "?";
 }
 
+/// Whether experts are chosen without regard to groups. DeepSeek-V2, whose groups are scored by
+/// their best expert, has them only where topk_method says so.
+bool is_greedy(const Source& source) {
+  const bool by_best = source.row.group_score == GroupScore::largest;
+  const std::string grouped = by_best ? "group_limited_greedy" : "noaux_tc";
+  const std::string method =
+      source.config.text_or("topk_method", by_best ? std::string("greedy") : grouped);
+  if (method == grouped) return false;
+  if (!by_best || method != "greedy")
+    source.config.fail("topk_method", str("is '", method, "', but ", source.row.name, " has '",
+                                          grouped, "'", by_best ? " or 'greedy'" : ""));
+  return true;
+}
+
 /// Groups of experts, where the family and config.json have them.
 void read_groups(const Source& source, RouterSpec& routing) {
   const ConfigReader& config = source.config;
   const ConfigKeys& keys = source.row.keys;
   routing.group_score = source.row.group_score;
-  if (config.text_or("topk_method", "") == "greedy") return;
+  if (is_greedy(source)) {
+    config.disregard(keys.groups.keys);
+    config.disregard(keys.kept_groups.keys);
+    return;
+  }
   routing.groups = config.get(keys.groups);
   routing.kept_groups = config.get(keys.kept_groups);
   if (routing.experts % routing.groups != 0)
@@ -87,11 +105,11 @@ RouterSpec read_routing(const Source& source) {
 /// Width of the shared expert; 0: there is none.
 Index read_shared_width(const Source& source, Index expert_width) {
   const ConfigKeys& keys = source.row.keys;
+  const Index count =
+      source.config.count_or(keys.shared_experts.keys, keys.shared_experts.otherwise);
   const std::string width = source.config.first_of(keys.shared_width.keys);
   if (!width.empty()) return source.config.count_or({width}, 0);
   if (keys.shared_width.otherwise > 0) return keys.shared_width.otherwise;
-  const Index count =
-      source.config.count_or(keys.shared_experts.keys, keys.shared_experts.otherwise);
   if (count > kLargestWidth / expert_width)
     source.config.fail(source.config.first_of(keys.shared_experts.keys),
                        str("is ", count, ", too many of width ", expert_width));

@@ -11,17 +11,6 @@ namespace {
 
 constexpr std::string_view kAttention = "model.layers.0.self_attn.";
 
-/// What makes a model another one although its tensors look common.
-void refuse_other_mathematics(const ConfigReader& config) {
-  for (const char* key :
-       {"attn_logit_softcapping", "final_logit_softcapping", "attention_multiplier",
-        "embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale", "scale_emb",
-        "scale_depth", "query_pre_attn_scalar", "no_rope_layers", "alibi"})
-    if (config.has(key) && config.json().at(key) != 1 && config.json().at(key) != false)
-      config.fail(key, str("is ", config.json().at(key).dump(),
-                           ", and what it means for this unknown architecture cannot be assumed"));
-}
-
 class Inference {
  public:
   Inference(const ConfigReader& config, const TensorShapes& tensors)
@@ -30,8 +19,9 @@ class Inference {
   InferredArchitecture run() {
     row_.name = row_.family = "standard";
     row_.keys.head_dim = {{"head_dim", "kv_channels"}};
-    row_.keys.norm_eps = {{"rms_norm_eps", "norm_eps", "layer_norm_eps"}, 1e-6};
+    row_.keys.norm_eps = {{"rms_norm_eps", "norm_eps"}, 1e-6};
     row_.sliding_window = {"use_sliding_window", true};
+    assume_defaults();
     infer_attention();
     infer_experts();
     return std::move(result_);
@@ -93,9 +83,10 @@ class Inference {
     keys.experts = {{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}};
     keys.experts_per_token = {{"num_experts_per_tok", "num_experts_per_token", "moe_topk",
                                "moe_top_k", "moe_k", "experts_per_token"}};
-    keys.expert_width = {
-        {"moe_intermediate_size", "expert_intermediate_size", "intermediate_size"}};
-    keys.first_moe_layer.otherwise = layer;
+    keys.expert_width = {{"moe_intermediate_size", "expert_intermediate_size"}};
+    if (config_.first_of(keys.expert_width.keys).empty())
+      keys.expert_width = {{"intermediate_size"}};
+    keys.first_moe_layer = {{"first_k_dense_replace"}, layer};
     if (layer > 0) assume(str("layers before ", layer, " dense, experts from there on"));
     const std::string prefix = str("model.layers.", layer, ".");
     infer_router(prefix);
@@ -123,6 +114,8 @@ class Inference {
   }
 
   void infer_shared_expert(const std::string& prefix) {
+    row_.keys.shared_width = {{"shared_expert_intermediate_size"}};
+    row_.keys.shared_experts = {{"n_shared_experts", "num_shared_experts"}};
     for (const char* module : {"mlp.shared_expert.", "mlp.shared_experts."}) {
       const std::string gate = str(prefix, module, "gate_proj.weight");
       if (!has(gate)) continue;
@@ -139,6 +132,18 @@ class Inference {
     }
   }
 
+  /// Numbers that config.json leaves to the code of the model.
+  void assume_defaults() {
+    if (config_.first_of(row_.keys.norm_eps.keys).empty())
+      assume(str("RMS norms with an epsilon of ", row_.keys.norm_eps.otherwise));
+    const auto rope = rope_section(config_);
+    if (!config_.has("rope_theta") && !(rope && rope->has("rope_theta")))
+      assume(str("a rotary embedding with theta ", row_.keys.rope_theta.otherwise));
+    if (const std::string window = config_.first_of(row_.keys.window.keys);
+        !window.empty() && !config_.has("layer_types") && config_.get(row_.sliding_window))
+      assume(str("a window of ", config_.positive(window), " tokens in every layer"));
+  }
+
   const ConfigReader& config_;
   const TensorShapes& tensors_;
   InferredArchitecture result_;
@@ -150,7 +155,6 @@ class Inference {
 InferredArchitecture infer_architecture(std::string_view config_json, std::string_view file,
                                         const TensorShapes& tensors) {
   const ConfigReader config(config_json, file);
-  refuse_other_mathematics(config);
   return Inference(config, tensors).run();
 }
 

@@ -96,7 +96,10 @@ std::string recipe_fingerprint(const Recipe& recipe, const Model& model) {
 std::vector<std::pair<std::string, std::string>> configuration(const QuantizeOptions& options,
                                                                const Prepared& prepared,
                                                                int ranks) {
+  std::string unused;
+  for (const std::string& key : options.assume_unused) unused += (unused.empty() ? "" : ", ") + key;
   return {{"model", options.model.string()},
+          {"assume_unused", unused},
           {"recipe_file", options.recipe.file},
           {"recipe", options.recipe.text},
           {"calibration", options.calibration.string()},
@@ -216,6 +219,8 @@ void warn_of_assumptions(const ModelFiles& files) {
   for (const std::string& assumption : files.assumptions)
     log_warning(str(files.checkpoint.config_path().string(),
                     " names an architecture that is not known; assumed: ", assumption));
+  for (const std::string& assumption : assumption_texts(files.assumed_unused))
+    log_warning(str(files.checkpoint.config_path().string(), ": assumed: ", assumption));
   if (!files.unexplained_tensors.empty())
     log_warning(str(files.checkpoint.directory().string(), ": ", files.unexplained_tensors.size(),
                     " tensors of its layers are not used, first ",
@@ -242,7 +247,7 @@ QuantizeOptions with_resolved_order(QuantizeOptions options) {
 
 Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   check_options(options);
-  ModelFiles files = open_model(options.model, options.architecture);
+  ModelFiles files = open_model(options.model, options.architecture, options.assume_unused);
   const Model& model = files.model;
   if (comm.is_first()) warn_of_assumptions(files);
   check_patterns(options, model, comm.is_first());
@@ -298,6 +303,8 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
   line("model",
        str(options.model.string(), " (", model.architecture, ", ", model.layers.size(), " layers, ",
            fixed(static_cast<double>(parameter_count(model)) / 1e6, 1), " M parameters)"));
+  for (const std::string& assumption : assumption_texts(prepared.files.assumed_unused))
+    line("assumed", assumption);
   line("recipe", str(options.recipe.file, ", ", settings_to_json(options.recipe.settings)));
   line("matrices", str(plan.quantized_count, " to quantize at ", fixed(plan.mean_bits, 3),
                        " bits a weight, ", plan.matrix_count - plan.quantized_count, " untouched"));

@@ -70,7 +70,9 @@ class Errors(ProgramTest):
         self.refuse(3, ["config.json", "model.layers.0.mlp.gate.weight", "17"], *arguments(model))
         self.change_config(model, num_experts=16, model_type="acme", architectures=["AcmeForCausalLM"],
                            final_logit_softcapping=30.0)
-        self.refuse(3, ["config.json", "final_logit_softcapping", "unknown"], *arguments(model))
+        self.refuse(3, ["config.json", "final_logit_softcapping", "not known"], *arguments(model))
+        self.refuse(2, ["hidden_size"], *arguments(model), "--assume-unused", "final_logit_softcapping",
+                    "--assume-unused", "hidden_size")
         self.change_config(model, model_type="olmoe", final_logit_softcapping=None, num_hidden_layers=5)
         self.refuse(3, ["model.layers.4"], *arguments(model))
         self.change_config(model, num_hidden_layers=4)

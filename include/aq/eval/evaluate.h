@@ -11,13 +11,14 @@
 namespace aq {
 
 struct EvaluateOptions {
-  std::filesystem::path model;         ///< checkpoint directory
-  std::filesystem::path architecture;  ///< JSON file (architecture_json.h); empty: found out
-  std::filesystem::path quantized;     ///< run directory; empty: the original weights
-  std::filesystem::path tokens;        ///< token file
-  Index window = 2048;                 ///< tokens; a row of the file is cut into such windows
-  Index max_windows = 0;               ///< 0: all
-  std::filesystem::path trace;         ///< HDF5 file for logits and router choices; empty: none
+  std::filesystem::path model;             ///< checkpoint directory
+  std::filesystem::path architecture;      ///< JSON file (architecture_json.h); empty: found out
+  std::vector<std::string> assume_unused;  ///< keys of config.json (describe_model)
+  std::filesystem::path quantized;         ///< run directory; empty: the original weights
+  std::filesystem::path tokens;            ///< token file
+  Index window = 2048;                     ///< tokens; a row of the file is cut into such windows
+  Index max_windows = 0;                   ///< 0: all
+  std::filesystem::path trace;             ///< HDF5 file for logits and router choices; empty: none
 };
 
 struct EvaluateResult {

@@ -33,6 +33,14 @@ struct Flag {
   bool otherwise = false;  ///< without the key
 };
 
+/// Which layers have the window of config.json where no layer_types says so.
+enum class WindowedLayers {
+  all,
+  even,                          ///< 0, 2, ...
+  from_max_window_layers,        ///< max_window_layers and those behind it
+  even_below_max_window_layers,  ///< 0, 2, ... before max_window_layers
+};
+
 /// Tensor names. "{i}" stands for the layer's number, "{e}" for the expert's. Those of a layer are
 /// module names behind `layer`; ".weight" and ".bias" are added to all but the last four.
 struct TensorNames {
@@ -74,6 +82,8 @@ struct ConfigKeys {
   Real norm_eps{{"rms_norm_eps"}, 1e-5};
   Real rope_theta{{"rope_theta"}, 10000};
   Real partial_rotary{{"partial_rotary_factor"}, 1};  ///< share of a head that is rotated
+  Size window{{"sliding_window"}};                    ///< null, or nothing and no number: none
+  Size max_window_layers{{"max_window_layers"}, 28};
   Size dense_width{{"intermediate_size"}};
   Size experts{};  ///< neither keys nor a number: a dense model
   Size experts_per_token{{"num_experts_per_tok"}};
@@ -100,14 +110,16 @@ struct Architecture {
   std::vector<std::string> class_names;  ///< config.json "architectures"[0]
   TensorNames tensors;
   ConfigKeys keys;
+  Keys unused_keys;  ///< which published files hold and the family's own code does not read
 
   // attention
   bool latent_attention = false;
   QkNorm qk_norm = QkNorm::none;
   Flag has_qk_norm{"", true};  ///< whether `qk_norm` applies
   Flag qkv_bias, o_bias;
-  Flag sliding_window{"", false};    ///< whether sliding_window of config.json applies
-  bool alternating_windows = false;  ///< every second layer from 0 on, unless layer_types says
+  Flag sliding_window{"", false};  ///< whether keys.window applies
+  WindowedLayers windowed_layers = WindowedLayers::all;
+  bool layer_types = true;  ///< layer_types of config.json decides; else it may only agree
   Flag rope_interleaved{"", false};
 
   // router and experts
@@ -138,11 +150,14 @@ using TensorShapes = std::map<std::string, std::vector<Index>>;
 /// The model that config.json describes, read by `row`. Both generations of keys are read
 /// (rope_theta or rope_parameters, ...). With `tensors` the fused form of the experts is chosen
 /// where the checkpoint has it. Throws Error{input} naming `file` and the key for what is missing,
-/// contradictory or not supported.
+/// contradictory or not supported, and for every key that is neither read nor known to be without
+/// meaning nor in `assume_unused` (paths, such as "rope_scaling.factor"); Error{usage} for a key in
+/// `assume_unused` that is none of those.
 Model describe_model(const Architecture& row, std::string_view config_json, std::string_view file,
-                     const TensorShapes& tensors = {});
+                     const TensorShapes& tensors = {}, const Keys& assume_unused = {});
 /// The same by the row that it names; Error{input} lists the known ones.
-Model describe_model(std::string_view config_json, std::string_view file);
+Model describe_model(std::string_view config_json, std::string_view file,
+                     const Keys& assume_unused = {});
 
 /// A row for an architecture that is not in the table, and what it takes for granted.
 struct InferredArchitecture {

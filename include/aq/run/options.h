@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "aq/comm/watchdog.h"
 #include "aq/core/weighted_sum.h"
@@ -21,8 +22,9 @@ enum class Resume {
 };
 
 struct QuantizeOptions {
-  std::filesystem::path model;         ///< checkpoint directory
-  std::filesystem::path architecture;  ///< JSON file (architecture_json.h); empty: found out
+  std::filesystem::path model;             ///< checkpoint directory
+  std::filesystem::path architecture;      ///< JSON file (architecture_json.h); empty: found out
+  std::vector<std::string> assume_unused;  ///< keys of config.json (describe_model)
   Recipe recipe;
   std::filesystem::path calibration;  ///< token file; may be empty with `hessians`
   std::filesystem::path save;         ///< run directory

@@ -19,6 +19,8 @@ Architecture deepseek_v2() {
   row.keys.kept_groups = {{"topk_group"}, 1};
   row.keys.norm_eps.otherwise = 1e-6;
   row.latent_attention = true;
+  // transformers writes sums and copies of qk_nope_head_dim and qk_rope_head_dim.
+  row.unused_keys = {"head_dim", "qk_head_dim", "num_key_value_heads"};
   row.qkv_bias.key = row.o_bias.key = "attention_bias";
   row.rope_interleaved.otherwise = true;
   row.group_score = GroupScore::largest;

@@ -20,7 +20,9 @@ Architecture gpt_oss() {
   row.router_bias.otherwise = true;
   row.expert_bias.otherwise = true;
   row.sliding_window.otherwise = true;
-  row.alternating_windows = true;
+  row.keys.window.otherwise = 128;
+  row.windowed_layers = WindowedLayers::even;
+  row.unused_keys = {"initial_context_length"};  // rope_scaling says the context before scaling
   row.score = RouterScore::softmax_of_chosen;
   row.clamped_activation = true;
   row.fused_experts = true;

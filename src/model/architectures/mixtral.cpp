@@ -17,6 +17,7 @@ Architecture mixtral() {
   row.keys.expert_width = {{"intermediate_size"}};
   row.keys.rope_theta.otherwise = 1e6;
   row.sliding_window.otherwise = true;
+  row.layer_types = false;
   row.renormalize.otherwise = true;
   return row;
 }

@@ -12,6 +12,8 @@ Architecture qwen2() {
   row.keys.norm_eps.otherwise = 1e-6;
   row.qkv_bias.otherwise = true;
   row.sliding_window.key = "use_sliding_window";
+  row.keys.window.otherwise = 4096;
+  row.windowed_layers = WindowedLayers::from_max_window_layers;
   return row;
 }
 

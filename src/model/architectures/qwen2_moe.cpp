@@ -22,6 +22,8 @@ Architecture qwen2_moe() {
   row.moe_offset = 1;
   row.qkv_bias = {"qkv_bias", true};
   row.sliding_window.key = "use_sliding_window";
+  row.keys.window.otherwise = 4096;
+  row.windowed_layers = WindowedLayers::even_below_max_window_layers;
   row.renormalize.key = "norm_topk_prob";
   return row;
 }

@@ -14,6 +14,8 @@ Architecture qwen3() {
   row.keys.head_dim.otherwise = 128;
   row.qk_norm = QkNorm::head;
   row.sliding_window.key = "use_sliding_window";
+  row.keys.window.otherwise = 4096;
+  row.windowed_layers = WindowedLayers::from_max_window_layers;
   return row;
 }
 

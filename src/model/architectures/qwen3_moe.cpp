@@ -17,6 +17,9 @@ Architecture qwen3_moe() {
   row.qkv_bias.key = row.o_bias.key = "attention_bias";
   row.qk_norm = QkNorm::head;
   row.sliding_window.key = "use_sliding_window";
+  row.keys.window.otherwise = 4096;
+  row.layer_types = false;
+  row.unused_keys = {"max_window_layers"};  // every layer has the window, or none
   row.renormalize.key = "norm_topk_prob";
   return row;
 }

@@ -35,6 +35,15 @@ json tiny_deepseek_v3() {
     "moe_intermediate_size": 6, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 0})");
 }
 
+json tiny_glm4_moe() {
+  json config = tiny_deepseek_v3();
+  config["model_type"] = "glm4_moe";
+  for (const char* key :
+       {"q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"})
+    config.erase(key);
+  return config;
+}
+
 json tiny_llama() {
   return json::parse(R"({
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 11,

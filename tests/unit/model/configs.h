@@ -15,6 +15,8 @@ nlohmann::json tiny_qwen2_moe();
 /// Latent attention: 4 heads of 3 + 2, values of 4, ranks 5 and 6; 4 experts in 2 groups and a
 /// shared one of twice their width.
 nlohmann::json tiny_deepseek_v3();
+/// The same experts with the attention of GLM-4.5, heads of 2.
+nlohmann::json tiny_glm4_moe();
 /// The same with a head_dim of its own (6) and two dense layers.
 nlohmann::json tiny_llama();
 

@@ -1,6 +1,7 @@
 /// Facts of the forward pass that config.json decides: windows, rotary embeddings, dense layers,
 /// routers, storage.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -34,28 +35,61 @@ std::string kinds_of(const json& config) {
   return kinds;
 }
 
+/// What transformers' configuration classes make of the keys.
 TEST(SlidingWindow, IsOfTheLayersThatTheFamilySays) {
-  json llama = test::tiny_llama();
-  llama["sliding_window"] = 64;
-  EXPECT_EQ(windows_of(llama), (std::vector<Index>{0, 0})) << "not a key of this family";
-  json mixtral = test::tiny_mixtral();
-  mixtral["sliding_window"] = 64;
-  EXPECT_EQ(windows_of(mixtral), std::vector<Index>{64});
-  mixtral["sliding_window"] = nullptr;
-  EXPECT_EQ(windows_of(mixtral), std::vector<Index>{0});
-  json qwen = test::tiny_qwen2_moe();
-  qwen["sliding_window"] = 64;
-  qwen["max_window_layers"] = 1;
-  EXPECT_EQ(windows_of(qwen), (std::vector<Index>{0, 0})) << "use_sliding_window is false";
-  qwen["use_sliding_window"] = true;
-  EXPECT_EQ(windows_of(qwen), (std::vector<Index>{0, 64}));
-  qwen["layer_types"] = {"sliding_attention", "full_attention"};
-  EXPECT_EQ(windows_of(qwen), (std::vector<Index>{64, 0})) << "the newer key wins";
-  json oss = test::tiny_mixtral();
-  oss["model_type"] = "gpt_oss";
-  oss["num_hidden_layers"] = 3;
-  oss["sliding_window"] = 128;
-  EXPECT_EQ(windows_of(oss), (std::vector<Index>{128, 0, 128}));
+  const json all = json::parse(R"([
+    [{"model_type": "mixtral", "sliding_window": 64}, [64, 64, 64, 64]],
+    [{"model_type": "mixtral", "sliding_window": null}, [0, 0, 0, 0]],
+    [{"model_type": "mixtral"}, [0, 0, 0, 0]],
+    [{"model_type": "gpt_oss", "sliding_window": 64}, [64, 0, 64, 0]],
+    [{"model_type": "gpt_oss"}, [128, 0, 128, 0]],
+    [{"model_type": "gpt_oss", "layer_types": ["f", "s", "s", "f"]}, [0, 128, 128, 0]],
+    [{"model_type": "gpt_oss", "sliding_window": null}, "sliding_window"],
+    [{"model_type": "qwen3_moe", "sliding_window": 64, "max_window_layers": 2}, [0, 0, 0, 0]],
+    [{"model_type": "qwen3_moe", "sliding_window": 64, "max_window_layers": 2, "use_sliding_window": true},
+     [64, 64, 64, 64]],
+    [{"model_type": "qwen3_moe", "use_sliding_window": true}, [4096, 4096, 4096, 4096]],
+    [{"model_type": "qwen3_moe", "use_sliding_window": true, "sliding_window": null}, [0, 0, 0, 0]],
+    [{"model_type": "qwen3_moe", "use_sliding_window": true, "layer_types": ["s", "f", "s", "f"]}, "layer_types"],
+    [{"model_type": "qwen2", "use_sliding_window": false, "sliding_window": 64, "max_window_layers": 1}, [0, 0, 0, 0]],
+    [{"model_type": "qwen2", "use_sliding_window": true, "sliding_window": 64, "max_window_layers": 1}, [0, 64, 64, 64]],
+    [{"model_type": "qwen2", "use_sliding_window": true, "sliding_window": 64}, [0, 0, 0, 0]],
+    [{"model_type": "qwen3", "use_sliding_window": true, "max_window_layers": 3}, [0, 0, 0, 4096]],
+    [{"model_type": "qwen3", "use_sliding_window": true, "max_window_layers": 3, "layer_types": ["s", "f", "s", "f"]},
+     [4096, 0, 4096, 0]],
+    [{"model_type": "qwen3", "layer_types": ["s", "f", "s", "f"]}, "layer_types"],
+    [{"model_type": "qwen2_moe", "use_sliding_window": true, "sliding_window": 64, "max_window_layers": 2}, [64, 0, 0, 0]],
+    [{"model_type": "qwen2_moe", "use_sliding_window": true}, [4096, 0, 4096, 0]],
+    [{"model_type": "qwen2_moe", "sliding_window": 0}, [0, 0, 0, 0]],
+    [{"model_type": "llama", "sliding_window": 64}, "sliding_window"],
+    [{"model_type": "llama", "sliding_window": null, "use_sliding_window": false}, [0, 0, 0, 0]],
+    [{"model_type": "llama", "layer_types": ["f", "f", "f", "s"]}, "layer_types"],
+    [{"model_type": "llama", "layer_types": ["f", "f", "f"]}, "layer_types"]])");
+  json sizes = test::tiny_llama();
+  sizes["num_hidden_layers"] = 4;
+  for (const char* key : {"num_experts", "num_experts_per_tok", "moe_intermediate_size"})
+    sizes[key] = 2;
+  sizes["shared_expert_intermediate_size"] = 5;
+  for (const json& one : all) {
+    json config = sizes;
+    config.update(one[0]);
+    const std::string type = config["model_type"];
+    if (!type.ends_with("moe"))
+      for (const char* key : {"moe_intermediate_size", "shared_expert_intermediate_size"})
+        config.erase(key);
+    if (type == "llama" || type == "qwen2" || type == "qwen3")
+      for (const char* key : {"num_experts", "num_experts_per_tok"}) config.erase(key);
+    if (type == "qwen3_moe") config.erase("shared_expert_intermediate_size");
+    if (config.contains("layer_types"))
+      for (json& letter : config["layer_types"])
+        letter = letter == "s" ? "sliding_attention" : "full_attention";
+    try {
+      EXPECT_EQ(json(windows_of(config)), one[1]) << one.dump();
+    } catch (const Error& error) {
+      ASSERT_TRUE(one[1].is_string()) << one.dump() << error.what();
+      EXPECT_THAT(error.what(), testing::HasSubstr(str("'", one[1].get<std::string>(), "'")));
+    }
+  }
 }
 
 TEST(DenseLayers, FollowTheRuleOfTheFamily) {
@@ -134,8 +168,7 @@ TEST(Rope, OtherScalingsAndPlaces) {
   EXPECT_EQ(rope.dims, 2);
   EXPECT_TRUE(rope.interleaved);
 
-  json glm = test::tiny_deepseek_v3();
-  glm["model_type"] = "glm4_moe";
+  json glm = test::tiny_glm4_moe();
   glm["head_dim"] = 8;
   EXPECT_EQ(rope_of(glm).dims, 4) << "half of a head without a key";
   glm["partial_rotary_factor"] = 1.0;

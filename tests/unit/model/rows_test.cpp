@@ -277,8 +277,11 @@ TEST(DescribeModel, RenormalizesWhereTheConfigDecides) {
   olmoe["norm_topk_prob"] = true;
   EXPECT_TRUE(describe(olmoe).layers[0].moe->routing.renormalize);
   nlohmann::json mixtral = test::tiny_mixtral();
-  mixtral["norm_topk_prob"] = false;  // not a key of this family
   EXPECT_TRUE(describe(mixtral).layers[0].moe->routing.renormalize);
+  mixtral["norm_topk_prob"] = true;  // not a key of this family, but what it always does
+  EXPECT_TRUE(describe(mixtral).layers[0].moe->routing.renormalize);
+  mixtral["norm_topk_prob"] = false;
+  EXPECT_THROW(describe(mixtral), Error);
 }
 
 TEST(DescribeModel, BothGenerationsOfKeys) {
