@@ -24,8 +24,9 @@ void refuse_unsupported(const Source& source) {
     source.config.fail("hidden_act", str("is '", activation, "'; only 'silu' is supported"));
   refuse_unknown_biases(source);
   const Architecture& row = source.row;
-  source.config.agree("rope_interleave", source.config.get(row.rope_interleaved),
-                      str(row.name, " is known to rotate the other pairs"));
+  for (const char* key : {"rope_interleave", "rope_interleaved"})
+    source.config.agree(key, source.config.get(row.rope_interleaved),
+                        str(row.name, " is known to rotate the other pairs"));
   source.config.agree("use_qk_norm",
                       row.qk_norm != QkNorm::none && source.config.get(row.has_qk_norm),
                       str(row.name, " is known to be otherwise"));

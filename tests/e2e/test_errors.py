@@ -87,6 +87,26 @@ class Errors(ProgramTest):
         weights.write_bytes(whole[:at] + b"\xc0\x7f" + whole[at + 2:])  # a NaN
         self.refuse(3, ["model.safetensors", "model."], *quantize_arguments(self.directory / "run", model=model))
 
+    def test_assume_unused(self):
+        """A key that is not known is refused by every command, and recorded where the user lets it pass."""
+        model = self.copy_model()
+        self.change_config(model, final_logit_softcapping=30.0)
+        recipe = self.write_recipe(default={"wq": "int4", "group_size": 32, "method": "rtn"})
+        save = self.directory / "run"
+        sizes = ["--config", recipe, "--nsamples", 2, "--seqlen", 8]
+        commands = [["inspect", model],
+                    ["eval", "--model", model, "--tokens", EVALUATION, "--max-windows", 1],
+                    ["plan", "--model", model, *sizes],
+                    ["plan", "--model", model / "config.json", *sizes],
+                    quantize_arguments(save, model=model, recipe=recipe, samples=2)]
+        for arguments in commands:
+            self.refuse(3, ["config.json", "final_logit_softcapping"], *arguments)
+            done = run(*arguments, "--assume-unused", "final_logit_softcapping")
+            self.assertEqual(done.returncode, 0, f"{arguments}: {done.stdout}{done.stderr}")
+            self.assertIn("final_logit_softcapping", done.stdout + done.stderr)
+        manifest = json.loads((save / "manifest.json").read_text())
+        self.assertEqual(manifest["configuration"]["assume_unused"], "final_logit_softcapping")
+
     def test_weights_that_are_not_finite(self):
         """In every kind of tensor, whoever reads it first: the error names file and tensor."""
         model = self.copy_model()
