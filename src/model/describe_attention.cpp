@@ -12,16 +12,16 @@ Index window_size(const Source& source) {
   const ConfigReader& config = source.config;
   const ConfigKeys& keys = source.row.keys;
   const Flag& flag = source.row.sliding_window;
-  if (!config.get(flag)) {
-    if (!flag.key.empty()) config.disregard(keys.window.keys);
-    if (!flag.key.empty()) config.disregard(keys.max_window_layers.keys);
-    return 0;
+  bool none = !config.get(flag);
+  if (!none) {
+    const std::string key = config.first_of(keys.window.keys);
+    if (!key.empty()) return config.positive(key);
+    for (const std::string& null_key : keys.window.keys) none = none || config.is_null(null_key);
   }
-  const std::string key = config.first_of(keys.window.keys);
-  if (!key.empty()) return config.positive(key);
-  for (const std::string& null_key : keys.window.keys)
-    if (config.is_null(null_key)) return 0;
-  return keys.window.otherwise;
+  if (!none) return keys.window.otherwise;
+  if (!flag.key.empty()) config.disregard(keys.window.keys);
+  if (!flag.key.empty()) config.disregard(keys.max_window_layers.keys);
+  return 0;
 }
 
 /// Whether the family gives the layer a window, where there is one.

@@ -122,7 +122,7 @@ bool may_be_anything(const std::string& model, const std::string& key) {
                                                 "quantization_config.activation_scheme",
                                                 "quantization_config.modules_to_not_convert"};
   if (everywhere.contains(key)) return true;
-  if (key == "use_sliding_window" && (model == "qwen3-30b-a3b" || model == "qwen3-235b-a22b"))
+  if (key == "use_sliding_window" && model.starts_with("qwen3-"))
     return true;                  // sliding_window is null
   if (model.starts_with("qwen"))  // no window; every layer of the others has experts
     return key == "sliding_window" || key == "max_window_layers" ||
