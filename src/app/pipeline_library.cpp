@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "aq/comm/common_error.h"
 #include "aq/core/log.h"
 #include "aq/core/stop.h"
 
@@ -17,9 +18,12 @@ namespace {
 constexpr const char* kLibrary = "libaq-pipeline.so";
 
 /// The error of this rank, printed so that a failure common to all ranks shows once: the first rank
-/// speaks at once and ends the job, the others wait a moment.
-[[noreturn]] void fail(Communicator& comm, const char* text, int exit_code) {
-  if (!comm.is_first()) std::this_thread::sleep_for(std::chrono::milliseconds(500));
+/// speaks at once and ends the job, the others wait a moment; longer where they know that it does.
+[[noreturn]] void fail(Communicator& comm, const std::exception& error, const char* text,
+                       int exit_code) {
+  using std::chrono::milliseconds;
+  const bool common = dynamic_cast<const CommonError*>(&error) != nullptr;
+  if (!comm.is_first()) std::this_thread::sleep_for(milliseconds(common ? 20'000 : 500));
   log_error(text);
   comm.abort(exit_code);
   std::_Exit(exit_code);  // abort does not return, but the compiler does not see that through a
@@ -50,14 +54,14 @@ int run_on_ranks(const std::function<int(Communicator&)>& body) {
   try {
     return body(*comm);
   } catch (const Error& error) {
-    if (error.kind() != ErrorKind::stopped) fail(*comm, error.what(), error.exit_code());
+    if (error.kind() != ErrorKind::stopped) fail(*comm, error, error.what(), error.exit_code());
     if (comm->is_first()) log_info(error.what());
     return error.exit_code();
-  } catch (const std::bad_alloc&) {
-    fail(*comm, "out of memory: use --memory, more ranks or fewer sequences",
+  } catch (const std::bad_alloc& error) {
+    fail(*comm, error, "out of memory: use --memory, more ranks or fewer sequences",
          static_cast<int>(ErrorKind::internal));
   } catch (const std::exception& error) {
-    fail(*comm, error.what(), static_cast<int>(ErrorKind::internal));
+    fail(*comm, error, error.what(), static_cast<int>(ErrorKind::internal));
   }
 }
 

@@ -10,6 +10,7 @@
 #include "aq/comm/watchdog.h"
 #include "aq/core/parallel.h"
 #include "aq/core/timer.h"
+#include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
 #include "aq/io/matrix_file.h"
 #include "aq/io/model_files.h"
@@ -128,6 +129,7 @@ class Evaluation {
       runtime::rms_norm(x.view().slice_rows(rows.begin, rows.size()), norm, model().norm_eps,
                         normed.view());
       SharedInput(normed.view()).multiply(head, logits.view());
+      note_finite(ForwardPart::head, logits.view());
       std::vector<double> nll(static_cast<std::size_t>(rows.size() - 1));
       const std::span<const std::int32_t> tokens(batch_.sequences.tokens);
       runtime::token_nll(logits.view().slice_rows(0, rows.size() - 1),
@@ -204,14 +206,16 @@ std::vector<double> gather_windows(const std::vector<double>& mine, Communicator
 double total_nll(Evaluation& evaluation, Trace& trace, Communicator& comm) {
   const Matrix x = evaluation.run_layers([&](const LayerSpec& layer, const Routing& routing) {
     set_work_place(str("layer ", layer.index + 1, "/", evaluation.model().layers.size()));
-    comm.barrier();
+    check_finite(comm, layer);
     if (!trace.wanted || layer.dense) return;
     trace.moe_layers.push_back(checked_cast<std::int32_t>(layer.index));
     trace.router_index.push_back(routing.index);
     trace.router_weight.push_back(routing.weight);
   });
   set_work_place(std::string(stage_name(Stage::head)));
-  const std::vector<double> sums = gather_windows(evaluation.window_nll(x, trace), comm);
+  const std::vector<double> mine = evaluation.window_nll(x, trace);
+  check_finite(comm, evaluation.model().head);
+  const std::vector<double> sums = gather_windows(mine, comm);
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
@@ -253,6 +257,7 @@ Utilization expert_utilization(const EvaluateOptions& options, Communicator& com
   Evaluation evaluation(options, comm);
   Utilization result;
   evaluation.run_layers([&](const LayerSpec& layer, const Routing& routing) {
+    check_finite(comm, layer);
     std::vector<std::int64_t> counts = routed_tokens(layer, routing);
     comm.all_reduce_sum(counts);
     result.expert_tokens.push_back(std::move(counts));

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "aq/core/parallel.h"
+#include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
 #include "aq/runtime/pieces.h"
 
@@ -151,6 +152,7 @@ Matrix attention_core(const Model& model, const LayerSpec& layer, const Weights&
     Heads heads = make_heads(x, latents, rows);
     runtime::attention(layer.attention, vectors.view(), heads.q.view(), heads.k.view(),
                        heads.v.view(), rows_of(core, rows));
+    note_finite(ForwardPart::attention, rows_of(std::as_const(core), rows));
   });
   return core;
 }
@@ -166,6 +168,7 @@ void add_attention_output(const LayerSpec& layer, const Weights& weights, const 
     const MatrixView<float> into = rows_of(x, rows);
     for (Index i = 0; i < rows.size() * into.columns; ++i)
       into.data[i] += out.values[static_cast<std::size_t>(i)];
+    note_finite(ForwardPart::attention_output, into);
   });
 }
 

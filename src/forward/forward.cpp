@@ -7,6 +7,7 @@
 #include "aq/core/parallel.h"
 #include "aq/forward/attention.h"
 #include "aq/forward/expert_outputs.h"
+#include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
 #include "aq/runtime/pieces.h"
 
@@ -36,6 +37,13 @@ void fill_lists(const Batch& batch, Index top_k, Routing& routing) {
   }
 }
 
+/// Gives tokens without a choice to all experts in turn, none of them more than an even share.
+void spread_evenly(Range rows, Index top_k, Routing& routing) {
+  const auto experts = std::ssize(routing.experts);
+  for (Index at = rows.begin * top_k; at < rows.end * top_k; ++at)
+    routing.index[static_cast<std::size_t>(at)] = static_cast<std::int32_t>(at % experts);
+}
+
 Routing dense_routing(const Batch& batch) {
   Routing routing;
   routing.experts.push_back(all_tokens(batch));
@@ -53,18 +61,24 @@ TokenList shared_tokens(const SharedExpert& shared, const Weights& weights, cons
     const MatrixView<float> factors(list.weights.data() + rows.begin, rows.size(), 1);
     SharedInput(rows_of(normed, rows)).multiply(router, factors);
     runtime::apply_sigmoid(factors);
+    note_finite(ForwardPart::router, factors);
   });
   return list;
 }
 
 /// out = down(hidden) of one expert, lane by lane.
-Matrix down_of_list(const LinearSpec& down, const Weights& weights, const TokenList& list,
-                    const Batch& batch, const Matrix& hidden) {
+Matrix down_of_list(const LayerSpec& layer, Index expert, const Weights& weights,
+                    const TokenList& list, const Batch& batch, const Matrix& hidden) {
+  const LinearSpec& down = mlp_of(layer, expert).down;
   const UsedLinear used = weights.used(down);
   Matrix out(list.size(), down.rows);
   parallel_for(batch.lanes(), [&](Index lane) {
-    if (const Range rows = list.lane(lane); rows.size() > 0)
-      SharedInput(rows_of(hidden, rows)).multiply(used, rows_of(out, rows));
+    const Range rows = list.lane(lane);
+    if (rows.size() == 0) return;
+    const MatrixView<float> result = rows_of(out, rows);
+    SharedInput(rows_of(hidden, rows)).multiply(used, result);
+    note_finite(ForwardPart::gate_up, rows_of(hidden, rows), expert);
+    note_finite(ForwardPart::down, result, expert);
   });
   return out;
 }
@@ -164,6 +178,8 @@ Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch
     const Range rows = batch.rows_of_sequence(sequence);
     Matrix logits(rows.size(), moe.routing.experts);
     SharedInput(rows_of(normed, rows)).multiply(router, logits.view());
+    if (!note_finite(ForwardPart::router, logits.view()))
+      return spread_evenly(rows, top_k, routing);
     runtime::route(moe.routing, logits.view(), correction,
                    {routing.index.data() + rows.begin * top_k, rows.size(), top_k},
                    {routing.weight.data() + rows.begin * top_k, rows.size(), top_k});
@@ -232,10 +248,9 @@ void add_down(const LayerSpec& layer, const Weights& weights, const Batch& batch
     std::vector<Index> some(static_cast<std::size_t>(count));
     std::iota(some.begin(), some.end(), first);
     for_each_expert(with_tokens(routing, some), [&](Index i) {
-      outputs[static_cast<std::size_t>(i)] =
-          down_of_list(mlp_of(layer, first + i).down, weights,
-                       routing.experts[static_cast<std::size_t>(first + i)], batch,
-                       hidden[static_cast<std::size_t>(first + i - experts.begin)]);
+      outputs[static_cast<std::size_t>(i)] = down_of_list(
+          layer, first + i, weights, routing.experts[static_cast<std::size_t>(first + i)], batch,
+          hidden[static_cast<std::size_t>(first + i - experts.begin)]);
     });
     parallel_for(batch.lanes(), [&](Index lane) {
       for (Index i = 0; i < count; ++i)
@@ -246,7 +261,12 @@ void add_down(const LayerSpec& layer, const Weights& weights, const Batch& batch
 }
 
 void add_matrix(const Matrix& y, Matrix& x) {
-  for (std::size_t i = 0; i < x.values.size(); ++i) x.values[i] += y.values[i];
+  for (Index row = 0; row < x.rows; ++row) {
+    const std::span<const float> from = y.view().row(row);
+    const std::span<float> to = x.view().row(row);
+    for (std::size_t c = 0; c < to.size(); ++c) to[c] += from[c];
+    note_finite(ForwardPart::sum, x.view().slice_rows(row, 1));
+  }
 }
 
 std::vector<Matrix> run_down(const LayerSpec& layer, const Weights& weights, const Batch& batch,
@@ -256,7 +276,7 @@ std::vector<Matrix> run_down(const LayerSpec& layer, const Weights& weights, con
   for_each_expert(with_tokens(routing, experts), [&](Index i) {
     const auto at = static_cast<std::size_t>(i);
     const TokenList& list = routing.experts[static_cast<std::size_t>(experts[at])];
-    outputs[at] = down_of_list(mlp_of(layer, experts[at]).down, weights, list, batch, hidden[at]);
+    outputs[at] = down_of_list(layer, experts[at], weights, list, batch, hidden[at]);
     hidden[at] = {};
   });
   return outputs;

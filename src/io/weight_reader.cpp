@@ -3,12 +3,20 @@
 #include <algorithm>
 #include <array>
 
+#include "aq/core/finite.h"
+
 namespace aq {
 namespace {
 
 /// Values of the FP4 E2M1 codes (OCP MX 1.0, section 5.3.3).
 constexpr std::array<float, 16> kFp4{0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
                                      -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+
+[[noreturn]] void fail_beyond_float(const Checkpoint& checkpoint, const std::string& tensor,
+                                    Index row) {
+  throw Error(ErrorKind::input, "read a tensor", str(checkpoint.directory().string(), ": ", tensor),
+              str("a value of row ", row, " times its scale is infinite"));
+}
 
 /// Multiplies rows [begin, begin + rows.rows) of the weight by the factors of their blocks.
 void apply_block_scales(const Checkpoint& checkpoint, const Model& model, const StoredPart& part,
@@ -22,6 +30,7 @@ void apply_block_scales(const Checkpoint& checkpoint, const Model& model, const 
     for (Index c = 0; c < rows.columns; ++c)
       row[static_cast<std::size_t>(c)] *=
           factors[static_cast<std::size_t>(c / model.block_columns)];
+    if (!all_finite(row)) fail_beyond_float(checkpoint, part.tensor, begin + r);
   }
 }
 
@@ -58,6 +67,9 @@ Matrix read_mxfp4(const Checkpoint& checkpoint, const StoredPart& part, Index be
       out[2 * i] = scale * kFp4[bytes[i] & 15];
       out[2 * i + 1] = scale * kFp4[bytes[i] >> 4];
     }
+    if (!all_finite({out, static_cast<std::size_t>(kMxfp4Group)}))
+      fail_beyond_float(checkpoint, mxfp4_blocks_name(part.tensor),
+                        begin + static_cast<Index>(group) / groups);
   }
   return rows;
 }

@@ -15,6 +15,7 @@
 #include "aq/core/stop.h"
 #include "aq/core/text.h"
 #include "aq/forward/dispatch.h"
+#include "aq/forward/finite.h"
 #include "aq/io/file.h"
 #include "aq/report/progress.h"
 #include "aq/run/phase_records.h"
@@ -242,6 +243,7 @@ struct Run {
 
   /// The layer from disk, or quantized and written; x becomes the next layer's input.
   void do_layer(Index index, Matrix& x) {
+    const LayerSpec& spec = model().layers[static_cast<std::size_t>(index)];
     const Stopwatch watch;
     LayerMetrics metrics;
     metrics.layer = index;
@@ -252,9 +254,11 @@ struct Run {
     stop_if_asked(comm);
     if (metrics.resumed) {
       rows = resume(index, x);
+      check_finite(comm, spec);
     } else {
       keeper.start(index);
       LayerResult result = quantize(index, x);
+      check_finite(comm, spec);
       rows = save(index, std::move(result.records), x);
       metrics.expert_tokens = std::move(result.expert_tokens);
     }

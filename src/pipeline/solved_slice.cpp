@@ -1,6 +1,11 @@
 #include "pipeline/solved_slice.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
+
+#include "aq/core/log.h"
 
 namespace aq {
 namespace {
@@ -55,6 +60,35 @@ class ByteReader {
 
 }  // namespace
 
+void describe(const Factor& factor, SolvedSlice& slice) {
+  slice.fallback = factor.fallback;
+  slice.rtn_reason = factor.rtn_reason;
+  slice.damping = factor.damping;
+  if (!std::ranges::all_of(slice.error, [](double error) { return std::isfinite(error); })) {
+    slice.fallback = Fallback::rtn;
+    slice.rtn_reason = RtnReason::overflow;
+  }
+  // JSON has no infinity: the largest number stands for a sum beyond it.
+  if (!std::isfinite(slice.weight_sum)) slice.weight_sum = std::numeric_limits<double>::max();
+  slice.method = slice.fallback == Fallback::rtn ? Method::rtn : Method::gptq;
+}
+
+void describe_alike(std::span<SolvedSlice> slices) {
+  const auto worst = std::ranges::max_element(slices, {}, &SolvedSlice::fallback);
+  for (SolvedSlice& slice : slices) {
+    slice.fallback = worst->fallback;
+    slice.rtn_reason = worst->rtn_reason;
+    slice.method = worst->method;
+  }
+}
+
+void warn_of_rtn(const LinearSpec& linear, RtnReason reason) {
+  if (reason == RtnReason::none || reason == RtnReason::no_tokens) return;
+  std::string where = linear.layer >= 0 ? str("layer ", linear.layer, ": ") : std::string();
+  if (linear.expert >= 0) where = str("layer ", linear.layer, ", expert ", linear.expert, ": ");
+  log_warning(str(where, linear.name, " is rounded to nearest, since ", rtn_reason_text(reason)));
+}
+
 std::vector<std::byte> slices_to_bytes(std::span<const SolvedSlice> slices) {
   ByteWriter out;
   for (const SolvedSlice& slice : slices) {
@@ -62,6 +96,7 @@ std::vector<std::byte> slices_to_bytes(std::span<const SolvedSlice> slices) {
       out.value(value);
     out.value(slice.method);
     out.value(slice.fallback);
+    out.value(slice.rtn_reason);
     out.value(slice.damping);
     out.value(slice.weight_sum);
     for (const auto* values : {&slice.error, &slice.error_rtn, &slice.norm}) out.array(*values);
@@ -79,6 +114,7 @@ std::vector<SolvedSlice> slices_from_bytes(std::span<const std::byte> bytes) {
       *value = in.value<std::int64_t>();
     slice.method = in.value<Method>();
     slice.fallback = in.value<Fallback>();
+    slice.rtn_reason = in.value<RtnReason>();
     slice.damping = in.value<double>();
     slice.weight_sum = in.value<double>();
     for (auto* values : {&slice.error, &slice.error_rtn, &slice.norm}) *values = in.array<double>();

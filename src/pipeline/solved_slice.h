@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "aq/model/model.h"
 #include "aq/quant/solver.h"
 #include "aq/report/matrix_stats.h"
 
@@ -19,10 +20,19 @@ struct SolvedSlice {
   std::vector<double> error, error_rtn, norm;  ///< per row, see SolveTask
   Method method = Method::gptq;
   Fallback fallback = Fallback::none;
+  RtnReason rtn_reason = RtnReason::none;
   double damping = 0;
   double weight_sum = 0;
   std::int64_t tokens = 0;
 };
+
+/// What was done with a slice by this factor. Errors of rows that overflowed make it round to
+/// nearest, whatever the factor.
+void describe(const Factor& factor, SolvedSlice& slice);
+/// The same of a whole matrix: some rows may have overflowed on one rank alone.
+void describe_alike(std::span<SolvedSlice> slices);
+/// Says why the matrix is rounded where GPTQ was asked for; nothing where no token reached it.
+void warn_of_rtn(const LinearSpec& linear, RtnReason reason);
 
 std::vector<std::byte> slices_to_bytes(std::span<const SolvedSlice> slices);
 std::vector<SolvedSlice> slices_from_bytes(std::span<const std::byte> bytes);

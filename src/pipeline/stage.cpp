@@ -1,6 +1,7 @@
 #include "pipeline/stage.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -135,11 +136,9 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
     slice.error_rtn = std::move(tasks[i].error_rtn);
     slice.norm = std::move(tasks[i].norm);
     if (tasks[i].factor != nullptr) {
-      slice.method = factor.usable() ? Method::gptq : Method::rtn;
-      slice.fallback = factor.fallback;
-      slice.damping = factor.damping;
       slice.weight_sum = factor.weight_sum;
       slice.tokens = factor.tokens;
+      describe(factor, slice);
     } else {
       slice.method = Method::rtn;
     }
@@ -208,11 +207,12 @@ std::vector<SolvedSlice> exchange_slices(StageContext& context, std::vector<Solv
   return all;
 }
 
-/// Sums over the sampled rows, in row order.
+/// Sums over the sampled rows, in row order, without those whose errors overflowed.
 void add_errors(std::span<const SolvedSlice> slices, MatrixStats& stats) {
   double error = 0, error_rtn = 0, norm = 0;
   for (const SolvedSlice& slice : slices)
     for (std::size_t r = 0; r < slice.norm.size(); ++r) {
+      if (!std::isfinite(slice.error[r] + slice.error_rtn[r] + slice.norm[r])) continue;
       error += slice.error[r];
       error_rtn += slice.error_rtn[r];
       norm += slice.norm[r];
@@ -249,7 +249,7 @@ QuantizedRecord make_record(const MatrixPlan& plan, const std::string& starved,
                       .damping = first.damping,
                       .fallback = std::string(fallback_name(first.fallback))};
   if (plan.assignment.method == Method::gptq && starved != "none" &&
-      (first.fallback == Fallback::none || first.method == Method::rtn))
+      (first.fallback == Fallback::none || first.rtn_reason == RtnReason::no_tokens))
     record.row.stats.fallback = starved;
   add_errors(slices, record.row.stats);
   return record;
@@ -319,6 +319,8 @@ std::vector<QuantizedRecord> quantize_stage(StageContext& context, const StagePl
     const MatrixPlan& plan =
         stage.tasks[task].matrices[static_cast<std::size_t>(all[begin].matrix)];
     const std::span slices = std::span(all).subspan(begin, end - begin);
+    describe_alike(slices);
+    if (context.comm.is_first()) warn_of_rtn(plan.linear, slices.front().rtn_reason);
     records.push_back(make_record(plan, sums[task].starved, slices));
     QuantizedMatrix matrix = take_matrix(plan, slices, codes);
     if (plan.writer() == context.comm.rank()) records.back().matrix = matrix;

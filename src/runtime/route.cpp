@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "aq/core/error.h"
+#include "aq/core/finite.h"
 #include "aq/runtime/pieces.h"
 #include "runtime/vector_loops.h"
 
@@ -146,10 +147,6 @@ void check_route(const RouterSpec& spec, MatrixView<const float> logits,
            index.columns, "]");
   AQ_CHECK(weight.rows == logits.rows && weight.columns == spec.top_k, "weight [", weight.rows,
            ", ", weight.columns, "]");
-}
-
-bool all_finite(std::span<const float> values) {
-  return std::ranges::all_of(values, [](float value) { return std::isfinite(value); });
 }
 
 [[noreturn]] void throw_not_finite(const std::string& object, std::string_view what) {

@@ -97,7 +97,7 @@ struct ExpertHomes {
 Routing forward_layer(const Model& model, const LayerSpec& layer, const Weights& weights,
                       const Batch& batch, Matrix& x, const ExpertHomes* homes = nullptr);
 
-/// x += y.
+/// x += y. Notes what is not finite (finite.h), as all pieces of a layer do.
 void add_matrix(const Matrix& y, Matrix& x);
 
 }  // namespace aq

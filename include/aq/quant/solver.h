@@ -28,6 +28,18 @@ std::string_view method_name(Method method);
 enum class Fallback { none, more_damping, float64, rtn };
 std::string_view fallback_name(Fallback fallback);
 
+/// Why a matrix, or rows of it, are rounded where GPTQ was asked for.
+enum class RtnReason {
+  none,
+  no_tokens,     ///< nothing was summed
+  not_finite,    ///< the sum overflowed, or activations did
+  no_input,      ///< all inputs are zero
+  not_definite,  ///< no rung of the ladder held
+  overflow,      ///< errors of rows overflowed while they were quantized
+};
+/// "its Hessian is not finite"; empty for none.
+std::string_view rtn_reason_text(RtnReason reason);
+
 /// How the scale of a group is found.
 enum class ScaleSearch {
   absmax,   ///< the group's largest magnitude is kept (MX: by the scale rule)
@@ -70,6 +82,7 @@ struct FactorFacts {
   Fallback fallback = Fallback::none;
   double weight_sum = 0;    ///< Σ s^p of the sum
   std::int64_t tokens = 0;  ///< of the sum
+  RtnReason rtn_reason = RtnReason::none;
   bool usable() const { return fallback != Fallback::rtn; }
 };
 
@@ -114,7 +127,8 @@ struct SolveTask {
   const Factor* factor = nullptr;  ///< null, or not usable: round to nearest
   QuantizedMatrix result = {};     ///< filled
   /// Filled when there is a usable factor: per row ‖(w−q)U‖², of GPTQ and of round to nearest, and
-  /// ‖wU‖². The last two only on rows with (first_row + r) % kErrorRowStride == 0, else 0.
+  /// ‖wU‖². The last two only on rows with (first_row + r) % kErrorRowStride == 0, else 0. Where a
+  /// row's error overflows, its tile of kRowTile rows is rounded and their errors are infinite.
   std::vector<double> error = {}, error_rtn = {}, norm = {};
 };
 /// Round-to-nearest errors and norms cost as much as the solution: taken on every 16th row.

@@ -1,11 +1,11 @@
 #include "quant/cpu/factor.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <numeric>
 #include <vector>
 
+#include "aq/core/finite.h"
 #include "aq/core/parallel.h"
 #include "quant/cpu/aligned_floats.h"
 #include "quant/cpu/cholesky.h"
@@ -23,15 +23,6 @@ constexpr Index kKeptFloats = Index{1} << 24;
 
 /// A factor while it is made.
 struct Making : FactorFacts, CpuFactor {};
-
-/// True when one of the values is infinite or not a number.
-bool any_not_finite(const float* values, std::size_t count) {
-  std::uint32_t worst = 0;  // largest magnitude as bits; from 0x7F800000 on it is not finite
-  for (std::size_t i = 0; i < count; ++i) {
-    worst = std::max(worst, std::bit_cast<std::uint32_t>(values[i]) & 0x7FFFFFFFU);
-  }
-  return worst >= 0x7F800000U;
-}
 
 /// Reads the diagonal of the sum: mean over live channels, and which are dead.
 /// @return false when there is nothing to divide by
@@ -230,7 +221,7 @@ bool try_float(const WeightedSum& hessian, double damping, Making& factor) {
   if (positive) store_strips(parts, lanes, factor);
   memory.release_above(kKeptFloats);
   factor.damping = damping;
-  return positive && !any_not_finite(factor.u.data(), factor.u.size());
+  return positive && all_finite(factor.u);
 }
 
 bool try_double(const WeightedSum& hessian, double damping, Making& factor) {
@@ -239,12 +230,13 @@ bool try_double(const WeightedSum& hessian, double damping, Making& factor) {
   if (!cholesky(square.data(), factor.columns)) return false;
   store_strips(square.data(), factor);
   factor.damping = damping;
-  return !any_not_finite(factor.u.data(), factor.u.size());
+  return all_finite(factor.u);
 }
 
-Factor not_usable(FactorFacts facts) {
+Factor not_usable(FactorFacts facts, RtnReason reason) {
   facts.damping = 0;
   facts.fallback = Fallback::rtn;
+  facts.rtn_reason = reason;
   return {facts};
 }
 
@@ -267,20 +259,19 @@ Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& 
   factor.columns = columns;
   factor.weight_sum = hessian.weight_sum;
   factor.tokens = hessian.tokens;
-  if (hessian.empty() || hessian.values.empty()) return not_usable(factor);
+  if (hessian.empty() || hessian.values.empty()) return not_usable(factor, RtnReason::no_tokens);
   AQ_CHECK(std::ssize(hessian.values) == hessian_size(columns), hessian.values.size(), " floats");
-  if (!std::isfinite(hessian.weight_sum) || !(hessian.weight_sum > 0) ||
-      any_not_finite(hessian.values.data(), hessian.values.size()) ||
-      !inspect_diagonal(hessian, factor)) {
-    return not_usable(factor);
-  }
+  if (!std::isfinite(hessian.weight_sum) || !all_finite(hessian.values))
+    return not_usable(factor, RtnReason::not_finite);
+  if (!(hessian.weight_sum > 0) || !inspect_diagonal(hessian, factor))
+    return not_usable(factor, RtnReason::no_input);
   if (settings.act_order == ActOrder::fixed) {
     factor.order = falling_order(damped_diagonal(hessian, factor, settings.damping));
     climb_ladder(reordered(hessian, factor.order), settings.damping, factor);
   } else {
     climb_ladder(hessian, settings.damping, factor);
   }
-  if (!factor.usable()) return not_usable(factor);
+  if (!factor.usable()) return not_usable(factor, RtnReason::not_definite);
   factor.diagonal = damped_diagonal(hessian, factor, factor.damping);
   if (settings.refine > 0) factor.h = whole_strips(hessian, factor, factor.damping);
   const FactorFacts facts = factor;
@@ -295,6 +286,24 @@ Matrix factor_upper(const Factor& factor) {
     for (Index i = 0; i <= j; ++i) upper(i, j) = strip[i * kPanel + j % kPanel];
   }
   return upper;
+}
+
+std::string_view rtn_reason_text(RtnReason reason) {
+  switch (reason) {
+    case RtnReason::none:
+      return "";
+    case RtnReason::no_tokens:
+      return "no token reached it";
+    case RtnReason::not_finite:
+      return "its Hessian is not finite";
+    case RtnReason::no_input:
+      return "its inputs are zero";
+    case RtnReason::not_definite:
+      return "its Hessian is not positive definite with any damping";
+    case RtnReason::overflow:
+      return "the errors of some rows are not finite";
+  }
+  return "?";
 }
 
 std::string_view fallback_name(Fallback fallback) {

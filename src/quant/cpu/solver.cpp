@@ -1,6 +1,8 @@
 #include "quant/cpu/solver.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "aq/core/parallel.h"
 #include "quant/cpu/aligned_floats.h"
@@ -12,8 +14,13 @@
 namespace aq {
 namespace {
 
+/// Null: round to nearest.
+const Factor* usable_factor(const SolveTask& task) {
+  return task.factor != nullptr && task.factor->usable() ? task.factor : nullptr;
+}
+
 bool has_factor(const SolveTask& task) {
-  return task.factor != nullptr && task.factor->usable();
+  return usable_factor(task) != nullptr;
 }
 
 /// The grids of a job: which columns share one and how it is found.
@@ -35,13 +42,13 @@ void set_grids(const SolveTask& task, const GptqSettings& settings, TileJob& job
 }
 
 /// What the tiles of a task have in common.
-TileJob common_job(const SolveTask& task, const GptqSettings& settings) {
+TileJob common_job(const SolveTask& task, const Factor* used, const GptqSettings& settings) {
   TileJob job;
   job.stride = task.weight.stride;
   job.columns = task.weight.columns;
   job.words = words_per_row(task.scheme.bits, job.columns);
-  if (has_factor(task)) {
-    const CpuFactor& factor = cpu_factor(*task.factor);
+  if (used != nullptr) {
+    const CpuFactor& factor = cpu_factor(*used);
     job.strips = factor.u.data();
     job.order = factor.order.empty() ? nullptr : factor.order.data();
     if (settings.scale_search == ScaleSearch::hessian) job.column_weight = factor.diagonal.data();
@@ -74,9 +81,10 @@ float* tile_memory(const TileJob& job) {
   return memory.take(tile_kernel().workspace_floats(job));
 }
 
-void solve_tile(const Item& item, const GptqSettings& settings) {
+/// @param factor  null: round to nearest
+void solve_tile_with(const Factor* factor, const Item& item, const GptqSettings& settings) {
   SolveTask& task = *item.task;
-  TileJob job = common_job(task, settings);
+  TileJob job = common_job(task, factor, settings);
   QuantizedMatrix& result = task.result;
   job.rows = std::min(kRowTile, task.weight.rows - item.first);
   job.weight = task.weight.data + item.first * job.stride;
@@ -85,9 +93,24 @@ void solve_tile(const Item& item, const GptqSettings& settings) {
     job.scales = result.scales.data() + item.first * job.groups;
     if (!task.scheme.symmetric) job.zeros = result.zeros.data() + item.first * job.groups;
   }
-  if (has_factor(task)) job.error = task.error.data() + item.first;
+  if (factor != nullptr) job.error = task.error.data() + item.first;
   job.workspace = tile_memory(job);
   tile_kernel().solve(job);
+}
+
+/// A tile whose errors overflow has codes that mean nothing: it is rounded. Tiles are the same
+/// whatever slices a matrix is cut into.
+void solve_tile(const Item& item, const GptqSettings& settings) {
+  SolveTask& task = *item.task;
+  solve_tile_with(usable_factor(task), item, settings);
+  if (!has_factor(task)) return;
+  const std::span errors =
+      std::span(task.error)
+          .subspan(static_cast<std::size_t>(item.first),
+                   static_cast<std::size_t>(std::min(kRowTile, task.weight.rows - item.first)));
+  if (std::ranges::all_of(errors, [](double error) { return std::isfinite(error); })) return;
+  solve_tile_with(nullptr, item, settings);
+  std::ranges::fill(errors, std::numeric_limits<double>::infinity());
 }
 
 /// Norms and round-to-nearest errors of every kErrorRowStride-th row.
@@ -96,7 +119,7 @@ void sample_norms(const Item& item, const GptqSettings& settings) {
   GptqSettings plain = settings;  // rounding to nearest as everyone knows it
   plain.scale_search = ScaleSearch::absmax;
   NormJob job;
-  job.rows = common_job(task, plain);
+  job.rows = common_job(task, usable_factor(task), plain);
   job.rows.rows = ceil_div(std::min(kNormSpan, task.weight.rows - item.first), kErrorRowStride);
   job.rows.weight = task.weight.data + item.first * job.rows.stride;
   job.rows.stride *= kErrorRowStride;

@@ -58,6 +58,17 @@ TEST(HessianFile, ASumOverNoToken) {
   EXPECT_EQ(read.starved, "starved_rtn");
 }
 
+TEST(HessianFile, AnOverflownSumComesBackAsItIs) {
+  const TemporaryDirectory directory;
+  NamedHessian wrote = awkward();
+  wrote.upper[0] = std::numeric_limits<float>::infinity();
+  wrote.upper[4] = std::nanf("");
+  wrote.weight_sum = std::numeric_limits<double>::infinity();
+  const NamedHessian read = written(directory, wrote).read(wrote.name, 3);
+  EXPECT_EQ(std::memcmp(read.upper.data(), wrote.upper.data(), 6 * sizeof(float)), 0);
+  EXPECT_EQ(read.weight_sum, wrote.weight_sum);
+}
+
 TEST(HessianFile, RefusesWhatIsNoSum) {
   const auto refused = [](const std::string& words, const auto& change, Index columns = 3) {
     const TemporaryDirectory directory;
@@ -67,12 +78,10 @@ TEST(HessianFile, RefusesWhatIsNoSum) {
     expect_input_error([&] { reader.read(hessian.name, columns); },
                        {"h.h5", "a.gate_proj", words, "--keep-hessians"});
   };
-  refused("[1, 2] is nan", [](NamedHessian& h) { h.upper[4] = std::nanf(""); });
   refused("[1, 1] is -1", [](NamedHessian& h) { h.upper[3] = -1; });
   refused(
       "shape", [](NamedHessian&) {}, 4);
   refused("weight_sum", [](NamedHessian& h) { h.weight_sum = -1; });
-  refused("weight_sum", [](NamedHessian& h) { h.weight_sum = std::nan(""); });
   refused("tokens", [](NamedHessian& h) { h.tokens = -1; });
   refused("tokens", [](NamedHessian& h) { h.tokens = 0; });
   refused("used_by", [](NamedHessian& h) { h.used_by = {"a.up_proj"}; });
