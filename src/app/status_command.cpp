@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <iostream>
 
@@ -12,18 +13,41 @@ namespace {
 
 constexpr int kExitFailed = 1, kExitStopped = 75, kExitRunning = 76;
 
+bool is_elsewhere(const std::string& directory, const std::filesystem::path& run) {
+  std::error_code ignored;
+  return !directory.empty() && !std::filesystem::equivalent(directory, run, ignored);
+}
+
+/// "2 minutes ago"; by the time stamps of files where that can be told, for the clock of the first
+/// rank's host may be another one.
+std::string updated_text(const RunDirectory& run, const RunStatus& status) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(now).count();
+  const double age =
+      age_of_file(run.status()).value_or(static_cast<double>(seconds - status.updated));
+  return duration_text(std::max(age, 0.0)) + " ago";
+}
+
 /// What is written, corrected by who holds the lock: a killed job leaves "running" behind, and a
 /// job that has just started an older state.
-void correct(RunStatus& status, const std::optional<LockState>& lock) {
+void correct(RunStatus& status, const std::optional<LockState>& lock,
+             const std::filesystem::path& run) {
   if (status.state == "done") return;
   if (lock && lock->alive) {
     if (status.state != "running") status.message = "starting: " + to_string(lock->holder);
     status.state = "running";
+  } else if (lock && lock->copied) {
+    status.state = "died";
+    status.message =
+        str("this is a copy of the run in ", lock->directory, ", made while ",
+            to_string(lock->holder), " was at work there; quantize with --save to go on here");
   } else if (status.state == "running") {
     status.state = "died";
     status.message =
         "it ended without a word (killed, or its machine failed); start the same "
         "command again to resume";
+    if (lock && is_elsewhere(lock->directory, run))
+      status.message += str(" (it ran in ", lock->directory, ": moved or copied from there)");
   }
 }
 
@@ -46,17 +70,16 @@ void add_status(CLI::App& app, Action& action) {
   command->callback([=, &action] {
     action = [=] {
       apply(*common);
-      RunStatus status = read_status({*path});
-      correct(status, look_at_lock(*path));
-      const auto now = std::chrono::system_clock::now().time_since_epoch();
-      const Index age =
-          std::chrono::duration_cast<std::chrono::seconds>(now).count() - status.updated;
+      const RunDirectory run{*path};
+      const std::optional<LockState> lock = look_at_lock(run.root);  // first: it may take a while
+      RunStatus status = read_status(run);
+      correct(status, lock, run.root);
       std::cout << status.state << "  layer " << status.layer << "/" << status.layers << "  "
                 << duration_text(status.elapsed_seconds);
       if (status.remaining_seconds > 0 && status.state == "running")
         std::cout << ", about " << duration_text(status.remaining_seconds) << " left";
       std::cout << "  " << status.ranks << " ranks, first on " << status.host << ", updated "
-                << duration_text(static_cast<double>(age)) << " ago\n";
+                << updated_text(run, status) << "\n";
       if (!status.message.empty()) std::cout << status.message << "\n";
       return exit_code(status);
     };

@@ -1,6 +1,7 @@
 #include "aq/io/file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -32,6 +33,19 @@ void write_text_file(const std::filesystem::path& path, std::string_view text) {
   PartialFile file(path);
   file.write(text);
   file.commit();
+}
+
+void overwrite_file(const std::filesystem::path& path, std::string_view text) {
+  PosixFile file = PosixFile::open_to_overwrite(path);
+  file.write(std::as_bytes(std::span(text)));
+  file.sync();
+}
+
+bool file_exists(const std::filesystem::path& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) return true;
+  if (errno == ENOENT || errno == ENOTDIR) return false;
+  fail_to_read("look for the file", path, errno);
 }
 
 void make_directory(const std::filesystem::path& path) {

@@ -92,12 +92,13 @@ Object create_file(const std::filesystem::path& path) {
   const Id creation = property_list(H5P_FILE_CREATE);
   track_order(creation, false);
   const hid_t id = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, access);
-  return {check(id, "create the HDF5 file", path.string()), path.string(), "/"};
+  if (id < 0) fail("create the HDF5 file", path.string(), library_reason());
+  return {id, path.string(), "/"};
 }
 
 Object open_file(const std::filesystem::path& path) {
   if (::faccessat(AT_FDCWD, path.c_str(), R_OK, AT_EACCESS) != 0)
-    fail("open the HDF5 file", path.string(), std::generic_category().message(errno));
+    fail_to_read("open the HDF5 file", path, errno);
   const Lock lock;
   const Id access = access_properties();
   const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access);

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <type_traits>
 
+#include "aq/io/read_error.h"
 #include "io/posix_file.h"
 
 namespace aq::hdf5 {
@@ -49,6 +50,24 @@ hid_t copy_type(Type type) {
   return -1;
 }
 
+/// Where an error began.
+struct Cause {
+  std::string text;
+  hid_t major = -1, minor = -1;
+};
+
+Cause innermost() {
+  Cause cause;
+  const auto keep_first = [](unsigned number, const H5E_error2_t* error, void* data) -> herr_t {
+    if (number == 0)
+      *static_cast<Cause*>(data) = {error->desc == nullptr ? "" : error->desc, error->maj_num,
+                                    error->min_num};
+    return 0;
+  };
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, &cause);
+  return cause;
+}
+
 }  // namespace
 
 Lock::Lock() {
@@ -68,20 +87,35 @@ void fail(const char* operation, const std::string& object, const std::string& r
   throw Error(ErrorKind::input, operation, object, reason, remedy(reason));
 }
 
-std::string library_reason() {
-  std::string reason;
-  const auto keep_first = [](unsigned, const H5E_error2_t* error, void* data) -> herr_t {
-    auto& text = *static_cast<std::string*>(data);
-    if (text.empty() && error->desc != nullptr) text = error->desc;
-    return 0;
-  };
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, &reason);
-  const std::string marker = "error message = '";  // of a system call
-  if (const auto at = reason.find(marker); at != std::string::npos) {
+namespace {
+
+std::string shown(const std::string& reason) {
+  const auto value_of = [&](const std::string& marker, char end) {
+    const auto at = reason.find(marker);
+    if (at == std::string::npos) return std::string();
     const auto begin = at + marker.size();
-    return reason.substr(begin, reason.find('\'', begin) - begin);
-  }
+    return reason.substr(begin, reason.find(end, begin) - begin);
+  };
+  // Of a system call.
+  if (const std::string message = value_of("error message = '", '\''); !message.empty())
+    return str(message, " (errno ", value_of("errno = ", ','), ")");
   return reason.empty() ? "the HDF5 library gives no reason" : reason.substr(0, 300);
+}
+
+}  // namespace
+
+std::string library_reason() {
+  return shown(innermost().text);
+}
+
+void fail_in_library(const char* operation, const std::string& object) {
+  const Cause cause = innermost();
+  const bool refused = cause.minor == H5E_READERROR && cause.major == H5E_IO;
+  const bool no_memory = cause.major == H5E_RESOURCE;
+  const bool held = cause.minor == H5E_CANTOPENFILE || cause.minor == H5E_CANTLOCKFILE;
+  if (refused || no_memory || held)
+    throw ReadError(operation, object, shown(cause.text), remedy(shown(cause.text)));
+  fail(operation, object, shown(cause.text));
 }
 
 Id property_list(hid_t kind) {

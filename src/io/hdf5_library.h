@@ -22,11 +22,14 @@ class Lock {
 [[noreturn]] void fail(const char* operation, const std::string& object, const std::string& reason);
 /// The innermost message of the library's error stack.
 std::string library_reason();
+/// Throws what the library's error stack means: a ReadError where the system refused to read, or
+/// had no memory, otherwise Error{input}.
+[[noreturn]] void fail_in_library(const char* operation, const std::string& object);
 
 /// `result` of a library call, or an error when it is negative.
 template <class Result>
 Result check(Result result, const char* operation, const std::string& object) {
-  if (result < 0) fail(operation, object, library_reason());
+  if (result < 0) fail_in_library(operation, object);
   return result;
 }
 

@@ -16,13 +16,16 @@
 
 #include "aq/core/error.h"
 #include "aq/core/host.h"
+#include "aq/io/file.h"
+#include "aq/io/read_error.h"
 
 namespace aq {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::size_t kFileBytes = 1024;
+constexpr std::size_t kFileBytes = 4096;
+constexpr std::size_t kLongestDirectory = 2048;  // a longer one is not named
 
 /// Hosts may share a name, and containers of one machine do not see each other's processes.
 std::string machine() {
@@ -78,12 +81,15 @@ std::string to_string(const LockHolder& holder) {
              ")");
 }
 
-LockText own_lock_text() {
+LockText own_lock_text(const std::filesystem::path& directory) {
+  std::error_code ignored;
+  const std::string place = std::filesystem::canonical(directory, ignored).string();
   return {{host_name(), getpid(), batch_job(), local_time()},
           machine(),
           process_start(getpid()),
           random_id(),
-          0};
+          0,
+          place.size() > kLongestDirectory ? "" : place};
 }
 
 std::string format_lock(const LockText& text) {
@@ -94,27 +100,45 @@ std::string format_lock(const LockText& text) {
                   {"machine", text.machine},
                   {"process_start", text.process_start},
                   {"id", text.id},
-                  {"count", text.count}};
-  std::string line = json.dump();
+                  {"count", text.count},
+                  {"directory", text.directory}};
+  std::string line = json.dump(-1, ' ', false, Json::error_handler_t::replace);
   AQ_CHECK(line.size() < kFileBytes, line.size());
   line.resize(kFileBytes - 1, ' ');
   return line + "\n";
 }
 
 std::optional<LockText> read_lock(const std::filesystem::path& file) {
-  std::ifstream stream(file);
-  std::string line(kFileBytes, ' ');  // whatever is longer is no lock
-  stream.read(line.data(), static_cast<std::streamsize>(line.size()));
-  const Json json = Json::parse(line, nullptr, false);
-  if (!json.is_object()) return std::nullopt;
   try {
+    const Json json = Json::parse(read_text_file(file, kFileBytes));
     return LockText{{json.at("host"), json.at("process"), json.at("job"), json.at("started")},
                     json.at("machine"),
                     json.at("process_start"),
                     json.at("id"),
-                    json.at("count")};
+                    json.at("count"),
+                    json.value("directory", std::string())};
   } catch (const nlohmann::json::exception&) {
     return std::nullopt;
+  } catch (const ReadError&) {
+    throw;
+  } catch (const Error&) {  // it is gone, or longer than any lock
+    return std::nullopt;
+  }
+}
+
+bool is_copied(const std::filesystem::path& file, const LockText& text) {
+  if (text.directory.empty()) return false;
+  const std::filesystem::path original = std::filesystem::path(text.directory) / file.filename();
+  struct stat here {
+  }, there{};
+  if (::stat(file.c_str(), &here) != 0 || ::stat(original.c_str(), &there) != 0) return false;
+  // One file seen through two mounts has one inode number, but maybe two devices.
+  if (here.st_ino == there.st_ino) return false;
+  try {
+    const std::optional<LockText> of_holder = read_lock(original);
+    return of_holder && of_holder->id == text.id;
+  } catch (const ReadError&) {
+    return false;
   }
 }
 

@@ -50,6 +50,8 @@ Index merge_shards(const RunDirectory& run) {
   Index count = 0;
   for (const auto& [layer, part] : parts) count += merge_part(run, *part, writer);
   writer.close();
+  std::error_code ignored;
+  std::filesystem::remove(run.previous_model(), ignored);
   return count;
 }
 

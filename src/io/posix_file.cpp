@@ -11,6 +11,8 @@
 #include <system_error>
 #include <utility>
 
+#include "aq/io/read_error.h"
+
 namespace aq {
 namespace {
 
@@ -41,7 +43,7 @@ std::string_view remedy(std::string_view reason) {
       {EMFILE, "raise the limit of open files (`ulimit -n`)"},
       {ENFILE, "the machine has no more open files: raise fs.file-max"}};
   for (const auto& [error, hint] : remedies)
-    if (reason == std::generic_category().message(error)) return hint;
+    if (reason.starts_with(std::generic_category().message(error))) return hint;
   return {};
 }
 
@@ -50,13 +52,20 @@ void fail_file(std::string_view operation, const std::filesystem::path& path, in
   throw Error(ErrorKind::input, operation, path.string(), reason, remedy(reason));
 }
 
+void fail_to_read(std::string_view operation, const std::filesystem::path& path, int error) {
+  for (const int lasting : {ENOENT, ENOTDIR, EISDIR, ELOOP, ENAMETOOLONG})
+    if (error == lasting) fail_file(operation, path, error);
+  const std::string reason = std::generic_category().message(error);
+  throw ReadError(operation, path.string(), str(reason, " (errno ", error, ")"), remedy(reason));
+}
+
 PosixFile PosixFile::open(const std::filesystem::path& path) {
   const int descriptor = retried([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); });
-  if (descriptor < 0) fail_file("open the file", path, errno);
+  if (descriptor < 0) fail_to_read("open the file", path, errno);
   PosixFile file(descriptor, path);
   struct stat status {};
-  if (::fstat(descriptor, &status) != 0) fail_file("open the file", path, errno);
-  if (S_ISDIR(status.st_mode)) fail_file("open the file", path, EISDIR);
+  if (::fstat(descriptor, &status) != 0) fail_to_read("open the file", path, errno);
+  if (S_ISDIR(status.st_mode)) fail_to_read("open the file", path, EISDIR);
   return file;
 }
 
@@ -64,6 +73,12 @@ PosixFile PosixFile::create(const std::filesystem::path& path) {
   const int descriptor =
       retried([&] { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); });
   if (descriptor < 0) fail_file("create the file", path, errno);
+  return {descriptor, path};
+}
+
+PosixFile PosixFile::open_to_overwrite(const std::filesystem::path& path) {
+  const int descriptor = retried([&] { return ::open(path.c_str(), O_WRONLY | O_CLOEXEC); });
+  if (descriptor < 0) fail_file("open the file", path, errno);
   return {descriptor, path};
 }
 
@@ -82,7 +97,7 @@ PosixFile& PosixFile::operator=(PosixFile&& other) noexcept {
 
 Index PosixFile::size() const {
   struct stat status {};
-  if (::fstat(descriptor_, &status) != 0) fail_file("ask for the size", path_, errno);
+  if (::fstat(descriptor_, &status) != 0) fail_to_read("ask for the size", path_, errno);
   return status.st_size;
 }
 
@@ -90,7 +105,7 @@ void PosixFile::read_at(Index offset, std::span<std::byte> out) const {
   while (!out.empty()) {
     const auto got =
         retried([&] { return ::pread(descriptor_, out.data(), piece(out.size()), offset); });
-    if (got < 0) fail_file("read the file", path_, errno);
+    if (got < 0) fail_to_read("read the file", path_, errno);
     if (got == 0)
       throw Error(ErrorKind::input, "read the file", path_.string(),
                   str("it ends at byte ", offset, ", ", out.size(), " bytes too early"),
@@ -102,7 +117,7 @@ void PosixFile::read_at(Index offset, std::span<std::byte> out) const {
 
 Index PosixFile::read_next(std::span<std::byte> out) {
   const auto got = retried([&] { return ::read(descriptor_, out.data(), piece(out.size())); });
-  if (got < 0) fail_file("read the file", path_, errno);
+  if (got < 0) fail_to_read("read the file", path_, errno);
   return got;
 }
 

@@ -12,7 +12,8 @@
 
 namespace aq {
 
-/// An open file; closes itself. Failures are Error{input} with operation, path and reason.
+/// An open file; closes itself. Failures are Error{input} with operation, path and reason;
+/// those of open and read that may pass are a ReadError.
 class PosixFile {
  public:
   static PosixFile open(const std::filesystem::path& path);
@@ -20,6 +21,8 @@ class PosixFile {
   /// Takes over a descriptor; `path` is for messages.
   PosixFile(int descriptor, std::filesystem::path path)
       : descriptor_(descriptor), path_(std::move(path)) {}
+  /// An existing file whose content stays but for what is written.
+  static PosixFile open_to_overwrite(const std::filesystem::path& path);
   ~PosixFile();
   PosixFile(PosixFile&& other) noexcept;
   PosixFile& operator=(PosixFile&& other) noexcept;
@@ -47,6 +50,10 @@ class PosixFile {
 /// What the user can do about a limit of the system that `reason`, the system's text for an error,
 /// tells of; empty for other errors.
 std::string_view remedy(std::string_view reason);
+/// Throws what a failed open or read means: Error{input} when something else than a file of that
+/// name is there (or nothing), ReadError when it may be read another time.
+[[noreturn]] void fail_to_read(std::string_view operation, const std::filesystem::path& path,
+                               int error);
 
 /// Name under which `path` is written until it is whole.
 std::filesystem::path partial_path(const std::filesystem::path& path);

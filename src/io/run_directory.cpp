@@ -16,6 +16,7 @@ constexpr Index kMostLayers = Index{1} << 20;
 // Limits of files. The manifest names every matrix: 70,000 of them are 5 MB.
 constexpr Index kManifestBytes = Index{1} << 28;
 constexpr Index kStatusBytes = Index{1} << 20;
+constexpr std::size_t kFailureBytes = 4096;  // one block: it is rewritten in place
 
 /// Parses and converts; any surprise becomes one Error{input} that names the file.
 template <class Convert>
@@ -57,7 +58,7 @@ std::string RunDirectory::shard_name(Index layer, int rank) {
 }
 
 std::optional<Manifest> read_manifest(const RunDirectory& run) {
-  if (!std::filesystem::exists(run.manifest())) return std::nullopt;
+  if (!file_exists(run.manifest())) return std::nullopt;
   return read_json(run.manifest(), "read the manifest", kManifestBytes, [&](const Json& json) {
     if (const Index version = whole_number(run, json, "version", Index{1} << 30);
         version != kManifestVersion)
@@ -115,6 +116,15 @@ std::string first_difference(const Manifest& run, const Manifest& now) {
   return {};
 }
 
+namespace {
+
+/// Messages name files, whose names need not be valid UTF-8.
+std::string json_text(const Json& json) {
+  return json.dump(1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace
+
 void write_status(const RunDirectory& run, const RunStatus& status) {
   const Json json{{"state", status.state},
                   {"message", status.message},
@@ -126,7 +136,7 @@ void write_status(const RunDirectory& run, const RunStatus& status) {
                   {"host", status.host},
                   {"process", status.process},
                   {"updated", status.updated}};
-  write_text_file(run.status(), json.dump(1) + "\n");
+  write_text_file(run.status(), json_text(json) + "\n");
 }
 
 namespace {
@@ -148,39 +158,73 @@ RunStatus read_first_rank(const RunDirectory& run) {
   });
 }
 
+bool is_blank(const std::string& text) {
+  return text.find_first_not_of(" \n") == std::string::npos;
+}
+
 std::optional<RunFailure> read_failure(const RunDirectory& run) {
-  if (!std::filesystem::exists(run.failure())) return std::nullopt;
+  if (!file_exists(run.failure())) return std::nullopt;
+  if (is_blank(read_text_file(run.failure(), kStatusBytes))) return std::nullopt;
   return read_json(run.failure(), "read the status", kStatusBytes, [](const Json& json) {
-    return RunFailure{json.at("message").get<std::string>(), json.at("internal").get<bool>(),
+    return RunFailure{json.at("message").get<std::string>(), json.at("state").get<std::string>(),
                       json.at("updated").get<Index>()};
   });
+}
+
+bool is_newer(const std::filesystem::path& file, const std::filesystem::path& other) {
+  std::error_code error;
+  const auto time = std::filesystem::last_write_time(file, error);
+  if (error) return false;
+  const auto before = std::filesystem::last_write_time(other, error);
+  return error || time >= before;
+}
+
+/// One block, whatever the message.
+std::string failure_block(RunFailure failure) {
+  while (true) {
+    std::string text = json_text(
+        {{"state", failure.state}, {"message", failure.message}, {"updated", failure.updated}});
+    if (text.size() < kFailureBytes) {
+      text.resize(kFailureBytes - 1, ' ');
+      return text + "\n";
+    }
+    failure.message.resize(failure.message.size() / 2);
+  }
 }
 
 }  // namespace
 
 RunStatus read_status(const RunDirectory& run) {
   const std::optional<RunFailure> failure = read_failure(run);
-  const bool has_status = std::filesystem::exists(run.status());
+  const bool has_status = file_exists(run.status());
   if (!has_status && !failure)
     throw Error(ErrorKind::input, "read the status", run.root.string(),
                 "it is not the directory of a run: there is no status.json");
   RunStatus status = has_status ? read_first_rank(run) : RunStatus{};
-  // When all ranks fail, the first one speaks.
-  if (!failure || (status.state == "failed" && status.updated >= failure->updated)) return status;
-  status.state = failure->internal ? "died" : "failed";
+  // When all ranks fail, the first one speaks. Hosts have clocks of their own: file times tell.
+  if (!failure || (status.state == "failed" && is_newer(run.status(), run.failure())))
+    return status;
+  status.state = failure->state;
   status.message = failure->message;
   status.updated = failure->updated;
   return status;
 }
 
 void write_failure(const RunDirectory& run, int rank, const RunFailure& failure) {
-  if (failure.internal && std::filesystem::exists(run.failure())) return;
-  const Json json{
-      {"message", failure.message}, {"internal", failure.internal}, {"updated", failure.updated}};
+  if (failure.state == "died" && read_failure(run)) return;
+  const std::string block = failure_block(failure);
   // Ranks that fail together write files of their own; the last one to be renamed is whole.
   const std::filesystem::path own = run.root / str("failure.rank-", rank, ".json");
-  write_text_file(own, json.dump(1) + "\n");
-  std::filesystem::rename(own, run.failure());
+  try {
+    write_text_file(own, block);
+    std::filesystem::rename(own, run.failure());
+  } catch (const std::exception&) {  // a full disk: the block that was kept for this
+    overwrite_file(run.failure(), block);
+  }
+}
+
+void make_room_for_failure(const RunDirectory& run) {
+  write_text_file(run.failure(), std::string(kFailureBytes - 1, ' ') + "\n");
 }
 
 void forget_failure(const RunDirectory& run) {

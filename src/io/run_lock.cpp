@@ -13,6 +13,8 @@
 
 #include "aq/core/error.h"
 #include "aq/core/log.h"
+#include "aq/io/file.h"
+#include "aq/io/read_error.h"
 #include "io/lock_file.h"
 #include "io/posix_file.h"
 
@@ -91,6 +93,48 @@ bool is_same(const std::optional<LockText>& a, const std::optional<LockText>& b)
   return a.has_value() == b.has_value() && (!a || (a->id == b->id && a->count == b->count));
 }
 
+/// As read_lock; also nothing while it cannot be read.
+std::optional<LockText> glance_at(const fs::path& lock) noexcept {
+  try {
+    return read_lock(lock);
+  } catch (...) {
+    return std::nullopt;
+  }
+}
+
+enum class Fate { lives, silent, changed };
+
+/// Looks at the lock that `found` was read from for so many seconds: `lives` as soon as its holder
+/// counts on, `changed` when the lock is gone or another one's. Clocks and file times say nothing
+/// here. Throws a ReadError when it cannot be read at the end.
+Fate watch(const fs::path& lock, const std::optional<LockText>& found, double seconds,
+           const LockTimes& times) {
+  const Clock::time_point start = Clock::now();
+  while (true) {
+    std::this_thread::sleep_for(std::chrono::duration<double>(times.beat_seconds / 5));
+    const bool last = seconds_since(start) >= seconds;
+    try {
+      // Opened anew each time: on NFS that is when the content is read anew.
+      if (!file_exists(lock)) return Fate::changed;
+      const std::optional<LockText> now = read_lock(lock);
+      if (now && (!found || now->id != found->id)) return Fate::changed;
+      if (now && now->count != found->count) return Fate::lives;
+    } catch (const ReadError&) {
+      if (last) throw;
+    }
+    if (last) return Fate::silent;
+  }
+}
+
+Patience patience(const LockTimes& times) {
+  return {.pause = times.beat_seconds / 20, .longest = 3.2 * times.beat_seconds};
+}
+
+/// Long enough for a sign of life of a holder that is well.
+double short_watch(const LockTimes& times) {
+  return std::min(3 * times.beat_seconds, times.stale_seconds);
+}
+
 /// Puts the candidate in the place of the dead holder's lock. Of many jobs that do this at the same
 /// time one gets the claim, a file named after what is replaced; nobody without it touches the
 /// lock, and with it the lock goes from one holder to the next in one step. False when another job
@@ -102,14 +146,14 @@ bool replace_dead(const fs::path& lock, const Candidate& candidate,
       str(".run.lock.dead.", dead ? str(dead->id, ".", dead->count) : std::string("unknown"));
   std::error_code error;
   if (!candidate.becomes(claim)) {
-    const std::optional<LockText> claimant = read_lock(claim);
+    const std::optional<LockText> claimant = glance_at(claim);
     const bool left_behind = (claimant && runs_here(*claimant) == false) ||
                              seconds_between(claim, candidate.path()) > 2 * times.stale_seconds;
     if (left_behind) fs::remove(claim, error);
     std::this_thread::sleep_for(std::chrono::duration<double>(times.beat_seconds / 5));
     return false;
   }
-  const bool same = fs::exists(lock, error) && is_same(read_lock(lock), dead);
+  const bool same = fs::exists(lock, error) && is_same(glance_at(lock), dead);
   if (same) fs::rename(candidate.path(), lock, error);
   std::error_code ignored;
   fs::remove(claim, ignored);
@@ -120,29 +164,24 @@ bool replace_dead(const fs::path& lock, const Candidate& candidate,
 /// taken for dead; nothing when the lock has changed hands or is gone meanwhile.
 std::optional<std::string> find_dead(const fs::path& directory, const Candidate& candidate,
                                      const std::optional<LockText>& found, const LockTimes& times) {
-  if (found) {
+  const fs::path lock = lock_path(directory);
+  const bool copied = found && is_copied(lock, *found);
+  if (found && !copied) {
     const std::optional<bool> runs = runs_here(*found);
     if (runs == true) refuse(directory, *found);
     if (runs == false) return "its process is gone";
   }
-  const fs::path lock = lock_path(directory);
   const double age = seconds_between(lock, candidate.path());
-  const std::string silent = str("it gave no sign of life for ", times.stale_seconds, " s");
-  if (age > 2 * times.stale_seconds) return silent;
+  const bool old = copied || age > 2 * times.stale_seconds;
+  const double seconds = old ? short_watch(times) : times.stale_seconds;
   if (found)
     log_info(str(directory.string(), ": held by ", to_string(found->holder), "; waiting up to ",
-                 times.stale_seconds, " s for a sign of life"));
-  const Clock::time_point start = Clock::now();
-  while (seconds_since(start) < times.stale_seconds) {
-    std::this_thread::sleep_for(std::chrono::duration<double>(times.beat_seconds / 5));
-    std::error_code error;
-    if (!fs::exists(lock, error)) return std::nullopt;
-    const std::optional<LockText> now = read_lock(lock);
-    if (!now) continue;
-    if (!found || now->id != found->id) return std::nullopt;
-    if (now->count != found->count) refuse(directory, *now);
-  }
-  return silent;
+                 seconds, " s for a sign of life"));
+  const Fate fate = watch(lock, found, seconds, times);
+  if (fate == Fate::lives) refuse(directory, *found);
+  if (fate == Fate::changed) return std::nullopt;
+  if (copied) return str("it is a copy, made with the directory, of that in ", found->directory);
+  return str("it gave no sign of life for ", times.stale_seconds, " s");
 }
 
 }  // namespace
@@ -151,7 +190,10 @@ std::optional<std::string> find_dead(const fs::path& directory, const Candidate&
 class RunLock::Held {
  public:
   Held(const fs::path& directory, std::function<void(const std::string&)> on_lost, LockTimes times)
-      : path_(lock_path(directory)), on_lost_(std::move(on_lost)), times_(times) {
+      : path_(lock_path(directory)),
+        on_lost_(std::move(on_lost)),
+        times_(times),
+        text_(own_lock_text(directory)) {
     acquire(directory);
     thread_ = std::thread([this] { beat(); });
   }
@@ -172,7 +214,8 @@ class RunLock::Held {
   void acquire(const fs::path& directory) {
     const Candidate candidate(directory, text_);
     while (!candidate.becomes(path_)) {
-      const std::optional<LockText> found = read_lock(path_);
+      const std::optional<LockText> found =
+          read_patiently([&] { return read_lock(path_); }, patience(times_));
       const std::optional<std::string> dead = find_dead(directory, candidate, found, times_);
       if (!dead || !replace_dead(path_, candidate, found, times_)) continue;
       log_warning(str(directory.string(), ": the lock of ",
@@ -183,7 +226,7 @@ class RunLock::Held {
   }
 
   bool is_mine() const {
-    const std::optional<LockText> now = read_lock(path_);
+    const std::optional<LockText> now = glance_at(path_);
     return now && now->id == text_.id;
   }
 
@@ -192,7 +235,7 @@ class RunLock::Held {
     const std::chrono::duration<double> pause(times_.beat_seconds);
     while (!wake_.wait_for(lock, pause, [this] { return ended_; })) {
       lock.unlock();
-      const std::optional<LockText> now = read_lock(path_);
+      const std::optional<LockText> now = glance_at(path_);
       std::error_code error;
       if (now && now->id != text_.id) return on_lost_("taken over by " + to_string(now->holder));
       if (!now && !fs::exists(path_, error) && !error) return on_lost_("run.lock was removed");
@@ -215,7 +258,7 @@ class RunLock::Held {
   fs::path path_;
   std::function<void(const std::string&)> on_lost_;
   LockTimes times_;
-  LockText text_ = own_lock_text();
+  LockText text_;
   std::mutex mutex_;
   std::condition_variable wake_;
   bool ended_ = false;
@@ -240,15 +283,33 @@ std::unique_ptr<RunLock> lock_run(const fs::path& directory, std::function<void(
 
 std::optional<LockState> look_at_lock(const fs::path& directory, LockTimes times) {
   const fs::path path = lock_path(directory);
-  std::error_code error;
-  const auto changed = fs::last_write_time(path, error);
-  if (error) return std::nullopt;
-  const std::optional<LockText> text = read_lock(path);
-  const double age =
-      std::chrono::duration<double>(fs::file_time_type::clock::now() - changed).count();
-  const bool fresh = age < times.stale_seconds;
-  if (!text) return LockState{{}, fresh};
-  return LockState{text->holder, runs_here(*text).value_or(fresh)};
+  if (!file_exists(path)) return std::nullopt;
+  const std::optional<LockText> text =
+      read_patiently([&] { return read_lock(path); }, patience(times));
+  LockState state;
+  std::optional<bool> runs;
+  if (text) {
+    state = {text->holder, false, text->directory, is_copied(path, *text)};
+    if (!state.copied) runs = runs_here(*text);
+  }
+  if (!runs) {
+    const double silent = state.copied ? times.stale_seconds : age_of_file(path).value_or(0);
+    const double seconds = std::max(times.stale_seconds - silent, short_watch(times));
+    const Fate fate = watch(path, text, std::min(seconds, times.stale_seconds), times);
+    if (fate == Fate::changed) return look_at_lock(directory, times);
+    runs = fate == Fate::lives;
+  }
+  state.alive = *runs;
+  return state;
+}
+
+std::optional<double> age_of_file(const fs::path& file) {
+  try {
+    const Candidate now(file.parent_path(), own_lock_text(file.parent_path()));
+    return seconds_between(file, now.path());
+  } catch (const Error&) {  // nothing can be written there
+    return std::nullopt;
+  }
 }
 
 }  // namespace aq

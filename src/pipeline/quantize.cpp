@@ -17,6 +17,7 @@
 #include "aq/forward/dispatch.h"
 #include "aq/forward/finite.h"
 #include "aq/io/file.h"
+#include "aq/io/read_error.h"
 #include "aq/report/progress.h"
 #include "aq/run/phase_records.h"
 #include "aq/run/prepare.h"
@@ -70,14 +71,21 @@ class Reporter {
     const bool stopped = error != nullptr && error->kind() == ErrorKind::stopped;
     const bool no_memory = dynamic_cast<const std::bad_alloc*>(&reason) != nullptr;
     const std::string text = no_memory ? "out of memory" : reason.what();
+    const bool internal = error == nullptr || error->kind() == ErrorKind::internal;
+    if (!comm_.is_first() && stopped) return;
     try {
-      status(stopped ? "stopped" : "failed", text, layer);
-      if (comm_.is_first() || stopped) return;
+      if (comm_.is_first()) return status(stopped ? "stopped" : "failed", text, layer);
+    } catch (const std::exception& other) {  // a full disk
+      log_warning(other.what());
+    }
+    std::string state = stopped ? "stopped" : "failed";
+    if (internal && !comm_.is_first()) state = "died";
+    try {
       write_failure(directory_, comm_.rank(),
                     {.message = str("rank ", comm_.rank(), " on ", host_name(), ": ", text),
-                     .internal = error == nullptr || error->kind() == ErrorKind::internal,
+                     .state = state,
                      .updated = now()});
-    } catch (const std::exception& other) {  // a full disk: the reason itself is still printed
+    } catch (const std::exception& other) {  // the reason itself is still printed
       log_warning(other.what());
     }
   }
@@ -297,7 +305,7 @@ struct Run {
     set_work_place(std::string(phase_name(Phase::merge)));
     comm.barrier();  // the first rank has written the manifest
     if (comm.is_last()) {
-      if (!std::filesystem::exists(state.directory().model())) merge_shards(state.directory());
+      if (state.needs_merge()) read_patiently([&] { return merge_shards(state.directory()); });
       write_text_file(state.directory().log(), quant_log_csv(log));
     }
     comm.barrier();
@@ -368,6 +376,7 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
   run.reporter.finish();
   RunSummary summary = run.summary(watch.seconds(), memory);
   run.reporter.status("done", "", run.layer_count());
+  if (comm.is_first()) forget_failure(run.state.directory());
   if (comm.is_first()) log_info("done\n" + summary_text(summary));
   run.check_fallbacks(summary);
   return summary;

@@ -7,10 +7,12 @@
 #include <utility>
 
 #include "aq/core/log.h"
+#include "aq/core/timer.h"
 #include "aq/io/activation_file.h"
 #include "aq/io/file.h"
 #include "aq/io/hessian_file.h"
 #include "aq/io/matrix_file.h"
+#include "aq/io/read_error.h"
 
 namespace aq {
 namespace {
@@ -18,12 +20,12 @@ namespace {
 constexpr std::string_view kOperation = "start the run";
 
 bool all_exist(const std::filesystem::path& directory, const std::vector<std::string>& files) {
-  return std::all_of(files.begin(), files.end(), [&](const std::string& file) {
-    return std::filesystem::exists(directory / file);
-  });
+  return std::all_of(files.begin(), files.end(),
+                     [&](const std::string& file) { return file_exists(directory / file); });
 }
 
-/// Throws Error{input} for a shard whose content is not what was written, or that lacks a matrix.
+/// Throws Error{input} for a shard whose content is not what was written, or that lacks a matrix, a
+/// ReadError for one that cannot be read.
 void verify_shards(const RunDirectory& directory, const CompletePart& part) {
   std::set<std::string> found;
   for (const std::string& shard : part.shards) {
@@ -50,6 +52,8 @@ std::string damage_of(const RunDirectory& directory, const CompletePart& part,
     if (keeps_hessians)
       for (const std::string& file : *part.hessians)
         HessianReader(directory.hessians() / file).verify();
+  } catch (const ReadError&) {
+    throw;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::input) throw;
     return str("layer ", part.layer, " is damaged: ", error.what());
@@ -85,6 +89,27 @@ Manifest start_manifest(const QuantizeOptions& options, const RunDirectory& dire
   return fresh;
 }
 
+/// Whether what lies in the directory came from the same model, tokens and recipe.
+bool holds_this_run(const RunDirectory& directory, const Manifest& fresh) {
+  try {
+    const auto existing = read_manifest(directory);
+    return existing && first_difference(*existing, fresh).empty();
+  } catch (const ReadError&) {
+    throw;
+  } catch (const Error&) {  // a damaged one, which --resume never replaces
+    return false;
+  }
+}
+
+/// Another run's model.h5 must not be taken for this one's, which is not there yet.
+void set_aside_other_model(const RunDirectory& directory, const Manifest& fresh) {
+  if (!file_exists(directory.model()) || holds_this_run(directory, fresh)) return;
+  std::filesystem::rename(directory.model(), directory.previous_model());
+  log_warning(str(directory.model().string(),
+                  " is of another run: until this one's is there, it is ",
+                  directory.previous_model().filename().string()));
+}
+
 /// What the first rank has just written.
 Manifest shared_manifest(const RunDirectory& directory) {
   std::optional<Manifest> manifest = read_manifest(directory);
@@ -99,27 +124,25 @@ Manifest shared_manifest(const RunDirectory& directory) {
 
 RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicator& comm)
     : directory_{options.save}, comm_(comm) {
+  std::error_code ignored;
   comm.barrier();  // every rank has checked its input: only now is anything written
   if (comm.is_first()) {
     make_directory(directory_.root);
     lock_ = lock_run(directory_.root, [&comm](int exit_code) { comm.abort(exit_code); });
-    forget_failure(directory_);
     make_directory(directory_.shards());
     if (options.keep_hessians) make_directory(directory_.hessians());
     if (options.save_activations > 0) make_directory(directory_.activations());
-    manifest_ = start_manifest(options, directory_, std::move(manifest));
+    manifest_ = read_patiently([&] { return start_manifest(options, directory_, manifest); });
+    set_aside_other_model(directory_, manifest_);
+    make_room_for_failure(directory_);
+    if (manifest_.complete.empty()) std::filesystem::remove(directory_.metrics(), ignored);
     write_manifest(directory_, manifest_);
   }
   comm.barrier();
   if (!comm.is_first()) manifest_ = shared_manifest(directory_);
   drop_damaged_parts(options.keep_hessians);
-  if (comm.is_first()) {
-    std::error_code ignored;
-    if (manifest_.complete.empty()) std::filesystem::remove(directory_.metrics(), ignored);
-    if (!all_complete()) std::filesystem::remove(directory_.model(), ignored);
-    write_manifest(directory_, manifest_);
-  }
-  if (comm.is_last() && all_complete()) drop_damaged_model();
+  if (comm.is_first()) write_manifest(directory_, manifest_);
+  if (comm.is_last()) needs_merge_ = !all_complete() || !model_is_whole();
   comm.barrier();
 }
 
@@ -128,8 +151,8 @@ void RunState::drop_damaged_parts(bool keeps_hessians) {
   std::array<std::int64_t, 1> least{-count};  // minus the first damaged part
   std::string damage;
   for (Index part = comm_.rank(); part < count && damage.empty(); part += comm_.size()) {
-    damage =
-        damage_of(directory_, manifest_.complete[static_cast<std::size_t>(part)], keeps_hessians);
+    const CompletePart& complete = manifest_.complete[static_cast<std::size_t>(part)];
+    damage = read_patiently([&] { return damage_of(directory_, complete, keeps_hessians); });
     if (!damage.empty()) least[0] = -part;
   }
   const Index mine = -least[0];
@@ -141,22 +164,26 @@ void RunState::drop_damaged_parts(bool keeps_hessians) {
   manifest_.complete.resize(static_cast<std::size_t>(first));
 }
 
-void RunState::drop_damaged_model() const {
-  if (!std::filesystem::exists(directory_.model())) return;
+bool RunState::model_is_whole() const {
+  std::vector<std::string> names;
+  for (const CompletePart& part : manifest_.complete)
+    names.insert(names.end(), part.matrices.begin(), part.matrices.end());
   try {
-    const MatrixReader reader(directory_.model());
-    reader.verify();
-    std::vector<std::string> names;
-    for (const CompletePart& part : manifest_.complete)
-      names.insert(names.end(), part.matrices.begin(), part.matrices.end());
-    if (reader.names() == names) return;
-    log_warning(str(directory_.model().string(), " lacks matrices; it is merged again"));
+    return read_patiently([&] {
+      if (!file_exists(directory_.model())) return false;
+      const MatrixReader reader(directory_.model());
+      reader.verify();
+      if (reader.names() != names)
+        log_warning(str(directory_.model().string(), " lacks matrices; it is merged again"));
+      return reader.names() == names;
+    });
+  } catch (const ReadError&) {
+    throw;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::input) throw;
     log_warning(str(error.what(), "; it is merged again"));
+    return false;
   }
-  std::error_code ignored;
-  std::filesystem::remove(directory_.model(), ignored);
 }
 
 bool RunState::complete(Index part) const {
@@ -165,6 +192,11 @@ bool RunState::complete(Index part) const {
 
 std::vector<LogRow> RunState::load(Index part, Weights& weights,
                                    const std::function<bool(Index expert)>& wanted) const {
+  return read_patiently([&] { return load_once(part, weights, wanted); });
+}
+
+std::vector<LogRow> RunState::load_once(Index part, Weights& weights,
+                                        const std::function<bool(Index expert)>& wanted) const {
   const CompletePart& complete = manifest_.complete[static_cast<std::size_t>(part)];
   std::map<std::string, LogRow> rows;
   for (const std::string& shard : complete.shards) {
@@ -263,8 +295,8 @@ Index RunState::load_output(const Batch& batch, Index hidden, Matrix& x) const {
     for (const std::string& file : manifest_.complete[static_cast<std::size_t>(part)].activations)
       files.push_back(directory_.activations() / file);
     Matrix read(batch.rows(), hidden);
-    for (const LaneActivations& lane :
-         read_activations(files, batch.first_lane, batch.lanes(), hidden)) {
+    for (const LaneActivations& lane : read_patiently(
+             [&] { return read_activations(files, batch.first_lane, batch.lanes(), hidden); })) {
       const Range rows = batch.rows_of_lane(lane.lane - batch.first_lane);
       if (lane.rows.rows != rows.size())
         throw Error(ErrorKind::input, "read the saved activations", files.front().string(),
@@ -272,6 +304,8 @@ Index RunState::load_output(const Batch& batch, Index hidden, Matrix& x) const {
       std::ranges::copy(lane.rows.values, read.values.begin() + rows.begin * hidden);
     }
     x = std::move(read);
+  } catch (const ReadError&) {
+    throw;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::input) throw;
     log_warning(str(error.what(), "; the layers before are run again"));

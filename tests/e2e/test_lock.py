@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
+import threading
 import time
 import unittest
 
@@ -54,6 +56,12 @@ class Lock(ProgramTest):
         with self.held(process, holder):
             second = run(*self.arguments, ranks=2)
             self.assertEqual(self.status(), (76, "running"))
+            copy = self.directory / "copy"
+            shutil.copytree(self.save, copy)
+            told = run("status", copy, threads=0)
+        self.assertEqual((told.returncode, told.stdout.split()[0]), (1, "died"))
+        self.assertIn(f"this is a copy of the run in {self.save.resolve()}, made while process {holder['process']}",
+                      told.stdout)
         self.assertEqual(second.returncode, 3, second.stderr)
         self.assertIn(f"another job is at work on it: process {holder['process']} on {holder['host']}", second.stderr)
         output, _ = process.communicate(timeout=120)
@@ -106,11 +114,37 @@ class Lock(ProgramTest):
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
         self.assertEqual(self.status(), (75, "stopped"))
-        (self.save / "run.lock").write_text(json.dumps({**holder, "machine": "elsewhere", "host": "elsewhere"}))
-        self.assertEqual(self.status(), (76, "running"))
-        long_ago = time.time() - 1000
-        os.utime(self.save / "run.lock", (long_ago, long_ago))
+        lock = self.save / "run.lock"
+        ended = threading.Event()
+
+        def count(hours):
+            """The holder is another host, whose clock is not this one's."""
+            for number in range(10_000):
+                text = json.dumps({**holder, "machine": "elsewhere", "host": "elsewhere", "count": number})
+                (self.save / "new.lock").write_text(text)
+                os.utime(self.save / "new.lock", (time.time() + 3600 * hours,) * 2)
+                (self.save / "new.lock").rename(lock)
+                if ended.wait(0.5):
+                    return
+
+        for hours in (1, -1):
+            ended.clear()
+            holding = threading.Thread(target=count, args=(hours,))
+            holding.start()
+            time.sleep(0.1)
+            try:
+                self.assertEqual(self.status(), (76, "running"))
+            finally:
+                ended.set()
+                holding.join()
         self.assertEqual(self.status(), (75, "stopped"))
+        (self.save / "status.json").write_text(json.dumps(
+            {**json.loads((self.save / "status.json").read_text()), "state": "running",
+             "updated": int(time.time()) + 3600}))
+        os.utime(self.save / "status.json", (time.time() + 3600,) * 2)
+        told = run("status", self.save, threads=0)
+        self.assertEqual((told.returncode, told.stdout.split()[0]), (1, "died"))
+        self.assertNotIn("-", told.stdout.split("updated")[1].split("ago")[0])
         done = self.succeed(*self.arguments)
         self.assertIn("is taken over: it gave no sign of life", done.stderr)
 

@@ -168,5 +168,92 @@ class Identity(ProgramTest):
         self.assertIn("no run to resume", done.stderr)
 
 
+class Unreadable(ProgramTest):
+    """What cannot be read now is not damaged, and nothing good is removed before its replacement is whole."""
+
+    def setUp(self):
+        super().setUp()
+        self.save = self.directory / "run"
+        self.arguments = quantize_arguments(self.save)
+        self.succeed(*self.arguments, ranks=2)
+        self.before = results(self.save)
+        self.shard = self.save / "shards" / "layer-0001.rank-0001.h5"
+
+    def written(self):
+        """Times and sizes of everything that a resume could write anew, but for the shard in question."""
+        paths = [self.save / "model.h5", *(self.save / "shards").iterdir()]
+        return {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in paths if path != self.shard}
+
+    def complete(self):
+        return json.loads((self.save / "manifest.json").read_text())["complete"]
+
+    def test_what_can_be_read_after_a_while_is_whole(self):
+        before = self.written()
+        content = self.shard.with_name("content")
+        self.shard.rename(content)
+        self.shard.symlink_to("/proc/self/mem")  # whose first byte cannot be read: EIO
+        process = start(*self.arguments, ranks=2)
+        told = []
+        for line in process.stdout:
+            told.append(line)
+            if "it is tried again" in line:
+                content.rename(self.shard)
+        output = "".join(told)
+        self.assertEqual(process.wait(timeout=60), 0, output)
+        self.assertIn(f"{self.shard}: Input/output error (errno 5)", output)
+        self.assertNotIn("damaged", output)
+        self.assertEqual(self.written(), before)
+        self.assertEqual(results(self.save), self.before)
+
+    def test_an_input_error_ends_the_resume_and_removes_nothing(self):
+        before, complete = self.written(), self.complete()
+        content = self.shard.read_bytes()
+        self.shard.unlink()
+        self.shard.symlink_to("/proc/self/mem")
+        done = run(*self.arguments, ranks=2)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn(f"{self.shard}: Input/output error (errno 5)", done.stderr)
+        self.assertEqual(self.complete(), complete)
+        self.assertEqual(self.written(), before)
+        self.assertEqual(run("status", self.save, threads=0).returncode, 0)
+        self.shard.unlink()
+        self.shard.write_bytes(content)
+        self.succeed(*self.arguments)
+        self.assertEqual(self.written(), before)
+        self.assertEqual(results(self.save), self.before)
+
+    def test_a_good_model_stays_until_the_next_one_is_whole(self):
+        recipe = self.write_recipe(default={"wq": "int3", "group_size": 32})
+        other = quantize_arguments(self.save, recipe=recipe)
+        self.assertEqual(run(*other).returncode, 3)
+        self.assertEqual(results(self.save), self.before)
+        content = bytearray(self.shard.read_bytes())
+        content[-100] ^= 1
+        self.shard.write_bytes(content)
+        inode = (self.save / "model.h5").stat().st_ino
+        for options in ((), ("--resume", "never")):  # its own model stays in place, another's aside
+            process = start(*self.arguments, *options)
+            self.wait_for(lambda: json.loads((self.save / "status.json").read_text())["process"] == process.pid)
+            process.kill()
+            process.communicate(timeout=60)
+            self.assertEqual((self.save / "model.h5").stat().st_ino, inode)
+        process = start(*other, "--resume", "never")
+        self.wait_for((self.save / "model.h5.previous").exists)
+        process.kill()
+        process.communicate(timeout=60)
+        self.assertEqual((self.save / "model.h5.previous").stat().st_ino, inode)
+        self.assertFalse((self.save / "model.h5").exists())
+        self.succeed(*other, "--resume", "never")
+        self.assertFalse((self.save / "model.h5.previous").exists())
+        self.assertNotEqual(results(self.save), self.before)
+
+    def wait_for(self, condition):
+        for _ in range(6000):
+            if condition():
+                return
+            time.sleep(0.005)
+        self.fail("it did not come to that")
+
+
 if __name__ == "__main__":
     unittest.main()

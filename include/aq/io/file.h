@@ -17,6 +17,11 @@ std::string read_text_file(const std::filesystem::path& path, Index limit = Inde
 /// file that it names is replaced. A device, a pipe and a descriptor such as /dev/stdout are
 /// written straight; a pipe that nobody reads is an error after some seconds.
 void write_text_file(const std::filesystem::path& path, std::string_view text);
+/// Whether something is there. Throws a ReadError when that cannot be found out now.
+bool file_exists(const std::filesystem::path& path);
+/// Writes `text` over the begin of an existing file, which needs no space on the disk;
+/// Error{input}.
+void overwrite_file(const std::filesystem::path& path, std::string_view text);
 /// Creates the directory and its parents; Error{input} when it cannot or when it is not writable.
 void make_directory(const std::filesystem::path& path);
 /// Throws Error{input} when the file system of `directory` (or of its nearest parent that exists)

@@ -41,6 +41,8 @@ struct RunDirectory {
   std::filesystem::path hessians() const { return root / "hessians"; }
   std::filesystem::path activations() const { return root / "activations"; }
   std::filesystem::path model() const { return root / "model.h5"; }
+  /// Another run's, from when this one began until its own is there.
+  std::filesystem::path previous_model() const { return root / "model.h5.previous"; }
   std::filesystem::path status() const { return root / "status.json"; }
   std::filesystem::path failure() const { return root / "failure.json"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
@@ -78,18 +80,22 @@ void write_status(const RunDirectory& run, const RunStatus& status);
 /// Error{input} when the directory is no run.
 RunStatus read_status(const RunDirectory& run);
 
-/// The last word of a rank other than the first. It has a file of its own, failure.json: the first
-/// rank may write status.json at the same moment, and what it writes last must not hide this.
+/// The last word of a rank other than the first, or of the first one where status.json cannot be
+/// written. It has a file of its own, failure.json: the first rank may write status.json at the
+/// same moment, and what it writes last must not hide this.
 struct RunFailure {
   std::string message;  ///< with rank and host
-  /// Bugs and machines that fail, such as messages that do not come since another rank is gone: the
-  /// state is `died`, as without a word. Otherwise `failed`: the same command fails again.
-  bool internal = false;
+  /// `died` for bugs and machines that fail, such as messages that do not come since another rank
+  /// is gone, as without a word; `failed` when the same command fails again; `stopped`.
+  std::string state;
   Index updated = 0;  ///< seconds since the epoch
 };
-/// An internal failure, which may follow from another rank's, leaves an earlier word as it is.
+/// `died`, which may follow from another rank's failure, leaves an earlier word as it is. Needs no
+/// disk space after make_room_for_failure.
 void write_failure(const RunDirectory& run, int rank, const RunFailure& failure);
-/// When a run starts anew.
+/// When a run starts: an earlier word is forgotten, and the file has the space for another one.
+void make_room_for_failure(const RunDirectory& run);
+/// When a run is done.
 void forget_failure(const RunDirectory& run);
 
 }  // namespace aq

@@ -30,8 +30,10 @@ struct LockTimes {
 /// does atomically, and its holder counts on in it: whoever finds it held looks whether the count
 /// goes on. Neither clocks nor host names have to agree between machines.
 /// - The holder is alive, or counts: Error{input} that names it.
-/// - Its process was on this machine and is gone, or it did not count for `stale_seconds`: the lock
-///   is taken over with a warning. To find that out the constructor may wait for that long.
+/// - Its process was on this machine and is gone, it did not count for `stale_seconds`, or the lock
+///   is a copy that came with a copied directory: it is taken over with a warning. To find that out
+///   the constructor may wait for that long.
+/// - It cannot be read, even after some tries: a ReadError, for its holder may live.
 /// A holder whose lock was taken (it hung for too long) is told by `on_lost`, on another thread: it
 /// must end, for two jobs would write the same files.
 class RunLock {
@@ -54,9 +56,18 @@ std::unique_ptr<RunLock> lock_run(const std::filesystem::path& directory,
 
 struct LockState {
   LockHolder holder;
-  bool alive = false;  ///< as far as a look at once can tell
+  bool alive = false;
+  std::string directory;  ///< where the holder made it; empty where that is not known
+  bool copied = false;    ///< this directory is a copy of that one, where the lock still is
 };
-/// Nothing when nobody holds the lock.
+/// Nothing when there is no lock. Where the holder is of another machine this waits for a sign of
+/// life: a beat or two when it lives, three beats when its lock is old by the file system's own
+/// time (see age_of_file), `stale_seconds` at most. Clocks of hosts play no part in it. Throws a
+/// ReadError when it cannot be read.
 std::optional<LockState> look_at_lock(const std::filesystem::path& directory, LockTimes times = {});
+
+/// Seconds since the last change of a file, by the clock that gives the files of its directory
+/// their times; nothing when no file can be made there.
+std::optional<double> age_of_file(const std::filesystem::path& file);
 
 }  // namespace aq

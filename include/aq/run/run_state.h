@@ -15,7 +15,8 @@ class RunState {
  public:
   /// Creates the directory or checks that the run in it is this one, locks it for as long as this
   /// object lives, and checks that what it holds is whole: from the first part with a damaged or
-  /// missing file on it is done again. Collective.
+  /// missing file on it is done again. A file that cannot be read is tried again, then a ReadError:
+  /// it may be whole. Nothing is removed before its replacement is there. Collective.
   RunState(const QuantizeOptions& options, Manifest manifest, Communicator& comm);
 
   const RunDirectory& directory() const { return directory_; }
@@ -23,6 +24,10 @@ class RunState {
   bool all_complete() const {
     return static_cast<Index>(manifest_.complete.size()) == manifest_.layers + 1;
   }
+  /// Whether model.h5 is still to be merged; known on the last rank.
+  bool needs_merge() const { return needs_merge_; }
+  /// Seconds for which the first rank waited until another job's lock was known to be dead.
+  double lock_seconds() const { return lock_seconds_; }
   Index complete_count() const { return static_cast<Index>(manifest_.complete.size()); }
 
   /// Puts the matrices of a complete part into `weights`, of routed experts only those that are
@@ -44,8 +49,10 @@ class RunState {
   /// Forgets parts from the first damaged one on: later layers were computed from it. Each rank
   /// reads its share of them. Collective.
   void drop_damaged_parts(bool keeps_hessians);
-  /// Removes a model.h5 that is not what was merged; it is then merged again.
-  void drop_damaged_model() const;
+  /// Whether model.h5 is what was merged from all parts.
+  bool model_is_whole() const;
+  std::vector<LogRow> load_once(Index part, Weights& weights,
+                                const std::function<bool(Index expert)>& wanted) const;
   /// Writes the rows of this rank's lanes.
   void write_output(Index part, const Batch& batch, const Matrix& x) const;
   /// The part's file names of the ranks that wrote one. Collective.
@@ -55,6 +62,8 @@ class RunState {
   std::unique_ptr<RunLock> lock_;  ///< on the first rank
   Manifest manifest_;
   Communicator& comm_;
+  bool needs_merge_ = true;
+  double lock_seconds_ = 0;
 };
 
 }  // namespace aq

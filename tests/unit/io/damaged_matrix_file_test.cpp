@@ -23,6 +23,7 @@ namespace aq {
 namespace {
 
 using hdf5::Type;
+using test::expect_damage;
 using test::expect_input_error;
 using test::TemporaryDirectory;
 
@@ -207,7 +208,7 @@ void expect_all_fail(const std::vector<Damage>& table) {
     write_raw(path, raw);
     std::vector<std::string> expected = damage.expected;
     expected.push_back(path.string());
-    expect_input_error([&] { MatrixReader(path).read("w"); }, expected);
+    expect_damage([&] { MatrixReader(path).read("w"); }, expected);
   }
 }
 
@@ -236,6 +237,7 @@ TEST(DamagedMatrixFile, NoFlippedByteChangesWhatIsRead) {
       EXPECT_TRUE(read.matrix == good.matrix && read.stats_json == good.stats_json) << at;
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::input) << error.what();
+      EXPECT_EQ(dynamic_cast<const ReadError*>(&error), nullptr) << at << ": " << error.what();
       ++noticed;
     }
   }
@@ -268,7 +270,7 @@ TEST(DamagedMatrixFile, CutFilesFail) {
   const std::string whole = read_text_file(path);
   for (std::size_t length = 0; length < whole.size(); length += 301) {
     std::ofstream(path, std::ios::binary | std::ios::trunc) << whole.substr(0, length);
-    expect_input_error([&] { MatrixReader(path).read("w"); }, {path.string()});
+    expect_damage([&] { MatrixReader(path).read("w"); }, {path.string()});
   }
 }
 

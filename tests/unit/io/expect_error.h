@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "aq/core/error.h"
+#include "aq/io/read_error.h"
 
 namespace aq::test {
 
@@ -21,6 +22,21 @@ void expect_input_error(const Call& call, const std::vector<std::string>& parts)
       EXPECT_THAT(std::string(error.what()), testing::HasSubstr(part));
     EXPECT_LT(std::string(error.what()).size(), 1000u);
   }
+}
+
+/// As above, and it is known that the content is wrong.
+template <class Call>
+void expect_damage(const Call& call, const std::vector<std::string>& parts) {
+  expect_input_error(
+      [&] {
+        try {
+          call();
+        } catch (const ReadError& error) {
+          ADD_FAILURE() << "taken for unreadable: " << error.what();
+          throw;
+        }
+      },
+      parts);
 }
 
 }  // namespace aq::test

@@ -14,6 +14,7 @@
 
 #include "aq/core/error.h"
 #include "aq/io/file.h"
+#include "aq/io/read_error.h"
 #include "io/lock_file.h"
 #include "support/temporary_directory.h"
 
@@ -31,6 +32,14 @@ class RunLockTest : public testing::Test {
   std::filesystem::path file() const { return directory_.path() / "run.lock"; }
   /// A lock that some other process left there.
   void leave(const LockText& text) const { write_text_file(file(), format_lock(text)); }
+  LockText own() const { return own_lock_text(directory_.path()); }
+  LockText of_another_machine() const {
+    LockText text = own();
+    text.holder.host = "node7";
+    text.holder.job = "42";
+    text.machine = "node7 boot pid:[1]";
+    return text;
+  }
   std::string refusal() const {
     try {
       const RunLock lock(directory_.path(), ignore, kQuick);
@@ -47,14 +56,6 @@ class RunLockTest : public testing::Test {
   test::TemporaryDirectory directory_;
 };
 
-LockText of_another_machine() {
-  LockText text = own_lock_text();
-  text.holder.host = "node7";
-  text.holder.job = "42";
-  text.machine = "node7 boot pid:[1]";
-  return text;
-}
-
 TEST_F(RunLockTest, IsHeldWhileItLives) {
   {
     const RunLock lock(directory_.path(), ignore, kQuick);
@@ -70,7 +71,7 @@ TEST_F(RunLockTest, IsHeldWhileItLives) {
 TEST_F(RunLockTest, OfAProcessThatIsGoneIsTakenAtOnce) {
   const pid_t child = fork();
   if (child == 0) {
-    leave(own_lock_text());
+    leave(own());
     _exit(0);
   }
   waitpid(child, nullptr, 0);
@@ -82,7 +83,7 @@ TEST_F(RunLockTest, OfAProcessThatIsGoneIsTakenAtOnce) {
 }
 
 TEST_F(RunLockTest, OfAProcessNumberThatWasUsedAgainIsTaken) {
-  LockText text = own_lock_text();
+  LockText text = own();
   text.process_start -= 1;
   leave(text);
   EXPECT_EQ(refusal(), "not refused");
@@ -111,7 +112,7 @@ TEST_F(RunLockTest, OfAnotherMachineThatIsSilentIsTakenAfterAWhile) {
   EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(450));
 }
 
-TEST_F(RunLockTest, ThatCannotBeReadIsTakenAfterAWhile) {
+TEST_F(RunLockTest, OfHalfATextIsTakenAfterAWhile) {
   write_text_file(file(), "half a lo");
   EXPECT_EQ(refusal(), "not refused");
 }
@@ -131,9 +132,72 @@ TEST_F(RunLockTest, TakenFromAHolderTellsIt) {
   EXPECT_EQ(told, 1);
 }
 
+/// Whatever the clocks of its host, of the file system and of this host say.
+TEST_F(RunLockTest, OfAnotherMachineLivesIfAndOnlyIfItCounts) {
+  for (const int seconds : {-120, 0, 120})
+    for (const bool counts : {false, true}) {
+      SCOPED_TRACE(str(seconds, " s, ", counts ? "counts" : "silent"));
+      LockText text = of_another_machine();
+      const auto leave_then = [&] {
+        leave(text);
+        std::filesystem::last_write_time(
+            file(), std::filesystem::file_time_type::clock::now() + std::chrono::seconds(seconds));
+      };
+      leave_then();
+      std::atomic<bool> ended = false;
+      std::thread other([&] {
+        while (counts && !ended) {
+          std::this_thread::sleep_for(std::chrono::milliseconds(20));
+          ++text.count;
+          leave_then();
+        }
+      });
+      const auto state = look_at_lock(directory_.path(), kQuick);
+      ended = true;
+      other.join();
+      ASSERT_TRUE(state.has_value());
+      EXPECT_EQ(state->alive, counts);
+      EXPECT_FALSE(state->copied);
+    }
+}
+
+TEST_F(RunLockTest, OfACopiedDirectoryIsToldAndTaken) {
+  const RunLock lock(
+      directory_.path(), [](const std::string& reason) { ADD_FAILURE() << reason; }, kQuick);
+  const test::TemporaryDirectory copy;
+  std::filesystem::copy(file(), copy / "run.lock");
+  const auto state = look_at_lock(copy.path(), kQuick);
+  ASSERT_TRUE(state.has_value());
+  EXPECT_FALSE(state->alive);
+  EXPECT_TRUE(state->copied);
+  EXPECT_EQ(state->directory, std::filesystem::canonical(directory_.path()));
+  const RunLock other(copy.path(), ignore, kQuick);
+  EXPECT_TRUE(look_at_lock(copy.path(), kQuick)->alive);
+  EXPECT_TRUE(look_at_lock(directory_.path(), kQuick)->alive);
+}
+
+TEST_F(RunLockTest, OfAMovedDirectoryIsNoCopy) {
+  const std::filesystem::path before = directory_ / "before";
+  std::filesystem::create_directory(before);
+  const RunLock lock(before, ignore, LockTimes{.beat_seconds = 60});
+  std::filesystem::rename(before, directory_ / "after");
+  const auto state = look_at_lock(directory_ / "after", kQuick);
+  ASSERT_TRUE(state.has_value());
+  EXPECT_TRUE(state->alive);
+  EXPECT_FALSE(state->copied);
+}
+
+/// Its holder may live: nothing is taken.
+TEST_F(RunLockTest, ThatCannotBeReadIsLeftAlone) {
+  std::filesystem::create_symlink("/proc/self/mem", file());
+  EXPECT_THAT(refusal(), AllOf(HasSubstr(file().string()), HasSubstr("(errno 5)")));
+  EXPECT_THROW(look_at_lock(directory_.path(), kQuick), ReadError);
+  EXPECT_EQ(files(), 1);
+}
+
 /// Of many jobs that find a dead lock at the same time one gets it.
 TEST_F(RunLockTest, OfADeadHolderGoesToOneOfMany) {
-  LockText text = own_lock_text();
+  LockText text = own();
   text.process_start -= 1;
   for (int round = 0; round < 20; ++round) {
     leave(text);
