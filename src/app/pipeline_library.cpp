@@ -17,6 +17,14 @@ namespace {
 
 constexpr const char* kLibrary = "libaq-pipeline.so";
 
+/// Whether the library lies where this program looks for it.
+bool is_installed() {
+  std::error_code error;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+  const auto library = program.parent_path().parent_path() / "lib" / kLibrary;
+  return !error && std::filesystem::exists(library, error);
+}
+
 /// The error of this rank, printed so that a failure common to all ranks shows once: the first rank
 /// speaks at once and ends the job, the others wait a moment; longer where they know that it does.
 [[noreturn]] void fail(Communicator& comm, const std::exception& error, const char* text,
@@ -37,7 +45,9 @@ const PipelineEntry& pipeline() {
     void* library = dlopen(kLibrary, RTLD_NOW | RTLD_GLOBAL);
     if (library == nullptr)
       throw Error(ErrorKind::internal, "load the forward pass", kLibrary, dlerror(),
-                  "build with AQ_BUILD_RUNTIME=ON, and keep lib/ beside bin/");
+                  is_installed() ? "the file is there: raise the limit of memory (`ulimit -v`, the "
+                                   "job's), or install what it needs"
+                                 : "build with AQ_BUILD_RUNTIME=ON, and keep lib/ beside bin/");
     using EntryFunction = const PipelineEntry* (*)();
     const auto function = reinterpret_cast<EntryFunction>(dlsym(library, "aq_pipeline_entry"));
     AQ_CHECK(function != nullptr, dlerror());

@@ -29,7 +29,10 @@ void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
       ->check(CLI::PositiveNumber);
   command.add_option("--lanes", a.options.lanes, "units of computation, a power of two")
       ->check(CLI::PositiveNumber);
-  command.add_option("--memory", a.memory, "limit of a rank, e.g. 40GiB (default: what is free)");
+  command.add_option(
+      "--memory", a.memory,
+      "limit of a rank, e.g. 40GiB, beside the 60 MiB or so that a process has before it "
+      "starts (default: what is free)");
   command.add_option(
       "--machine", a.machine,
       "description of a node, for planned seconds (JSON; `doctor --measure` writes one)");

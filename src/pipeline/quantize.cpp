@@ -315,7 +315,7 @@ struct Run {
     RunSummary summary = summarize(log);
     summary.hessians_reused = prepared.kept.has_value();
     summary.untouched = prepared.plan.matrix_count - summary.matrices;
-    summary.seconds = seconds;
+    summary.seconds = seconds - state.lock_seconds();
     summary.phase_seconds = times.seconds;
     summary.planned_bytes = prepared.plan.memory.total();
     summary.peak_rss_bytes.assign(static_cast<std::size_t>(comm.size()), 0);

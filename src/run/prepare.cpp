@@ -38,6 +38,17 @@ Index default_memory(Communicator& comm, int neighbours) {
   return -least[0];
 }
 
+/// Asks all ranks whether the user's limit is more than there is. Collective.
+void warn_of_too_much(Index limit, Communicator& comm, int neighbours) {
+  std::array<std::int64_t, 1> least{-available_bytes() / neighbours};
+  comm.all_reduce_max(least);
+  const Index share = -least[0];  // 0: not known
+  if (comm.is_first() && share > 0 && limit > share)
+    log_warning(str("--memory ", bytes_text(limit), " a rank is more than the ", bytes_text(share),
+                    " that the machine, or the limit of its control group, leaves for each: a rank "
+                    "that takes it will be killed"));
+}
+
 /// The calibration tokens, or what is known of those that kept Hessians came from.
 struct CalibrationTokens {
   std::optional<TokenFile> file;
@@ -180,6 +191,7 @@ struct RunPlan : ChosenPlan {
 RunPlan choose(const QuantizeOptions& options, const ModelFiles& files, const Workload* workload,
                Communicator& comm) {
   const int node_ranks = ranks_of_node(comm);
+  if (options.memory > 0) warn_of_too_much(options.memory, comm, node_ranks);
   const Index memory = options.memory > 0 ? options.memory : default_memory(comm, node_ranks);
   std::array<std::int64_t, 1> threads{thread_count()};
   comm.all_reduce_max(threads);
@@ -321,9 +333,10 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
                         prepared.way_reason));
   std::size_t waves = 0;
   for (const LayerPlan& layer : plan.layers) waves = std::max(waves, layer.waves.size());
-  line("memory", str(bytes_text(plan.memory.total()), " a rank planned of ",
-                     bytes_text(prepared.memory_limit), "; experts in ", waves,
-                     waves == 1 ? " wave" : " waves"));
+  line("memory",
+       str(bytes_text(plan.memory.total()), " a rank planned of ",
+           bytes_text(prepared.memory_limit), ", beside the ", bytes_text(resident_bytes()),
+           " that it has now; experts in ", waves, waves == 1 ? " wave" : " waves"));
   line("numerics", numerics());
   line("save", options.save.string());
   return text;

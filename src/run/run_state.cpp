@@ -128,7 +128,10 @@ RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicat
   comm.barrier();  // every rank has checked its input: only now is anything written
   if (comm.is_first()) {
     make_directory(directory_.root);
+    const Stopwatch waiting;
     lock_ = lock_run(directory_.root, [&comm](int exit_code) { comm.abort(exit_code); });
+    lock_seconds_ = waiting.seconds();
+    std::filesystem::remove_all(directory_.heartbeats(), ignored);  // of ranks that were killed
     make_directory(directory_.shards());
     if (options.keep_hessians) make_directory(directory_.hessians());
     if (options.save_activations > 0) make_directory(directory_.activations());

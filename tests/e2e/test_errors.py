@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+import subprocess
 import unittest
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from program import CALIBRATION, EVALUATION, EXAMPLE, RECIPE, ProgramTest, quantize_arguments, run
+from program import CALIBRATION, EVALUATION, EXAMPLE, RECIPE, ProgramTest, command, environment, quantize_arguments, run
 
 
 class Errors(ProgramTest):
@@ -46,6 +47,21 @@ class Errors(ProgramTest):
         self.refuse(2, ["--window"], "eval", "--model", EXAMPLE, "--tokens", EVALUATION, "--window", 1)
         self.refuse(4, ["--memory", "needs"], *quantize_arguments(save), "--memory", "10K")
         self.assertFalse(save.exists())
+
+    def test_memory(self):
+        """Above what there is it is warned of; too little for a library is not a build without it."""
+        done = run(*quantize_arguments(self.directory / "run"), "--memory", "1000000GiB")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stderr, r"warning: --memory .* a rank is more than the .*control group")
+        told = []
+        for mebibytes in range(50, 400, 50):
+            line = ["sh", "-c", f'ulimit -v {mebibytes * 1024}; exec "$@"', "sh",
+                    *command(*quantize_arguments(self.directory / "none"))]
+            done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertNotIn("AQ_BUILD_RUNTIME", done.stderr)
+            told += [line for line in done.stderr.splitlines() if "libaq-pipeline.so" in line]
+        self.assertTrue(any("ulimit -v" in line for line in told), told)
 
     def test_recipes(self):
         recipe = self.directory / "recipe.json"

@@ -148,7 +148,10 @@ class Identity(ProgramTest):
         self.succeed(*quantize_arguments(save))
         before = results(save)
         time_of_shard = (save / "shards" / "layer-0000.rank-0000.h5").stat().st_mtime_ns
+        (save / ".heartbeat").mkdir()
+        (save / ".heartbeat" / "rank-7").touch()  # of a start with more ranks that was killed
         self.succeed(*quantize_arguments(save), ranks=2)
+        self.assertFalse((save / ".heartbeat").exists())
         self.assertEqual(results(save), before)
         self.assertEqual((save / "shards" / "layer-0000.rank-0000.h5").stat().st_mtime_ns, time_of_shard)
 
