@@ -60,19 +60,20 @@ void print_mlps(const Model& model) {
   const std::vector<const LayerSpec*> moe_layers = model.moe_layers();
   const std::size_t dense = model.layers.size() - moe_layers.size();
   for (const LayerSpec& layer : model.layers)
-    if (layer.dense) {
-      print_line("dense MLP", str("width ", layer.dense->gate.rows, " in ", dense,
-                                  dense == 1 ? " layer" : " layers"));
+    if (const MlpSpec* mlp = first_mlp(layer, MlpKind::dense)) {
+      print_line("dense MLP",
+                 str("width ", mlp->gate.rows, " in ", dense, dense == 1 ? " layer" : " layers"));
       break;
     }
   if (moe_layers.empty()) return;
-  const MoeSpec& moe = *moe_layers.front()->moe;
+  const LayerSpec& first = *moe_layers.front();
+  const MoeSpec& moe = *first.moe;
   print_line("experts", str(moe.routing.experts, ", top-", moe.routing.top_k, ", width ",
-                            moe.experts.front().gate.rows, " in ", moe_layers.size(), " layers"));
+                            first.mlp(0).gate.rows, " in ", moe_layers.size(), " layers"));
   print_line("router", router_text(moe));
-  if (moe.shared)
-    print_line("shared expert", str("width ", moe.shared->mlp.gate.rows,
-                                    moe.shared->router ? ", times the sigmoid of its gate" : ""));
+  if (const MlpSpec* shared = first_mlp(first, MlpKind::shared))
+    print_line("shared expert", str("width ", shared->gate.rows,
+                                    shared->output_gate ? ", times the sigmoid of its gate" : ""));
 }
 
 /// Of a layer behind the last one: these predict further tokens.
@@ -146,6 +147,8 @@ void print_model(const ModelFiles& files, Json& json) {
   const auto moe_layers = model.moe_layers();
   const MoeSpec none;
   const MoeSpec& moe = moe_layers.empty() ? none : *moe_layers.front()->moe;
+  const MlpSpec* shared =
+      moe_layers.empty() ? nullptr : first_mlp(*moe_layers.front(), MlpKind::shared);
   json = {{"architecture", model.architecture},
           {"class", model.family},
           {"assumptions", files.assumptions},
@@ -156,7 +159,7 @@ void print_model(const ModelFiles& files, Json& json) {
           {"vocabulary", model.vocabulary},
           {"experts", moe.routing.experts},
           {"top_k", moe.routing.top_k},
-          {"shared_width", moe.shared ? moe.shared->mlp.gate.rows : 0},
+          {"shared_width", shared != nullptr ? shared->gate.rows : 0},
           {"parameters", parameter_count(model)},
           {"bytes", bytes},
           {"encoding", encoding_name(model)},

@@ -207,7 +207,7 @@ double total_nll(Evaluation& evaluation, Trace& trace, Communicator& comm) {
   const Matrix x = evaluation.run_layers([&](const LayerSpec& layer, const Routing& routing) {
     set_work_place(str("layer ", layer.index + 1, "/", evaluation.model().layers.size()));
     check_finite(comm, layer);
-    if (!trace.wanted || layer.dense) return;
+    if (!trace.wanted || !layer.moe) return;
     trace.moe_layers.push_back(checked_cast<std::int32_t>(layer.index));
     trace.router_index.push_back(routing.index);
     trace.router_weight.push_back(routing.weight);

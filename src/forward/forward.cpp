@@ -44,32 +44,52 @@ void spread_evenly(Range rows, Index top_k, Routing& routing) {
     routing.index[static_cast<std::size_t>(at)] = static_cast<std::int32_t>(at % experts);
 }
 
-Routing dense_routing(const Batch& batch) {
-  Routing routing;
-  routing.experts.push_back(all_tokens(batch));
-  return routing;
-}
-
-/// Every token, with the factor that the shared expert's output gets.
-TokenList shared_tokens(const SharedExpert& shared, const Weights& weights, const Batch& batch,
+/// Every token, with the factor that the MLP's output gets.
+TokenList tokens_of_mlp(const MlpSpec& mlp, const Weights& weights, const Batch& batch,
                         const Matrix& normed) {
   TokenList list = all_tokens(batch);
-  if (!shared.router || batch.rows() == 0) return list;
-  const UsedLinear router = weights.used(*shared.router);
+  if (!mlp.output_gate || batch.rows() == 0) return list;
+  const UsedLinear gate = weights.used(*mlp.output_gate);
   parallel_for(batch.sequence_count(), [&](Index sequence) {
     const Range rows = batch.rows_of_sequence(sequence);
     const MatrixView<float> factors(list.weights.data() + rows.begin, rows.size(), 1);
-    SharedInput(rows_of(normed, rows)).multiply(router, factors);
+    SharedInput(rows_of(normed, rows)).multiply(gate, factors);
     runtime::apply_sigmoid(factors);
     note_finite(ForwardPart::router, factors);
   });
   return list;
 }
 
+/// The tokens of the routed experts.
+Routing choose_experts(const MoeSpec& moe, const Weights& weights, const Batch& batch,
+                       const Matrix& normed) {
+  const Index top_k = moe.routing.top_k;
+  Routing routing;
+  routing.experts.resize(static_cast<std::size_t>(moe.routing.experts));
+  routing.index.resize(static_cast<std::size_t>(batch.rows() * top_k));
+  routing.weight.resize(routing.index.size());
+  const UsedLinear router = weights.used(moe.router);
+  std::vector<float> correction;
+  if (!moe.correction_bias.empty())
+    correction = weights.vector(moe.correction_bias, moe.routing.experts);
+  parallel_for(batch.sequence_count(), [&](Index sequence) {
+    const Range rows = batch.rows_of_sequence(sequence);
+    Matrix logits(rows.size(), moe.routing.experts);
+    SharedInput(rows_of(normed, rows)).multiply(router, logits.view());
+    if (!note_finite(ForwardPart::router, logits.view()))
+      return spread_evenly(rows, top_k, routing);
+    runtime::route(moe.routing, logits.view(), correction,
+                   {routing.index.data() + rows.begin * top_k, rows.size(), top_k},
+                   {routing.weight.data() + rows.begin * top_k, rows.size(), top_k});
+  });
+  fill_lists(batch, top_k, routing);
+  return routing;
+}
+
 /// out = down(hidden) of one expert, lane by lane.
 Matrix down_of_list(const LayerSpec& layer, Index expert, const Weights& weights,
                     const TokenList& list, const Batch& batch, const Matrix& hidden) {
-  const LinearSpec& down = mlp_of(layer, expert).down;
+  const LinearSpec& down = layer.mlp(expert).down;
   const UsedLinear used = weights.used(down);
   Matrix out(list.size(), down.rows);
   parallel_for(batch.lanes(), [&](Index lane) {
@@ -127,9 +147,9 @@ std::span<const float> TokenList::weights_of_lane(Index number) const {
 
 std::vector<std::int64_t> routed_tokens(const LayerSpec& layer, const Routing& routing) {
   std::vector<std::int64_t> counts;
-  if (layer.moe)
-    for (std::size_t expert = 0; expert < layer.moe->experts.size(); ++expert)
-      counts.push_back(routing.experts[expert].size());
+  for (std::size_t number = 0; number < layer.mlps.size(); ++number)
+    if (layer.mlps[number].kind == MlpKind::routed)
+      counts.push_back(routing.experts[number].size());
   return counts;
 }
 
@@ -163,29 +183,11 @@ Matrix normalized(const Model& model, const Weights& weights, const std::string&
 
 Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch& batch,
                      const Matrix& normed) {
-  if (layer.dense) return dense_routing(batch);
-  const MoeSpec& moe = *layer.moe;
-  const Index top_k = moe.routing.top_k;
   Routing routing;
-  routing.experts.resize(moe.experts.size());
-  routing.index.resize(static_cast<std::size_t>(batch.rows() * top_k));
-  routing.weight.resize(routing.index.size());
-  const UsedLinear router = weights.used(moe.router);
-  std::vector<float> correction;
-  if (!moe.correction_bias.empty())
-    correction = weights.vector(moe.correction_bias, moe.routing.experts);
-  parallel_for(batch.sequence_count(), [&](Index sequence) {
-    const Range rows = batch.rows_of_sequence(sequence);
-    Matrix logits(rows.size(), moe.routing.experts);
-    SharedInput(rows_of(normed, rows)).multiply(router, logits.view());
-    if (!note_finite(ForwardPart::router, logits.view()))
-      return spread_evenly(rows, top_k, routing);
-    runtime::route(moe.routing, logits.view(), correction,
-                   {routing.index.data() + rows.begin * top_k, rows.size(), top_k},
-                   {routing.weight.data() + rows.begin * top_k, rows.size(), top_k});
-  });
-  fill_lists(batch, top_k, routing);
-  if (moe.shared) routing.experts.push_back(shared_tokens(*moe.shared, weights, batch, normed));
+  if (layer.moe) routing = choose_experts(*layer.moe, weights, batch, normed);
+  for (const MlpSpec& mlp : layer.mlps)
+    if (mlp.kind != MlpKind::routed)
+      routing.experts.push_back(tokens_of_mlp(mlp, weights, batch, normed));
   return routing;
 }
 
@@ -314,7 +316,7 @@ std::vector<Matrix> hidden_of_experts(const LayerSpec& layer, const Weights& wei
   for_each_expert(with_tokens(routing, experts), [&](Index i) {
     const Index expert = experts[static_cast<std::size_t>(i)];
     hidden[static_cast<std::size_t>(i)] =
-        hidden_of_list(gate_up_weights(mlp_of(layer, expert), weights), normed,
+        hidden_of_list(gate_up_weights(layer.mlp(expert), weights), normed,
                        routing.experts[static_cast<std::size_t>(expert)], batch);
   });
   return hidden;

@@ -103,24 +103,30 @@ LinearSpec LayerNamer::linear(std::string_view module, Role role, Index rows, In
 }
 
 MlpSpec LayerNamer::expert(Index number, Index width, bool bias) const {
-  return {.gate = linear(names_.expert_gate, Role::gate, width, hidden_, bias, number),
+  return {.kind = MlpKind::routed,
+          .gate = linear(names_.expert_gate, Role::gate, width, hidden_, bias, number),
           .up = linear(names_.expert_up, Role::up, width, hidden_, bias, number),
           .down = linear(names_.expert_down, Role::down, hidden_, width, bias, number),
-          .activation = {}};
+          .activation = {},
+          .output_gate = {}};
 }
 
 MlpSpec LayerNamer::shared_expert(Index width) const {
-  return {.gate = linear(names_.shared_gate, Role::gate, width, hidden_),
+  return {.kind = MlpKind::shared,
+          .gate = linear(names_.shared_gate, Role::gate, width, hidden_),
           .up = linear(names_.shared_up, Role::up, width, hidden_),
           .down = linear(names_.shared_down, Role::down, hidden_, width),
-          .activation = {}};
+          .activation = {},
+          .output_gate = {}};
 }
 
 MlpSpec LayerNamer::dense(Index width, bool bias) const {
-  return {.gate = linear(names_.dense_gate, Role::gate, width, hidden_, bias),
+  return {.kind = MlpKind::dense,
+          .gate = linear(names_.dense_gate, Role::gate, width, hidden_, bias),
           .up = linear(names_.dense_up, Role::up, width, hidden_, bias),
           .down = linear(names_.dense_down, Role::down, hidden_, width, bias),
-          .activation = {}};
+          .activation = {},
+          .output_gate = {}};
 }
 
 Model describe_model(const Architecture& row, std::string_view config_json, std::string_view file,
@@ -145,6 +151,7 @@ Model describe_model(const Architecture& row, std::string_view config_json, std:
   const Index layers = read_layer_count(source);
   for (Index index = 0; index < layers; ++index)
     model.layers.push_back(read_layer(source, model.hidden, index));
+  number_linears(model);
   read_storage(source, tensors, model);
   disregard_needless(source, model);
   refuse_unread_keys(config, row, assume_unused);

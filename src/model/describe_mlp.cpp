@@ -116,11 +116,11 @@ Index read_shared_width(const Source& source, Index expert_width) {
   return count * expert_width;
 }
 
-MoeSpec read_moe(const Source& source, const LayerNamer& namer, Index hidden,
-                 const GatedActivation& activation) {
+/// The router, the routed experts and a shared one.
+void read_experts(const Source& source, const LayerNamer& namer, Index hidden, LayerSpec& layer) {
   const ConfigReader& config = source.config;
   const Architecture& row = source.row;
-  MoeSpec moe;
+  MoeSpec& moe = layer.moe.emplace();
   moe.routing = read_routing(source);
   moe.router = namer.linear(row.tensors.router, Role::router, moe.routing.experts, hidden,
                             config.get(row.router_bias));
@@ -128,17 +128,14 @@ MoeSpec read_moe(const Source& source, const LayerNamer& namer, Index hidden,
     moe.correction_bias = namer.bare(row.tensors.correction_bias);
   const Index width = config.get(row.keys.expert_width);
   const bool bias = config.get(row.expert_bias);
-  for (Index expert = 0; expert < moe.routing.experts; ++expert) {
-    moe.experts.push_back(namer.expert(expert, width, bias));
-    moe.experts.back().activation = activation;
-  }
+  for (Index expert = 0; expert < moe.routing.experts; ++expert)
+    layer.mlps.push_back(namer.expert(expert, width, bias));
   const Index shared_width = read_shared_width(source, width);
-  if (shared_width == 0) return moe;
-  moe.shared = SharedExpert{.mlp = namer.shared_expert(shared_width), .router = {}};
-  moe.shared->mlp.activation = activation;
+  if (shared_width == 0) return;
+  layer.mlps.push_back(namer.shared_expert(shared_width));
   if (!row.tensors.shared_router.empty())
-    moe.shared->router = namer.linear(row.tensors.shared_router, Role::shared_router, 1, hidden);
-  return moe;
+    layer.mlps.back().output_gate =
+        namer.linear(row.tensors.shared_router, Role::shared_router, 1, hidden);
 }
 
 }  // namespace
@@ -151,13 +148,12 @@ void read_mlp(const Source& source, const LayerNamer& namer, Index hidden, Layer
     activation.limit = source.config.get(row.keys.swiglu_limit);
     activation.alpha = source.config.get(row.keys.swiglu_alpha);
   }
-  if (is_moe_layer(source, layer.index)) {
-    layer.moe = read_moe(source, namer, hidden, activation);
-  } else {
-    layer.dense =
-        namer.dense(source.config.get(row.keys.dense_width), source.config.get(row.mlp_bias));
-    layer.dense->activation = activation;
-  }
+  if (is_moe_layer(source, layer.index))
+    read_experts(source, namer, hidden, layer);
+  else
+    layer.mlps.push_back(
+        namer.dense(source.config.get(row.keys.dense_width), source.config.get(row.mlp_bias)));
+  for (MlpSpec& mlp : layer.mlps) mlp.activation = activation;
 }
 
 }  // namespace aq

@@ -1,31 +1,6 @@
 #include "aq/model/model.h"
 
 namespace aq {
-namespace {
-
-/// Calls visit(linear) for every linear of the layer in order of use.
-template <class Visit>
-void for_each_linear(const LayerSpec& layer, const Visit& visit) {
-  const auto visit_mlp = [&](const MlpSpec& mlp) {
-    for (const LinearSpec* linear : {&mlp.gate, &mlp.up, &mlp.down}) visit(*linear);
-  };
-  for (const LinearSpec* linear : layer.attention_inputs()) visit(*linear);
-  if (layer.latent) {
-    if (layer.latent->q_a) visit(layer.latent->q);
-    visit(layer.latent->kv_b);
-  }
-  visit(layer.o);
-  if (layer.dense) visit_mlp(*layer.dense);
-  if (!layer.moe) return;
-  visit(layer.moe->router);
-  const bool shared = layer.moe->shared.has_value();
-  if (shared && layer.moe->shared->router) visit(*layer.moe->shared->router);
-  for (const MlpSpec& expert : layer.moe->experts) visit_mlp(expert);
-  if (shared) visit_mlp(layer.moe->shared->mlp);
-}
-
-}  // namespace
-
 std::string Model::head_tensor() const {
   return tied_head ? embedding : head.weight_name();
 }
@@ -37,24 +12,71 @@ std::vector<const LayerSpec*> Model::moe_layers() const {
   return result;
 }
 
-std::vector<const LinearSpec*> LayerSpec::attention_inputs() const {
-  if (heads) return {&heads->q, &heads->k, &heads->v};
-  return {latent->q_a ? &*latent->q_a : &latent->q, &latent->kv_a};
+std::vector<MlpRun> mlp_runs(const LayerSpec& layer) {
+  std::vector<MlpRun> runs;
+  for (Index number = 0; number < std::ssize(layer.mlps); ++number) {
+    const MlpKind kind = layer.mlp(number).kind;
+    if (runs.empty() || runs.back().kind != kind) runs.push_back({kind, {number, number}});
+    runs.back().numbers.end = number + 1;
+  }
+  return runs;
 }
 
-const MlpSpec& mlp_of(const LayerSpec& layer, Index number) {
-  if (layer.dense) return *layer.dense;
-  const MoeSpec& moe = *layer.moe;
-  return number < moe.routing.experts ? moe.experts[static_cast<std::size_t>(number)]
-                                      : moe.shared->mlp;
+const MlpSpec* first_mlp(const LayerSpec& layer, MlpKind kind) {
+  for (const MlpSpec& mlp : layer.mlps)
+    if (mlp.kind == kind) return &mlp;
+  return nullptr;
+}
+
+std::vector<LinearGroup> attention_groups(const LayerSpec& layer) {
+  std::vector<LinearGroup> groups;
+  if (layer.heads) {
+    const ProjectedHeads& heads = *layer.heads;
+    groups.push_back({Stage::qkv, {&heads.q, &heads.k, &heads.v}});
+  } else {
+    const LatentHeads& latent = *layer.latent;
+    groups.push_back({Stage::qkv, {latent.q_a ? &*latent.q_a : &latent.q, &latent.kv_a}});
+    if (latent.q_a) groups.push_back({Stage::latent, {&latent.q}});
+    groups.push_back({Stage::latent, {&latent.kv_b}});
+  }
+  groups.push_back({Stage::o, {&layer.o}});
+  return groups;
+}
+
+std::vector<LinearGroup> groups_before_mlps(const LayerSpec& layer) {
+  std::vector<LinearGroup> groups = attention_groups(layer);
+  LinearGroup routers{Stage::router, {}};
+  if (layer.moe) routers.linears.push_back(&layer.moe->router);
+  for (const MlpSpec& mlp : layer.mlps)
+    if (mlp.output_gate) routers.linears.push_back(&*mlp.output_gate);
+  if (!routers.linears.empty()) groups.push_back(std::move(routers));
+  return groups;
+}
+
+std::vector<LinearGroup> mlp_groups(const MlpSpec& mlp) {
+  return {{Stage::gate_up, {&mlp.gate, &mlp.up}}, {Stage::down, {&mlp.down}}};
+}
+
+std::vector<LinearGroup> groups(const LayerSpec& layer) {
+  std::vector<LinearGroup> all = groups_before_mlps(layer);
+  for (const MlpSpec& mlp : layer.mlps)
+    for (LinearGroup& group : mlp_groups(mlp)) all.push_back(std::move(group));
+  return all;
 }
 
 std::vector<const LinearSpec*> all_linears(const Model& model) {
   std::vector<const LinearSpec*> linears;
   for (const LayerSpec& layer : model.layers)
-    for_each_linear(layer, [&](const LinearSpec& linear) { linears.push_back(&linear); });
+    for (const LinearGroup& group : groups(layer))
+      linears.insert(linears.end(), group.linears.begin(), group.linears.end());
   linears.push_back(&model.head);
   return linears;
+}
+
+void number_linears(Model& model) {
+  Index id = 0;
+  for (const LinearSpec* linear : all_linears(model))
+    const_cast<LinearSpec*>(linear)->id = id++;  // the model is the caller's to change
 }
 
 }  // namespace aq

@@ -33,7 +33,7 @@ Index product(const std::vector<Index>& shape, const std::string& name) {
   return elements;
 }
 
-/// Collects tensors in order of use.
+/// Collects tensors.
 class TensorList {
  public:
   explicit TensorList(const Model& model) : model_(model) {}
@@ -45,20 +45,13 @@ class TensorList {
     const Index parameters = product(shape, name);
     tensors.push_back({name, std::move(shape), parameters});
   }
+  /// gate and up of fused experts are one tensor, all experts of a layer as well.
   void linear(const LinearSpec& linear) {
+    if (is_fused(model_, linear) && (linear.expert > 0 || linear.role == Role::up)) return;
     weight(linear);
     if (linear.bias) {
       const StoredPart part = stored_bias(model_, linear);
       plain(part.tensor, part.shape());
-    }
-  }
-  /// gate and up of fused experts are one tensor, all experts of a layer as well.
-  void mlp(const MlpSpec& mlp) {
-    if (!is_fused(model_, mlp.gate)) {
-      for (const LinearSpec* part : {&mlp.gate, &mlp.up, &mlp.down}) linear(*part);
-    } else if (mlp.gate.expert == 0) {
-      linear(mlp.gate);
-      linear(mlp.down);
     }
   }
 
@@ -90,40 +83,21 @@ class TensorList {
   const Model& model_;
 };
 
-void list_attention(const Model& model, const LayerSpec& layer, TensorList& list) {
+/// What a layer reads besides its linears: norms, sinks, the correction of routers.
+void list_vectors(const Model& model, const LayerSpec& layer, TensorList& list) {
   const AttentionSpec& attention = layer.attention;
+  list.vector(layer.input_norm, model.hidden);
   if (layer.latent) {
-    const LatentHeads& latent = *layer.latent;
-    if (latent.q_a) {
-      list.linear(*latent.q_a);
-      list.vector(latent.q_a_norm, latent.q_a->rows);
-    }
-    list.linear(latent.q);
-    list.linear(latent.kv_a);
-    list.vector(latent.kv_a_norm, latent.rank());
-    list.linear(latent.kv_b);
+    if (layer.latent->q_a) list.vector(layer.latent->q_a_norm, layer.latent->q_a->rows);
+    list.vector(layer.latent->kv_a_norm, layer.latent->rank());
   } else {
-    const ProjectedHeads& heads = *layer.heads;
-    for (const LinearSpec* linear : {&heads.q, &heads.k, &heads.v}) list.linear(*linear);
     const bool by_head = attention.qk_norm == QkNorm::head;
-    list.vector(heads.q_norm, by_head ? attention.head_dim : attention.q_width());
-    list.vector(heads.k_norm, by_head ? attention.head_dim : attention.k_width());
+    list.vector(layer.heads->q_norm, by_head ? attention.head_dim : attention.q_width());
+    list.vector(layer.heads->k_norm, by_head ? attention.head_dim : attention.k_width());
   }
   list.vector(layer.sinks, attention.heads);
-  list.linear(layer.o);
   list.vector(layer.post_attention_norm, model.hidden);
-}
-
-void list_mlp(const LayerSpec& layer, TensorList& list) {
-  if (layer.dense) list.mlp(*layer.dense);
-  if (!layer.moe) return;
-  const MoeSpec& moe = *layer.moe;
-  list.linear(moe.router);
-  list.vector(moe.correction_bias, moe.routing.experts);
-  for (const MlpSpec& expert : moe.experts) list.mlp(expert);
-  if (!moe.shared) return;
-  list.mlp(moe.shared->mlp);
-  if (moe.shared->router) list.linear(*moe.shared->router);
+  if (layer.moe) list.vector(layer.moe->correction_bias, layer.moe->routing.experts);
 }
 
 /// quantization_config of config.json: what its weights are encoded in.
@@ -205,9 +179,9 @@ std::vector<ExpectedTensor> expected_tensors(const Model& model) {
   TensorList list(model);
   list.plain(model.embedding, {model.vocabulary, model.hidden});
   for (const LayerSpec& layer : model.layers) {
-    list.vector(layer.input_norm, model.hidden);
-    list_attention(model, layer, list);
-    list_mlp(layer, list);
+    list_vectors(model, layer, list);
+    for (const LinearGroup& group : groups(layer))
+      for (const LinearSpec* linear : group.linears) list.linear(*linear);
   }
   list.vector(model.final_norm, model.hidden);
   if (!model.tied_head) list.linear(model.head);
@@ -233,10 +207,10 @@ void read_storage(const Source& source, const TensorShapes& tensors, Model& mode
   const LayerSpec& first = *layers.front();
   const std::string name = replace_all(fused.down, "{i}", str(first.index));
   if (row.fused_experts ||
-      (tensors.contains(name) && !tensors.contains(first.moe->experts.front().down.weight_name())))
+      (tensors.contains(name) && !tensors.contains(first.mlp(0).down.weight_name())))
     model.fused = fused;
   if (model.encoding != SourceEncoding::mxfp4) return;
-  for (const Index width : {model.hidden, first.moe->experts.front().gate.rows})
+  for (const Index width : {model.hidden, first.mlp(0).gate.rows})
     if (width % kMxfp4Group != 0)
       source.config.fail("quantization_config", str("says mxfp4, but rows of ", width,
                                                     " are no multiple of ", kMxfp4Group));

@@ -42,7 +42,7 @@ class Wave {
       const bool runs = hidden != nullptr || summed == CalibratedOn::routed;
       const bool has_tokens = runs && routed(i).size() > 0;
       if (!has_tokens && summed != CalibratedOn::all) return;
-      const GateUp weights = gate_up_weights(mlp_of(inputs_.layer, number(i)), inputs_.weights);
+      const GateUp weights = gate_up_weights(inputs_.layer.mlp(number(i)), inputs_.weights);
       Matrix out;
       if (has_tokens) out = hidden_of_list(weights, inputs_.normed, routed(i), inputs_.batch);
       LanePartials& partials = result[static_cast<std::size_t>(i)].partials;
@@ -134,7 +134,6 @@ class Wave {
 std::vector<ExpertCalibration> choose_tokens(const QuantizeSettings& settings,
                                              const LayerSpec& layer,
                                              std::span<const std::int64_t> expert_tokens) {
-  if (layer.dense) return {ExpertCalibration{}};
   std::vector<ExpertCalibration> chosen;
   for (const std::int64_t tokens : expert_tokens) {
     if (settings.expert_tokens == ExpertTokens::all)
@@ -146,7 +145,7 @@ std::vector<ExpertCalibration> choose_tokens(const QuantizeSettings& settings,
     else
       chosen.push_back({CalibratedOn::nothing, "starved_rtn"});
   }
-  if (layer.moe->shared) chosen.emplace_back();
+  chosen.resize(layer.mlps.size());
   return chosen;
 }
 
@@ -237,7 +236,7 @@ std::vector<QuantizedRecord> quantize_wave(StageContext& context, const WavePlan
                                            const ExpertInputs& inputs,
                                            std::span<const ExpertCalibration> calibrations,
                                            Matrix* y) {
-  if (context.dispatch && is_routed(inputs.layer, wave)) {
+  if (context.dispatch && wave.is_routed()) {
     std::vector<bool> stays;
     for (const ExpertCalibration& calibration : calibrations)
       stays.push_back(calibration.tokens == CalibratedOn::all);
@@ -255,19 +254,19 @@ std::vector<QuantizedRecord> quantize_wave(StageContext& context, const WavePlan
   return records;
 }
 
-std::vector<Range> routed_waves(const LayerSpec& layer, const LayerPlan& plan) {
+std::vector<Range> routed_waves(const LayerPlan& plan) {
   std::vector<Range> waves;
   for (const WavePlan& wave : plan.waves)
-    if (is_routed(layer, wave)) waves.push_back(wave.experts);
+    if (wave.is_routed()) waves.push_back(wave.experts);
   return waves;
 }
 
-std::vector<int> owners_of_tokens(const LayerSpec& layer, const LayerPlan& plan,
-                                  std::span<const std::int64_t> tokens, int ranks) {
+std::vector<int> owners_of_tokens(const LayerPlan& plan, std::span<const std::int64_t> tokens,
+                                  int ranks) {
   std::vector<int> owners(tokens.size(), kEverywhere);
   const std::vector<bool> nobody_stays(tokens.size(), false);
   for (const WavePlan& wave : plan.waves) {
-    if (!is_routed(layer, wave)) continue;
+    if (!wave.is_routed()) continue;
     const ExpertTasks away = split_wave(wave, tokens, nobody_stays, ranks, 0).dispatched;
     for (std::size_t i = 0; i < away.experts.size(); ++i)
       owners[static_cast<std::size_t>(away.experts[i])] = away.down.tasks[i].owner;

@@ -18,7 +18,7 @@ struct ExpertCalibration {
 };
 
 /// What the settings say of each expert. `expert_tokens` are the tokens routed to it on all ranks;
-/// empty for a dense MLP. A shared expert is calibrated on all tokens with its own factors.
+/// empty for a dense MLP. What is not routed is calibrated on all tokens with its own factors.
 std::vector<ExpertCalibration> choose_tokens(const QuantizeSettings& settings,
                                              const LayerSpec& layer,
                                              std::span<const std::int64_t> expert_tokens);
@@ -42,11 +42,11 @@ std::vector<QuantizedRecord> quantize_wave(StageContext& context, const WavePlan
                                            Matrix* y);
 
 /// The waves of routed experts.
-std::vector<Range> routed_waves(const LayerSpec& layer, const LayerPlan& plan);
+std::vector<Range> routed_waves(const LayerPlan& plan);
 /// The rank of each routed expert when tokens are dispatched to weights that are there already, or
 /// kEverywhere; `tokens` of each on all ranks.
-std::vector<int> owners_of_tokens(const LayerSpec& layer, const LayerPlan& plan,
-                                  std::span<const std::int64_t> tokens, int ranks);
+std::vector<int> owners_of_tokens(const LayerPlan& plan, std::span<const std::int64_t> tokens,
+                                  int ranks);
 
 /// gate, up, down of each expert in turn.
 std::vector<QuantizedRecord> in_model_order(std::vector<QuantizedRecord> gate_up,

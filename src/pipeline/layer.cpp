@@ -68,7 +68,8 @@ struct LayerPass {
       const PhaseTimer timer(context.times, Phase::forward);
       normed = normalized(model, weights, layer.post_attention_norm, x, batch);
     }
-    append(quantize_dense_stage(context, plan.router, batch, {rows_of(normed)}), result.records);
+    append(quantize_dense_stage(context, plan.stage(Stage::router), batch, {rows_of(normed)}),
+           result.records);
     Routing routing;
     {
       const PhaseTimer timer(context.times, Phase::forward);
@@ -94,7 +95,8 @@ struct LayerPass {
   void quantize_attention(const Weights& weights, Matrix& x,
                           std::vector<QuantizedRecord>& records) {
     const std::vector<float> norm = weights.vector(layer.input_norm, model.hidden);
-    append(quantize_dense_stage(context, plan.qkv, batch, {normalized_rows(model, norm, x)}),
+    append(quantize_dense_stage(context, plan.stage(Stage::qkv), batch,
+                                {normalized_rows(model, norm, x)}),
            records);
     Matrix core;
     {
@@ -102,7 +104,7 @@ struct LayerPass {
       const PhaseTimer timer(context.times, Phase::forward);
       core = attention_core(model, layer, weights, batch, x, latents);
     }
-    append(quantize_dense_stage(context, plan.o, batch, {rows_of(core)}), records);
+    append(quantize_dense_stage(context, plan.stage(Stage::o), batch, {rows_of(core)}), records);
     const PhaseTimer timer(context.times, Phase::forward);
     add_attention_output(layer, weights, batch, core, x);
   }
@@ -118,7 +120,7 @@ struct LayerPass {
     std::vector<RowSource> sources;  // in the order of the stage's tasks
     if (layer.latent && layer.latent->q_a) sources.push_back(rows_of(latents.q));
     if (layer.latent) sources.push_back(rows_of(latents.kv));
-    append(quantize_dense_stage(context, plan.latent, batch, sources), records);
+    append(quantize_dense_stage(context, plan.stage(Stage::latent), batch, sources), records);
     return latents;
   }
 };
@@ -139,7 +141,7 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
         result = pass.run(context.original, original, true);
       }
       const PhaseTimer timer(context.times, Phase::forward);
-      const ExpertHomes homes{context.comm, context.lanes, routed_waves(layer, plan),
+      const ExpertHomes homes{context.comm, context.lanes, routed_waves(plan),
                               plan.waves.front().limits.rows,
                               [&](std::span<const std::int64_t>) { return context.expert_owners; }};
       forward_layer(model, layer, context.quantized, batch, x, context.dispatch ? &homes : nullptr);
@@ -180,8 +182,8 @@ std::vector<QuantizedRecord> quantize_stage_from(const KeptHessians& kept, Stage
 LayerResult quantize_layer_from(const KeptHessians& kept, StageContext& context,
                                 const LayerPlan& plan, const WaveObserver& before_wave) {
   LayerResult result;
-  for (const StagePlan* stage : {&plan.qkv, &plan.latent, &plan.o, &plan.router})
-    append(quantize_stage_from(kept, context, *stage), result.records);
+  for (const StagePlan& stage : plan.before_mlps)
+    append(quantize_stage_from(kept, context, stage), result.records);
   for (const WavePlan& wave : plan.waves) {
     before_wave(wave.experts);
     std::vector<QuantizedRecord> gate_up = quantize_stage_from(kept, context, wave.gate_up);

@@ -197,7 +197,7 @@ struct Run {
     if (prepared.kept) return rows;
     // The others are read where their tokens go, as soon as these are counted.
     const auto load_own = [&](std::span<const std::int64_t> tokens) {
-      std::vector<int> owners = owners_of_tokens(layer, plan, tokens, comm.size());
+      std::vector<int> owners = owners_of_tokens(plan, tokens, comm.size());
       if (!runs) return owners;
       state.load(index, quantized, [&](Index expert) {
         if (!travels(expert)) return false;
@@ -206,7 +206,7 @@ struct Run {
       });
       return owners;
     };
-    const ExpertHomes homes{comm, prepared.workload.lanes, routed_waves(layer, plan),
+    const ExpertHomes homes{comm, prepared.workload.lanes, routed_waves(plan),
                             plan.waves.front().limits.rows, load_own};
     forward_layer(model(), layer, forward_weights(context), prepared.batch, x,
                   dispatch ? &homes : nullptr);

@@ -49,7 +49,7 @@ class CostSum {
   CostEstimate run() {
     embed();
     for (std::size_t i = 0; i < plan_.layers.size(); ++i) layer(model_.layers[i], plan_.layers[i]);
-    stage(Stage::head, plan_.head, {}, {.quantized = 0});
+    stage(plan_.head, {}, {.quantized = 0});
     finish();
     return std::move(estimate_);
   }
@@ -78,13 +78,12 @@ class CostSum {
   }
 
   void layer(const LayerSpec& spec, const LayerPlan& plan) {
-    stage(Stage::qkv, plan.qkv, {}, use(false));
-    if (!plan.latent.tasks.empty()) stage(Stage::latent, plan.latent, {}, use(false));
-    attention(spec.attention);
-    stage(Stage::o, plan.o, {}, use(false));
-    if (!plan.router.tasks.empty()) stage(Stage::router, plan.router, {}, use(false));
+    for (const StagePlan& before : plan.before_mlps) {
+      if (before.stage == Stage::o) attention(spec.attention);
+      stage(before, {}, use(false));
+    }
     for (const WavePlan& wave : plan.waves) {
-      const bool routed = is_routed(spec, wave);
+      const bool routed = wave.is_routed();
       TokenShare share;
       if (routed) {
         share.forward = static_cast<double>(spec.moe->routing.top_k) /
@@ -92,12 +91,12 @@ class CostSum {
         if (settings_.expert_tokens == ExpertTokens::routed) share.hessian = share.forward;
       }
       if (routed && plan_.dispatch && settings_.expert_tokens == ExpertTokens::routed) {
-        dispatched_stage(Stage::gate_up, wave.gate_up, share, use(false));
-        dispatched_stage(Stage::down, wave.down, share, use(true));
+        dispatched_stage(wave.gate_up, share, use(false));
+        dispatched_stage(wave.down, share, use(true));
         continue;
       }
-      stage(Stage::gate_up, wave.gate_up, share, use(false));
-      stage(Stage::down, wave.down, share, use(true));
+      stage(wave.gate_up, share, use(false));
+      stage(wave.down, share, use(true));
     }
     save();
   }
@@ -129,7 +128,7 @@ class CostSum {
   }
 
   /// A stage of the layer whose sums travel to their owners.
-  void stage(Stage name, const StagePlan& plan, TokenShare share, ForwardUse use) {
+  void stage(const StagePlan& plan, TokenShare share, ForwardUse use) {
     start();
     double hessians = 0;
     for (const TaskPlan& task : plan.tasks) {
@@ -139,15 +138,15 @@ class CostSum {
     run_own_tokens(plan, share, use);
     reduce(plan, hessians);
     gather();
-    end(name);
+    end(plan.stage);
   }
 
   /// A stage of routed experts whose tokens travel to the owners. gate and up get them, and give
   /// down what it reads; outputs of down come back.
-  void dispatched_stage(Stage name, const StagePlan& plan, TokenShare share, ForwardUse use) {
+  void dispatched_stage(const StagePlan& plan, TokenShare share, ForwardUse use) {
     start();
     const double tokens = dealt_.all_tokens * share.forward;  // of one expert
-    const bool down = name == Stage::down;
+    const bool down = plan.stage == Stage::down;
     std::vector<double> experts(ranks_.size(), 0);
     for (const TaskPlan& task : plan.tasks) {
       quantize(task, share);
@@ -172,7 +171,7 @@ class CostSum {
     });
     packed_ = longest_slice_ = 0;  // results stay with their owners
     each_rank([](std::size_t, StageWork& rank) { rank.work.traffic.exchange_sent = 0; });
-    end(name);
+    end(plan.stage);
   }
 
   /// Partials travel from everyone to the owners.
@@ -332,11 +331,11 @@ class CostSum {
     end(Stage::layer);
   }
 
-  void end(Stage name) {
-    const auto same = [&](const StageCost& stage) { return stage.stage == name; };
+  void end(Stage stage) {
+    const auto same = [&](const StageCost& cost) { return cost.stage == stage; };
     auto cost = std::find_if(estimate_.stages.begin(), estimate_.stages.end(), same);
     if (cost == estimate_.stages.end())
-      cost = estimate_.stages.insert(cost, StageCost{.stage = name, .seconds = {}});
+      cost = estimate_.stages.insert(cost, StageCost{.stage = stage, .seconds = {}});
     balance(*cost);
     for (const auto& [phase, seconds] : clock_.seconds(ranks_, packed_, longest_slice_)) {
       cost->seconds[phase] += seconds;

@@ -17,22 +17,25 @@ std::string count_of(Index count, const std::string& one) {
 }
 
 /// Waves of routed experts of the layer that has most of them.
-Index most_waves(const Model& model, const Plan& plan) {
+Index most_waves(const Plan& plan) {
   Index most = 0;
-  for (std::size_t i = 0; i < plan.layers.size(); ++i)
-    if (const auto& moe = model.layers[i].moe)
-      most = std::max(most, std::ssize(plan.layers[i].waves) - (moe->shared ? 1 : 0));
+  for (const LayerPlan& layer : plan.layers)
+    most =
+        std::max<Index>(most, std::count_if(layer.waves.begin(), layer.waves.end(),
+                                            [](const WavePlan& wave) { return wave.is_routed(); }));
   return most;
 }
 
 std::string explain_waves(const Model& model, const Plan& plan, const PlanLimits& limits) {
-  const MoeSpec& moe = *model.moe_layers().front()->moe;
-  const Index waves = most_waves(model, plan);
-  const std::string shared = moe.shared ? " A shared expert is a wave of its own." : "";
+  const LayerSpec& layer = *model.moe_layers().front();
+  const Index experts = layer.moe->routing.experts;
+  const Index waves = most_waves(plan);
+  const bool has_shared = first_mlp(layer, MlpKind::shared) != nullptr;
+  const std::string shared = has_shared ? " A shared expert is a wave of its own." : "";
   if (waves == 1)
-    return str("Waves: all ", moe.routing.experts, " experts of a layer at once; the peak is ",
+    return str("Waves: all ", experts, " experts of a layer at once; the peak is ",
                bytes_text(plan.one_wave_bytes), " a rank.", shared);
-  return str("Waves: ", waves, " waves of at most ", ceil_div(moe.routing.experts, waves),
+  return str("Waves: ", waves, " waves of at most ", ceil_div(experts, waves),
              " experts; all at once would take ", bytes_text(plan.one_wave_bytes),
              " a rank, the limit is ", bytes_text(limits.memory), ".", shared);
 }

@@ -37,23 +37,27 @@ struct TaskShape {
   bool has_hessian = false;
 };
 
+struct StageShape {
+  Stage stage = Stage::qkv;
+  TaskShape task;
+};
+
 /// Sizes that the estimate of a layer needs.
 struct LayerSizes {
   Index hidden = 0;
   Index vocabulary = 0;
-  Index core_width = 0;         ///< output of the attention core
-  Index head_widths = 0;        ///< of q, k and v together, and what they are made from
-  Index latent_width = 0;       ///< of the latents that are kept between stages
-  Index attention_weights = 0;  ///< most weights of attention that are used at one time
-  TaskShape qkv, o;             ///< what reads norm(x); the output projection
-  std::vector<TaskShape> latent;
-  Index mlp_width = 0;           ///< of the wave's experts or of the dense MLP
-  TaskShape gate_up, down;       ///< of one of them
-  Index experts = 0;             ///< 1 for a dense MLP
-  Index top_k = 0;               ///< experts of the wave's kind that a token meets
-  Index layer_packed_bytes = 0;  ///< all results of the layer
-  bool refines = false;          ///< the factor holds the damped H too
-  bool reorders = false;         ///< static act-order: a reordered triangle
+  Index core_width = 0;               ///< output of the attention core
+  Index head_widths = 0;              ///< of q, k and v together, and what they are made from
+  Index latent_width = 0;             ///< of the latents that are kept between stages
+  Index attention_weights = 0;        ///< most weights of attention that are used at one time
+  std::vector<StageShape> attention;  ///< of attention_groups
+  Index mlp_width = 0;                ///< of the wave's experts or of the dense MLP
+  TaskShape gate_up, down;            ///< of one of them
+  Index experts = 0;                  ///< 1 for a dense MLP
+  Index top_k = 0;                    ///< experts of the wave's kind that a token meets
+  Index layer_packed_bytes = 0;       ///< all results of the layer
+  bool refines = false;               ///< the factor holds the damped H too
+  bool reorders = false;              ///< static act-order: a reordered triangle
   bool two_passes = false;  ///< the layer's input is kept for a second pass (Sequential::layer)
   bool all_tokens = false;  ///< an expert may be calibrated on every token
   bool routed = false;      ///< the wave's experts are, so that their tokens may be dispatched

@@ -99,8 +99,7 @@ class LayerMemory {
       if (task.has_hessian)
         travels = std::max(travels, tasks * share_.inbound * sum_bytes(task.columns) / 2);
     };
-    see(sizes_.qkv, 1);
-    see(sizes_.o, 1);
+    for (const StageShape& group : sizes_.attention) see(group.task, 1);
     see(sizes_.gate_up, reduced_);
     see(sizes_.down, reduced_);
     return neighbours * kNeighbourBytes + std::min(neighbours * kSegmentBytes, travels) +
@@ -127,9 +126,7 @@ class LayerMemory {
       if (part <= kKeptFactor) parts = std::max(parts, factors * part);
       rows = std::max(rows, task.rows > 0 ? kRowBuffers * task.columns * kFloat : 0);
     };
-    see(sizes_.qkv, 1);
-    see(sizes_.o, 1);
-    for (const TaskShape& task : sizes_.latent) see(task, 1);
+    for (const StageShape& group : sizes_.attention) see(group.task, 1);
     see(sizes_.gate_up, reduced_);
     see(sizes_.down, reduced_);
     return share_.threads * (packed + rows) + parts;
@@ -200,34 +197,41 @@ class LayerMemory {
   }
 
   void attention() {
-    add(Stage::qkv, Phase::hessian, dense_sum(sizes_.qkv));
-    quantize(Stage::qkv, sizes_.qkv, 1, {});
-    const Index latents = floats(sizes_.latent_width);
-    if (latents > 0) {
+    const StageShape* before = nullptr;
+    for (const StageShape& group : sizes_.attention) {
+      if (before == nullptr || before->stage != group.stage) run_to(group.stage);
+      before = &group;
+      const MemoryEstimate rest{.activations = inputs_of(group.stage)};
+      MemoryEstimate sum = dense_sum(group.task);
+      sum += rest;
+      add(group.stage, Phase::hessian, sum);
+      quantize(group.stage, group.task, 1, rest);
+    }
+    add(Stage::o, Phase::forward,
+        {.activations = inputs_of(Stage::o),
+         .buffers = worker_buffers(sizes_.hidden),
+         .weights = sizes_.attention.back().task.weights * kFloat});
+  }
+
+  /// What is kept of all tokens for a stage of attention; norm(x) is computed where it is needed.
+  Index inputs_of(Stage stage) const {
+    if (stage == Stage::latent) return floats(sizes_.latent_width);
+    return stage == Stage::o ? floats(sizes_.core_width) : 0;
+  }
+
+  /// What runs between the stage before and this one.
+  void run_to(Stage stage) {
+    const Index latents = inputs_of(Stage::latent);
+    if (stage == Stage::latent)
       add(Stage::latent, Phase::forward,
           {.activations = latents,
            .buffers = worker_buffers(sizes_.hidden + sizes_.latent_width),
-           .weights = sizes_.qkv.weights * kFloat});
-      for (const TaskShape& task : sizes_.latent) {
-        MemoryEstimate sum = dense_sum(task);
-        sum.activations += latents;
-        add(Stage::latent, Phase::hessian, sum);
-        quantize(Stage::latent, task, 1, {.activations = latents});
-      }
-    }
-    const Index core = floats(sizes_.core_width);
-    add(Stage::core, Phase::forward,
-        {.activations = core + latents,
-         .buffers = worker_buffers(sizes_.hidden + sizes_.head_widths + kQueryTile),
-         .weights = sizes_.attention_weights * kFloat});
-    MemoryEstimate sum = dense_sum(sizes_.o);
-    sum.activations += core;
-    add(Stage::o, Phase::hessian, sum);
-    quantize(Stage::o, sizes_.o, 1, {.activations = core});
-    add(Stage::o, Phase::forward,
-        {.activations = core,
-         .buffers = worker_buffers(sizes_.hidden),
-         .weights = sizes_.o.weights * kFloat});
+           .weights = sizes_.attention.front().task.weights * kFloat});
+    if (stage == Stage::o)
+      add(Stage::core, Phase::forward,
+          {.activations = inputs_of(Stage::o) + latents,
+           .buffers = worker_buffers(sizes_.hidden + sizes_.head_widths + kQueryTile),
+           .weights = sizes_.attention_weights * kFloat});
   }
 
   /// A layer that runs with its results: from disk, or in its second pass.

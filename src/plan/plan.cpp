@@ -1,7 +1,6 @@
 #include "aq/plan/plan.h"
 
 #include <algorithm>
-#include <span>
 
 #include "aq/core/text.h"
 #include "aq/plan/dispatch.h"
@@ -11,9 +10,9 @@
 namespace aq {
 namespace {
 
-TaskPlan make_task(const Recipe& recipe, const std::vector<const LinearSpec*>& linears) {
+TaskPlan make_task(const Recipe& recipe, const LinearGroup& group) {
   TaskPlan task;
-  for (const LinearSpec* linear : linears) {
+  for (const LinearSpec* linear : group.linears) {
     task.columns = linear->columns;
     task.expert = linear->expert;
     const Assignment assignment = resolve(recipe, *linear);
@@ -28,9 +27,9 @@ Index weights_of(const LinearSpec& linear) {
 }
 
 /// What a task takes; each matrix as the recipe says.
-TaskShape shape_of(const Recipe& recipe, const std::vector<const LinearSpec*>& linears) {
+TaskShape shape_of(const Recipe& recipe, const LinearGroup& group) {
   TaskShape shape;
-  for (const LinearSpec* linear : linears) {
+  for (const LinearSpec* linear : group.linears) {
     shape.columns = linear->columns;
     shape.weights += weights_of(*linear);
     const Assignment assignment = resolve(recipe, *linear);
@@ -46,35 +45,23 @@ void add_attention_sizes(const Recipe& recipe, const LayerSpec& layer, LayerSize
   const AttentionSpec& attention = layer.attention;
   sizes.core_width = attention.out_width();
   sizes.head_widths = attention.q_width() + attention.k_width() + attention.v_width();
-  sizes.qkv = shape_of(recipe, layer.attention_inputs());
-  sizes.o = shape_of(recipe, {&layer.o});
-  sizes.attention_weights = sizes.qkv.weights;
-  sizes.layer_packed_bytes += sizes.qkv.packed_bytes + sizes.o.packed_bytes;
+  for (const LinearGroup& group : attention_groups(layer)) {
+    sizes.attention.push_back({group.stage, shape_of(recipe, group)});
+    sizes.layer_packed_bytes += sizes.attention.back().task.packed_bytes;
+  }
+  sizes.attention_weights = sizes.attention.front().task.weights;
   if (!layer.latent) return;
   const LatentHeads& latent = *layer.latent;
   sizes.head_widths += latent.kv_b.rows;
   sizes.latent_width = (latent.q_a ? latent.q_a->rows : 0) + latent.kv_a.rows;
   sizes.attention_weights = weights_of(latent.q) + weights_of(latent.kv_b);
-  if (latent.q_a) sizes.latent.push_back(shape_of(recipe, {&latent.q}));
-  sizes.latent.push_back(shape_of(recipe, {&latent.kv_b}));
-  for (const TaskShape& task : sizes.latent) sizes.layer_packed_bytes += task.packed_bytes;
-}
-
-/// Packed results of all MLPs of the layer.
-Index packed_mlps(const Recipe& recipe, const LayerSpec& layer) {
-  const auto packed = [&](const MlpSpec& mlp) {
-    return shape_of(recipe, {&mlp.gate, &mlp.up}).packed_bytes +
-           shape_of(recipe, {&mlp.down}).packed_bytes;
-  };
-  if (layer.dense) return packed(*layer.dense);
-  Index bytes = 0;
-  for (const MlpSpec& expert : layer.moe->experts) bytes += packed(expert);
-  return bytes + (layer.moe->shared ? packed(layer.moe->shared->mlp) : 0);
 }
 
 /// The larger of both in every size.
 void raise(TaskShape& shape, const TaskShape& other) {
+  shape.columns = std::max(shape.columns, other.columns);
   shape.rows = std::max(shape.rows, other.rows);
+  shape.weights = std::max(shape.weights, other.weights);
   shape.packed_bytes = std::max(shape.packed_bytes, other.packed_bytes);
   shape.has_hessian = shape.has_hessian || other.has_hessian;
 }
@@ -86,8 +73,10 @@ LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const Recipe& re
   sizes.hidden = model.hidden;
   sizes.vocabulary = model.vocabulary;
   add_attention_sizes(recipe, layer, sizes);
-  sizes.layer_packed_bytes += packed_mlps(recipe, layer);
-  sizes.experts = layer.dense ? 1 : layer.moe->routing.experts;
+  for (const MlpSpec& mlp : layer.mlps)
+    for (const LinearGroup& group : mlp_groups(mlp))
+      sizes.layer_packed_bytes += shape_of(recipe, group).packed_bytes;
+  sizes.experts = layer.moe ? layer.moe->routing.experts : 1;
   sizes.refines = settings.gptq.refine > 0;
   sizes.reorders = settings.gptq.act_order == ActOrder::fixed;
   sizes.two_passes = settings.sequential == Sequential::layer;
@@ -97,17 +86,17 @@ LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const Recipe& re
   return sizes;
 }
 
-/// Sets the sizes of a wave of `mlps`, of which each token meets `top_k`: those of the largest.
-void set_experts(LayerSizes& sizes, const Recipe& recipe, std::span<const MlpSpec> mlps,
-                 Index top_k) {
-  sizes.top_k = top_k;
-  sizes.mlp_width = mlps.front().gate.rows;
-  sizes.gate_up = shape_of(recipe, {&mlps.front().gate, &mlps.front().up});
-  sizes.down = shape_of(recipe, {&mlps.front().down});
-  for (const MlpSpec& mlp : mlps.subspan(1)) {
-    raise(sizes.gate_up, shape_of(recipe, {&mlp.gate, &mlp.up}));
-    raise(sizes.down, shape_of(recipe, {&mlp.down}));
-  }
+/// Sizes for waves of these MLPs: those of the largest. Each token meets top_k of routed ones, and
+/// every other one.
+void set_experts(LayerSizes& sizes, const Recipe& recipe, const LayerSpec& layer,
+                 const MlpRun& run) {
+  sizes.routed = run.kind == MlpKind::routed;
+  sizes.top_k = sizes.routed ? layer.moe->routing.top_k : run.numbers.size();
+  sizes.mlp_width = layer.mlp(run.numbers.begin).gate.rows;
+  sizes.gate_up = sizes.down = {};
+  for (Index number = run.numbers.begin; number < run.numbers.end; ++number)
+    for (const LinearGroup& group : mlp_groups(layer.mlp(number)))
+      raise(group.stage == Stage::down ? sizes.down : sizes.gate_up, shape_of(recipe, group));
 }
 
 /// The most experts a wave, at most `wanted`, whose memory stays under `limit`; 1 when none does.
@@ -150,40 +139,27 @@ struct LayerPlanner {
     rotation = (rotation + 1) % ranks;
   }
 
-  StagePlan stage(const std::vector<std::vector<const LinearSpec*>>& tasks) {
-    StagePlan plan;
-    for (const auto& linears : tasks) plan.tasks.push_back(make_task(recipe, linears));
-    place(plan);
-    return plan;
+  /// The groups of a stage are its tasks.
+  std::vector<StagePlan> stages(const std::vector<LinearGroup>& groups) {
+    std::vector<StagePlan> stages;
+    for (const LinearGroup& group : groups) {
+      if (stages.empty() || stages.back().stage != group.stage)
+        stages.push_back({.stage = group.stage, .tasks = {}});
+      stages.back().tasks.push_back(make_task(recipe, group));
+    }
+    for (StagePlan& stage : stages) place(stage);
+    return stages;
   }
 
-  void plan_attention(LayerPlan& plan) {
-    plan.qkv = stage({layer.attention_inputs()});
-    if (layer.latent) {
-      const LatentHeads& latent = *layer.latent;
-      if (latent.q_a)
-        plan.latent = stage({{&latent.q}, {&latent.kv_b}});
-      else
-        plan.latent = stage({{&latent.kv_b}});
+  WavePlan wave(MlpKind kind, Range experts) {
+    WavePlan wave{.kind = kind, .experts = experts};
+    for (StagePlan* stage : {&wave.gate_up, &wave.down}) {
+      for (Index e = experts.begin; e < experts.end; ++e)
+        for (const LinearGroup& group : mlp_groups(layer.mlp(e)))
+          if (group.stage == stage->stage) stage->tasks.push_back(make_task(recipe, group));
+      place(*stage);
     }
-    plan.o = stage({{&layer.o}});
-    if (!layer.moe) return;
-    std::vector<const LinearSpec*> routers{&layer.moe->router};
-    if (layer.moe->shared && layer.moe->shared->router)
-      routers.push_back(&*layer.moe->shared->router);
-    plan.router = stage({routers});
-  }
-
-  WavePlan wave(Range experts) {
-    std::vector<std::vector<const LinearSpec*>> gate_up, down;
-    for (Index e = experts.begin; e < experts.end; ++e) {
-      const MlpSpec& mlp = mlp_of(layer, e);
-      gate_up.push_back({&mlp.gate, &mlp.up});
-      down.push_back({&mlp.down});
-    }
-    WavePlan plan{experts, stage(gate_up), {}};
-    plan.down = stage(down);
-    return plan;
+    return wave;
   }
 };
 
@@ -205,23 +181,30 @@ void place_dispatched(WavePlan& wave, Index experts, std::int64_t tokens, int ra
     stage->balance = placed_balance(*stage, ranks);
 }
 
+/// MLPs of one kind, and the waves that they come in.
+struct RunShape {
+  MlpRun run;
+  WaveShape wave;
+};
+
 LayerPlan plan_layer(const Recipe& recipe, const LayerSpec& layer, int ranks,
-                     const WaveShape& shape, Index all_tokens) {
-  LayerPlan plan;
-  plan.index = layer.index;
+                     const std::vector<RunShape>& runs, Index all_tokens) {
   LayerPlanner planner{recipe, layer, ranks, static_cast<int>(layer.index % ranks)};
-  planner.plan_attention(plan);
-  const Index experts = layer.dense ? 1 : layer.moe->routing.experts;
-  const Index waves = ceil_div(experts, shape.experts);
-  for (Index w = 0; w < waves; ++w) {
-    WavePlan wave = planner.wave(even_share(experts, waves, w));
-    wave.limits = shape.limits;
-    if (shape.limits.reduced > 0)
-      place_dispatched(wave, experts, all_tokens * layer.moe->routing.top_k / experts, ranks,
-                       recipe.settings.gptq.refine);
-    plan.waves.push_back(std::move(wave));
+  LayerPlan plan{layer.index, planner.stages(groups_before_mlps(layer)), {}};
+  for (const auto& [run, shape] : runs) {
+    const Index experts = run.numbers.size();
+    const Index waves = ceil_div(experts, shape.experts);
+    for (Index w = 0; w < waves; ++w) {
+      const Range share = even_share(experts, waves, w);
+      WavePlan wave =
+          planner.wave(run.kind, {run.numbers.begin + share.begin, run.numbers.begin + share.end});
+      wave.limits = shape.limits;
+      if (shape.limits.reduced > 0)
+        place_dispatched(wave, experts, all_tokens * layer.moe->routing.top_k / experts, ranks,
+                         recipe.settings.gptq.refine);
+      plan.waves.push_back(std::move(wave));
+    }
   }
-  if (layer.moe && layer.moe->shared) plan.waves.push_back(planner.wave({experts, experts + 1}));
   return plan;
 }
 
@@ -259,41 +242,41 @@ void raise(std::vector<MemoryMoment>& all, const std::vector<MemoryMoment>& mome
 }
 
 /// The waves of the layer; the plan's memory becomes the layer's where that is more.
-WaveShape plan_memory(const Model& model, const LayerSpec& layer, const Recipe& recipe,
-                      const RankShare& share, const PlanLimits& limits, Plan& plan) {
+std::vector<RunShape> plan_memory(const Model& model, const LayerSpec& layer, const Recipe& recipe,
+                                  const RankShare& share, const PlanLimits& limits, Plan& plan) {
   LayerSizes sizes = sizes_of(model, layer, recipe);
-  /// The most experts like `mlps` that a wave can have.
-  const auto fit = [&](std::span<const MlpSpec> mlps, Index top_k) {
-    set_experts(sizes, recipe, mlps, top_k);
-    const Index all = std::ssize(mlps);
+  std::vector<RunShape> runs;
+  for (const MlpRun& run : mlp_runs(layer)) {
+    set_experts(sizes, recipe, layer, run);
+    const Index all = run.numbers.size();
     const auto total = [&](Index count) {
       return largest(layer_memory(sizes, share, wave_shape(sizes, share, count))).memory.total();
     };
-    const WaveShape shape = wave_shape(sizes, share, wave_size(sizes, all, share, limits.memory));
+    runs.push_back({run, wave_shape(sizes, share, wave_size(sizes, all, share, limits.memory))});
     plan.one_wave_bytes = std::max(plan.one_wave_bytes, total(all));
     plan.least_bytes = std::max(plan.least_bytes, total(1));
-    raise(plan.moments, layer_memory(sizes, share, shape));
-    return shape;
-  };
-  if (layer.moe && layer.moe->shared) fit({&layer.moe->shared->mlp, 1}, 1);
-  if (layer.dense) return fit({&*layer.dense, 1}, 1);
-  sizes.routed = true;
-  return fit(layer.moe->experts, layer.moe->routing.top_k);
+    raise(plan.moments, layer_memory(sizes, share, runs.back().wave));
+  }
+  return runs;
 }
 
 }  // namespace
 
+const StagePlan& LayerPlan::stage(Stage stage) const {
+  static const StagePlan none;
+  for (const StagePlan& before : before_mlps)
+    if (before.stage == stage) return before;
+  return none;
+}
+
 std::vector<const StagePlan*> LayerPlan::stages() const {
-  std::vector<const StagePlan*> all{&qkv, &latent, &o, &router};
+  std::vector<const StagePlan*> all;
+  for (const StagePlan& before : before_mlps) all.push_back(&before);
   for (const WavePlan& wave : waves) {
     all.push_back(&wave.gate_up);
     all.push_back(&wave.down);
   }
   return all;
-}
-
-bool is_routed(const LayerSpec& layer, const WavePlan& wave) {
-  return layer.moe && wave.experts.begin < layer.moe->routing.experts;
 }
 
 bool StagePlan::needs_hessian() const {
@@ -343,11 +326,11 @@ Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Worklo
   BitCount count;
   const RankShare share = rank_share(workload, ranks, limits);
   for (const LayerSpec& layer : model.layers) {
-    const WaveShape shape = plan_memory(model, layer, recipe, share, limits, plan);
-    plan.layers.push_back(plan_layer(recipe, layer, ranks, shape, share.all_tokens));
+    const std::vector<RunShape> runs = plan_memory(model, layer, recipe, share, limits, plan);
+    plan.layers.push_back(plan_layer(recipe, layer, ranks, runs, share.all_tokens));
     for (const StagePlan* stage : plan.layers.back().stages()) count_stage(*stage, plan, count);
   }
-  plan.head.tasks.push_back(make_task(recipe, {&model.head}));
+  plan.head.tasks.push_back(make_task(recipe, {Stage::head, {&model.head}}));
   place_stage(plan.head, ranks, 0, recipe.settings.gptq.refine);
   count_stage(plan.head, plan, count);
   plan.memory = largest(plan.moments).memory;

@@ -39,7 +39,7 @@ bool has_own_scales(const Scheme& scheme) {
   return scheme.is_mx() || scheme.is_nvfp4();
 }
 
-bool by_name(const Rule& rule, std::string_view name) {
+bool pattern_before(const Rule& rule, std::string_view name) {
   return rule.pattern < name;
 }
 
@@ -53,7 +53,7 @@ RuleStack::RuleStack(const Recipe& recipe, const LinearSpec& linear)
     : recipe_(recipe), linear_(linear.name) {
   if (recipe.flat) {
     const auto rule =
-        std::lower_bound(recipe.rules.begin() + 1, recipe.rules.end(), linear.name, by_name);
+        std::lower_bound(recipe.rules.begin() + 1, recipe.rules.end(), linear.name, pattern_before);
     if (rule != recipe.rules.end() && rule->pattern == linear.name) rules_.push_back(&*rule);
     return;
   }

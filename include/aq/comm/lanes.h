@@ -12,14 +12,6 @@
 
 namespace aq {
 
-/// A half-open range [begin, end).
-struct Range {
-  Index begin = 0;
-  Index end = 0;
-  Index size() const { return end - begin; }
-  bool operator==(const Range&) const = default;
-};
-
 /// Contiguous piece `part` of `parts` of [0, count); sizes differ by at most one.
 Range even_share(Index count, Index parts, Index part);
 

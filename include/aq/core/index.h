@@ -11,6 +11,14 @@ namespace aq {
 
 using Index = std::int64_t;
 
+/// A half-open range [begin, end).
+struct Range {
+  Index begin = 0;
+  Index end = 0;
+  Index size() const { return end - begin; }
+  bool operator==(const Range&) const = default;
+};
+
 /// `value` as another integer type.  @pre the value fits
 template <class To, class From>
 To checked_cast(From value) {

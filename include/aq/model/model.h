@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "aq/core/index.h"
+#include "aq/core/stage.h"
 
 namespace aq {
 
@@ -89,6 +90,7 @@ struct LinearSpec {
   Index layer = -1;   ///< -1 outside the layers
   Index expert = -1;  ///< -1 when not part of a routed expert
   bool bias = false;
+  Index id = -1;  ///< its place in all_linears of the model; set by number_linears
 
   std::string weight_name() const { return name + ".weight"; }
   std::string bias_name() const { return name + ".bias"; }
@@ -103,24 +105,27 @@ struct GatedActivation {
   bool operator==(const GatedActivation&) const = default;
 };
 
-/// down(activation(gate(x), up(x))): a routed or shared expert, or a dense MLP.
+/// Which tokens an MLP gets.
+enum class MlpKind {
+  routed,  ///< those that the layer's router sends to it, with the factors that it gives them
+  shared,  ///< every token, beside routed experts
+  dense,   ///< every token, of a layer without experts
+};
+
+/// down(activation(gate(x), up(x))).
 struct MlpSpec {
+  MlpKind kind = MlpKind::dense;
   LinearSpec gate, up, down;
   GatedActivation activation;
+  /// One row: the sigmoid of its output is the factor of the MLP's; without one it is 1.
+  std::optional<LinearSpec> output_gate;
 };
 
-/// An expert that every token goes to.
-struct SharedExpert {
-  MlpSpec mlp;
-  std::optional<LinearSpec> router;  ///< one row: its sigmoid is the factor; without one it is 1
-};
-
+/// How tokens choose among the routed experts of a layer.
 struct MoeSpec {
   LinearSpec router;
   RouterSpec routing;
   std::string correction_bias;  ///< tensor `[experts]` added to scores for the choice; or empty
-  std::vector<MlpSpec> experts;
-  std::optional<SharedExpert> shared;
 };
 
 /// q, k and v straight from the layer's input.
@@ -155,16 +160,37 @@ struct LayerSpec {
   std::optional<LatentHeads> latent;
   std::string sinks;  ///< tensor `[heads]`: logits of a key without value (gpt-oss); or empty
   LinearSpec o;
-  std::optional<MlpSpec> dense;  ///< exactly one of dense and moe
-  std::optional<MoeSpec> moe;
+  std::optional<MoeSpec> moe;  ///< exactly with routed MLPs
+  /// Their outputs are added up. A routed expert stands at its number, so the routed ones come
+  /// first; in routings and waves the others have the numbers that follow.
+  std::vector<MlpSpec> mlps;
 
-  /// The linears that read norm(x): q, k, v; or q_a (q without one) and kv_a.
-  std::vector<const LinearSpec*> attention_inputs() const;
+  const MlpSpec& mlp(Index number) const { return mlps[static_cast<std::size_t>(number)]; }
 };
 
-/// The MLP that "expert" `number` of a layer stands for: a routed expert, the shared one behind
-/// them, or 0 for the dense MLP.
-const MlpSpec& mlp_of(const LayerSpec& layer, Index number);
+/// MLPs of one kind that follow each other in a layer.
+struct MlpRun {
+  MlpKind kind = MlpKind::dense;
+  Range numbers;
+};
+std::vector<MlpRun> mlp_runs(const LayerSpec& layer);
+/// The first MLP of the kind; null when the layer has none.
+const MlpSpec* first_mlp(const LayerSpec& layer, MlpKind kind);
+
+/// Linears that read one input, and so share one Hessian.
+struct LinearGroup {
+  Stage stage = Stage::qkv;
+  std::vector<const LinearSpec*> linears;
+};
+// The order in which tokens meet the linears of a layer is written here alone: plans, costs, kept
+// Hessians and listings walk it, and the forward pass knows what happens between the groups.
+// Groups of one stage have different inputs, follow each other and are worked on together.
+std::vector<LinearGroup> attention_groups(const LayerSpec& layer);
+/// Attention, then the routers and output gates, which read what the MLPs read.
+std::vector<LinearGroup> groups_before_mlps(const LayerSpec& layer);
+std::vector<LinearGroup> mlp_groups(const MlpSpec& mlp);
+/// All of the above, MLP by MLP.
+std::vector<LinearGroup> groups(const LayerSpec& layer);
 
 /// Experts of a layer stored as two 3-D tensors, one for gate and up, one for down.
 struct FusedExperts {
@@ -203,5 +229,7 @@ struct Model {
 
 /// Every linear in order of use, routers and the head included.
 std::vector<const LinearSpec*> all_linears(const Model& model);
+/// Gives every linear its id; a described model has them.
+void number_linears(Model& model);
 
 }  // namespace aq

@@ -36,7 +36,7 @@ struct ExpectedTensor {
   std::vector<Index> shape;
   Index parameters = 0;  ///< weights that it stands for; 0 for scales
 };
-/// Every tensor that the forward pass reads, in order of use. With fp8_blocks every linear but
+/// Every tensor that the forward pass reads. With fp8_blocks every linear but
 /// routers and the head is expected to have scales; a checkpoint may store some of them plainly.
 std::vector<ExpectedTensor> expected_tensors(const Model& model);
 /// Number of weights of all expected tensors.

@@ -17,7 +17,7 @@ inline constexpr int kEverywhere = -1;
 /// Tasks of some experts of a wave; tasks[i] are those of experts[i].
 struct ExpertTasks {
   std::vector<Index> experts;
-  StagePlan gate_up, down;
+  StagePlan gate_up{.stage = Stage::gate_up, .tasks = {}}, down{.stage = Stage::down, .tasks = {}};
 };
 
 /// A wave whose token counts are known.

@@ -40,6 +40,7 @@ struct TaskPlan {
 
 /// Tasks that are worked on together.
 struct StagePlan {
+  Stage stage = Stage::qkv;
   std::vector<TaskPlan> tasks;
   double balance = 1;  ///< mean work of a rank / work of the busiest rank
   bool needs_hessian() const;
@@ -53,24 +54,23 @@ struct DispatchLimits {
   Index reduced = 0;  ///< experts whose sums every rank has at one time
 };
 
-/// Ascending expert range that fits the memory limit. A dense MLP is one wave of one "expert"; a
-/// shared expert is a wave of its own behind the routed ones, with the number that follows theirs.
+/// MLPs of one kind, by their numbers in the layer, as many as fit the memory limit.
 struct WavePlan {
+  MlpKind kind = MlpKind::dense;
   Range experts;
-  StagePlan gate_up, down;
+  StagePlan gate_up{.stage = Stage::gate_up, .tasks = {}}, down{.stage = Stage::down, .tasks = {}};
   DispatchLimits limits = {};
-};
 
-/// Whether the wave's experts are chosen by the router of the layer.
-bool is_routed(const LayerSpec& layer, const WavePlan& wave);
+  bool is_routed() const { return kind == MlpKind::routed; }
+};
 
 struct LayerPlan {
   Index index = 0;
-  StagePlan qkv;     ///< what reads norm(x): q, k, v; or q_a (q without it) and kv_a
-  StagePlan latent;  ///< q_b, kv_b of latent attention, else empty
-  StagePlan o;
-  StagePlan router;  ///< the routers of routed and shared experts; empty in a dense layer
+  std::vector<StagePlan> before_mlps;  ///< attention and routers, in the order of work
   std::vector<WavePlan> waves;
+
+  /// Of attention and routers; without tasks when the layer has no such stage.
+  const StagePlan& stage(Stage stage) const;
 
   /// Every stage in the order of work.
   std::vector<const StagePlan*> stages() const;
@@ -99,7 +99,7 @@ struct Plan {
   bool dispatch = false;  ///< tokens travel to the owners of routed experts (dispatch.h)
   LaneLayout lanes;
   std::vector<LayerPlan> layers;
-  StagePlan head;
+  StagePlan head{.stage = Stage::head, .tasks = {}};
   MemoryEstimate memory;  ///< of the rank with the most, at its peak
   /// The most of any layer by stage and phase, in the order of work.
   std::vector<MemoryMoment> moments;

@@ -186,8 +186,8 @@ TEST(Router, FactsOfTheFamilies) {
   EXPECT_EQ(routing.groups, 2);
   EXPECT_EQ(routing.kept_groups, 1);
   EXPECT_EQ(routing.group_score, GroupScore::two_largest);
-  EXPECT_EQ(v3.layers[0].moe->shared->mlp.gate.rows, 12);
-  EXPECT_FALSE(v3.layers[0].moe->shared->router);
+  EXPECT_EQ(first_mlp(v3.layers[0], MlpKind::shared)->gate.rows, 12);
+  EXPECT_FALSE(first_mlp(v3.layers[0], MlpKind::shared)->output_gate);
 
   json v2 = test::tiny_deepseek_v3();
   v2["model_type"] = "deepseek_v2";
@@ -204,7 +204,7 @@ TEST(Router, FactsOfTheFamilies) {
   v2["topk_method"] = "greedy";
   EXPECT_EQ(describe(v2).layers[0].moe->routing.groups, 1) << "greedy has no groups";
   v2["n_shared_experts"] = nullptr;
-  EXPECT_FALSE(describe(v2).layers[0].moe->shared);
+  EXPECT_EQ(first_mlp(describe(v2).layers[0], MlpKind::shared), nullptr);
 }
 
 TEST(Biases, AreOfTheLinearsThatTheFamilySays) {
@@ -234,7 +234,7 @@ TEST(Storage, PartsOfFusedTensors) {
   json config = test::tiny_mixtral();
   config["model_type"] = "gpt_oss";
   const Model model = describe(config);
-  const MlpSpec& expert = model.layers[0].moe->experts[2];
+  const MlpSpec& expert = model.layers[0].mlp(2);
   const StoredPart up = stored_weight(model, expert.up);
   EXPECT_EQ(up.tensor, "model.layers.0.mlp.experts.gate_up_proj");
   EXPECT_EQ(up.shape(), (std::vector<Index>{3, 8, 12}));
@@ -260,7 +260,7 @@ TEST(Storage, FusedFormIsSeenInTheTensors) {
   EXPECT_FALSE(describe_with({{single, {8, 6}}}).fused);
   const Model model = describe_with({{fused, {3, 8, 6}}});
   ASSERT_TRUE(model.fused);
-  const StoredPart up = stored_weight(model, model.layers[0].moe->experts[1].up);
+  const StoredPart up = stored_weight(model, model.layers[0].mlp(1).up);
   EXPECT_EQ(up.shape(), (std::vector<Index>{3, 12, 8}));
   EXPECT_EQ(std::tuple(up.slice, up.first, up.step, up.transposed), std::tuple(1, 6, 1, false));
 }

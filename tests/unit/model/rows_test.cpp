@@ -269,7 +269,8 @@ TEST(DescribeModel, FactsOfTheFamilies) {
   EXPECT_EQ(llama.norm_eps, 1e-6);
   EXPECT_EQ(llama.layers[0].attention.rope.theta, 10000);
   EXPECT_FALSE(llama.layers[0].moe);
-  ASSERT_TRUE(llama.layers[0].dense);
+  ASSERT_EQ(llama.layers[0].mlps.size(), 1u);
+  EXPECT_EQ(llama.layers[0].mlp(0).kind, MlpKind::dense);
 }
 
 TEST(DescribeModel, RenormalizesWhereTheConfigDecides) {

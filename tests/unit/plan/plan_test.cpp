@@ -141,11 +141,12 @@ TEST(MakePlan, LinearsOfOneInputShareATask) {
   using testing::ElementsAre;
   const std::string layer = "model.layers.0.";
   const LayerPlan& first = plan.layers[0];
-  EXPECT_THAT(names(first.qkv.tasks[0]),
+  EXPECT_THAT(names(first.stage(Stage::qkv).tasks[0]),
               ElementsAre(layer + "self_attn.q_proj", layer + "self_attn.k_proj",
                           layer + "self_attn.v_proj"));
-  EXPECT_THAT(names(first.o.tasks[0]), ElementsAre(layer + "self_attn.o_proj"));
-  EXPECT_THAT(names(first.router.tasks[0]), ElementsAre(layer + "block_sparse_moe.gate"));
+  EXPECT_THAT(names(first.stage(Stage::o).tasks[0]), ElementsAre(layer + "self_attn.o_proj"));
+  EXPECT_THAT(names(first.stage(Stage::router).tasks[0]),
+              ElementsAre(layer + "block_sparse_moe.gate"));
   const std::string expert = layer + "block_sparse_moe.experts.2.";
   ASSERT_EQ(first.waves.size(), 1u);
   EXPECT_THAT(names(first.waves[0].gate_up.tasks[2]), ElementsAre(expert + "w1", expert + "w3"));
@@ -160,8 +161,8 @@ TEST(MakePlan, ADenseMlpIsOneWaveWithoutExpert) {
     ASSERT_EQ(layer.waves.size(), 1u);
     EXPECT_EQ(layer.waves[0].experts, (Range{0, 1}));
     EXPECT_EQ(layer.waves[0].gate_up.tasks[0].expert, -1);
-    EXPECT_TRUE(layer.router.tasks.empty());
-    EXPECT_TRUE(layer.qkv.needs_hessian());
+    EXPECT_TRUE(layer.stage(Stage::router).tasks.empty());
+    EXPECT_TRUE(layer.stage(Stage::qkv).needs_hessian());
   }
 }
 
@@ -185,8 +186,8 @@ TEST(MakePlan, RotatesTheStagesOfOneTask) {
   const Plan plan = make_plan(test::published_moe(), recipe, 8, test::workload(64, 64), {});
   std::set<int> owners;
   for (const LayerPlan& layer : plan.layers) {
-    EXPECT_NE(layer.qkv.tasks[0].owner, layer.o.tasks[0].owner);
-    owners.insert(layer.qkv.tasks[0].owner);
+    EXPECT_NE(layer.stage(Stage::qkv).tasks[0].owner, layer.stage(Stage::o).tasks[0].owner);
+    owners.insert(layer.stage(Stage::qkv).tasks[0].owner);
   }
   EXPECT_EQ(owners.size(), 8u);
 }

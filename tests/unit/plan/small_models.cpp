@@ -80,8 +80,7 @@ std::string plan_text(const Plan& plan) {
           ", bits ", shortest(plan.mean_bits), ", balance ", shortest(plan.balance), "\n");
   for (const LayerPlan& layer : plan.layers) {
     text += str("layer ", layer.index, "\n");
-    for (const StagePlan* stage : {&layer.qkv, &layer.latent, &layer.o, &layer.router})
-      add_stage(text, *stage);
+    for (const StagePlan& stage : layer.before_mlps) add_stage(text, stage);
     for (const WavePlan& wave : layer.waves) {
       text += str("wave ", wave.experts.begin, "..", wave.experts.end, "\n");
       for (const StagePlan* stage : {&wave.gate_up, &wave.down}) add_stage(text, *stage);
