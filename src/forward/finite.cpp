@@ -46,7 +46,7 @@ std::string names_of(const std::vector<const LinearSpec*>& linears) {
 
 [[noreturn]] void fail_in_expert(const LayerSpec& layer, std::int64_t place) {
   const std::int64_t at = place - static_cast<std::int64_t>(ForwardPart::gate_up);
-  const MlpSpec& mlp = mlp_of(layer, at / 2);
+  const MlpSpec& mlp = layer.mlp(at / 2);
   std::string where = str("layer ", layer.index);
   if (mlp.down.expert >= 0) where += str(", expert ", mlp.down.expert);
   if (at % 2 == 0) fail(where, "the activation of " + names_of({&mlp.gate, &mlp.up}));
@@ -71,7 +71,8 @@ void check_finite(Communicator& comm, const LayerSpec& layer) {
   if (place == kNone) return;
   const std::string where = str("layer ", layer.index);
   if (place == place_of(ForwardPart::attention, 0))
-    fail(where + ", attention", "the output of " + names_of(layer.attention_inputs()));
+    fail(where + ", attention",
+         "the output of " + names_of(attention_groups(layer).front().linears));
   if (place == place_of(ForwardPart::attention_output, 0))
     fail(where + ", attention", str("the output of ", layer.o.name, ", or its sum with the input"));
   if (place == place_of(ForwardPart::router, 0))

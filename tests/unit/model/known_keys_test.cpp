@@ -54,13 +54,13 @@ std::string facts(const Model& model) {
                 r.magnitude, " ", static_cast<int>(r.scaling), " ", r.factor, " ",
                 r.original_positions, " ", r.low_frequency_factor, " ", r.high_frequency_factor,
                 " ", r.beta_fast, " ", r.beta_slow, " ", r.truncate);
-    const GatedActivation& g = mlp_of(layer, 0).activation;
+    const GatedActivation& g = layer.mlp(0).activation;
     text += str(" ", g.clamped, " ", g.limit, " ", g.alpha);
     if (!layer.moe) continue;
     const RouterSpec& m = layer.moe->routing;
-    text +=
-        str(" ", m.experts, " ", m.top_k, " ", static_cast<int>(m.score), " ", m.renormalize, " ",
-            m.scale, " ", m.groups, " ", m.kept_groups, " ", layer.moe->shared.has_value());
+    text += str(" ", m.experts, " ", m.top_k, " ", static_cast<int>(m.score), " ", m.renormalize,
+                " ", m.scale, " ", m.groups, " ", m.kept_groups, " ",
+                first_mlp(layer, MlpKind::shared) != nullptr);
   }
   return text;
 }
