@@ -202,7 +202,8 @@ class Unreadable(ProgramTest):
             if "it is tried again" in line:
                 content.rename(self.shard)
         output = "".join(told)
-        self.assertEqual(process.wait(timeout=60), 0, output)
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 0, output)
         self.assertIn(f"{self.shard}: Input/output error (errno 5)", output)
         self.assertNotIn("damaged", output)
         self.assertEqual(self.written(), before)
