@@ -76,30 +76,6 @@ void print_mlps(const Model& model) {
                                     shared->output_gate ? ", times the sigmoid of its gate" : ""));
 }
 
-/// Of a layer behind the last one: these predict further tokens.
-bool is_prediction_tensor(const ModelFiles& files, const std::string& name) {
-  const std::string& pattern = files.row.tensors.layer;
-  const std::string prefix = pattern.substr(0, pattern.find("{i}"));
-  return name.starts_with(prefix) &&
-         std::atoll(name.c_str() + prefix.size()) >= std::ssize(files.model.layers);
-}
-
-void print_extra_tensors(const ModelFiles& files) {
-  const auto predicting =
-      std::count_if(files.extra_tensors.begin(), files.extra_tensors.end(),
-                    [&](const std::string& name) { return is_prediction_tensor(files, name); });
-  const auto others = static_cast<Index>(files.extra_tensors.size()) - predicting;
-  if (predicting > 0)
-    print_line("not used", str(predicting, " tensors of layers that predict further tokens (MTP)"));
-  if (others == 0) return;
-  print_line("not used", str(others, " other tensors:"));
-  constexpr Index kMost = 10;
-  Index shown = 0;
-  for (const std::string& name : files.extra_tensors)
-    if (!is_prediction_tensor(files, name) && shown++ < kMost)
-      std::cout << "                " << name << "\n";
-}
-
 std::string encoding_name(const Model& model) {
   switch (model.encoding) {
     case SourceEncoding::plain:
@@ -134,6 +110,8 @@ void print_model(const ModelFiles& files, Json& json) {
   for (const std::string& assumption : files.assumptions) print_line("assumed", assumption);
   for (const std::string& assumption : assumption_texts(files.assumed_unused))
     print_line("assumed", assumption);
+  const std::vector<std::string> remarks = model_remarks(files);
+  for (const std::string& remark : remarks) print_line("found", remark);
   print_line("layers", str(model.layers.size(), ", hidden ", model.hidden, ", vocabulary ",
                            model.vocabulary, model.tied_head ? ", tied head" : ""));
   print_line("attention", attention_text(first));
@@ -143,7 +121,7 @@ void print_model(const ModelFiles& files, Json& json) {
   print_line("weights", str(encoding_name(model), model.fused ? ", experts in 3-D tensors" : ""));
   print_line("tensors", str(files.checkpoint.tensors().size(), " (", counts_text(dtypes), ") in ",
                             files.checkpoint.files().size(), " files, ", bytes_text(bytes)));
-  print_extra_tensors(files);
+  for (const std::string& text : unused_tensor_texts(files)) print_line("not used", text);
   const auto moe_layers = model.moe_layers();
   const MoeSpec none;
   const MoeSpec& moe = moe_layers.empty() ? none : *moe_layers.front()->moe;
@@ -153,6 +131,7 @@ void print_model(const ModelFiles& files, Json& json) {
           {"class", model.family},
           {"assumptions", files.assumptions},
           {"assumed_unused", files.assumed_unused},
+          {"remarks", remarks},
           {"layers", model.layers.size()},
           {"moe_layers", moe_layers.size()},
           {"hidden", model.hidden},

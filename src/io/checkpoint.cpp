@@ -310,6 +310,24 @@ void Checkpoint::read_bytes(const std::string& name, const std::vector<Index>& s
                                                                std::as_writable_bytes(out));
 }
 
+bool Checkpoint::same(const std::string& name, const std::string& other) const {
+  constexpr Index kPiece = Index{1} << 20;
+  const TensorInfo& a = info(name);
+  const TensorInfo& b = info(other);
+  if (a.dtype != b.dtype || a.shape != b.shape) return false;
+  std::vector<std::byte> bytes_of_a, bytes_of_b;
+  const auto read = [&](const TensorInfo& tensor, Index at, std::vector<std::byte>& bytes) {
+    bytes.resize(static_cast<std::size_t>(std::min(kPiece, a.bytes - at)));
+    state_->files[static_cast<std::size_t>(tensor.file)].read_at(tensor.offset + at, bytes);
+  };
+  for (Index at = 0; at < a.bytes; at += kPiece) {
+    read(a, at, bytes_of_a);
+    read(b, at, bytes_of_b);
+    if (bytes_of_a != bytes_of_b) return false;
+  }
+  return true;
+}
+
 std::string Checkpoint::fingerprint() const {
   constexpr std::size_t kSamples = 64;
   constexpr Index kSampleBytes = 4096;

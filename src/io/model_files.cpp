@@ -5,6 +5,8 @@
 #include "aq/core/text.h"
 #include "aq/io/file.h"
 #include "aq/model/architecture_json.h"
+#include "aq/model/stored_names.h"
+#include "aq/model/text_config.h"
 #include "io/shape_text.h"
 
 namespace aq {
@@ -21,12 +23,34 @@ TensorShapes shapes_of(const Checkpoint& checkpoint) {
 
 InferredArchitecture find_row(const Checkpoint& checkpoint, const TensorShapes& shapes,
                               const std::filesystem::path& file) {
-  if (!file.empty())
-    return {architecture_from_json(read_text_file(file, Index{1} << 20), file.string()), {}};
   const std::string config = checkpoint.config_path().string();
-  if (const Architecture* row = named_architecture(checkpoint.config_json(), config))
-    return {*row, {}};
-  return infer_architecture(checkpoint.config_json(), config, shapes);
+  InferredArchitecture found;
+  if (!file.empty())
+    found.row = architecture_from_json(read_text_file(file, Index{1} << 20), file.string());
+  else if (const Architecture* row = named_architecture(checkpoint.config_json(), config))
+    found.row = *row;
+  else
+    return infer_architecture(checkpoint.config_json(), config, shapes);
+  found.row.tensors = stored_names(found.row.tensors, shapes, config);
+  return found;
+}
+
+/// Which tensors are the embedding and the head. A head of its own counts: config.json may be wrong
+/// (transformers reads it too), and a copy of the embedding gives the same numbers.
+void settle_head(const Checkpoint& checkpoint, Model& model) {
+  const std::string head = model.head.weight_name();
+  const bool has_head = checkpoint.has(head), has_embedding = checkpoint.has(model.embedding);
+  if (has_head && has_embedding) {
+    model.tied_head = false;
+  } else if (has_head && model.tied_head) {
+    model.embedding = head;
+  } else if (has_head != has_embedding && !model.tied_head) {
+    throw Error(ErrorKind::input, "open the model", checkpoint.config_path().string(),
+                str("does not set tie_word_embeddings, but of ", model.embedding, " and ", head,
+                    " the files of ", checkpoint.directory().string(), " hold only ",
+                    has_head ? head : model.embedding),
+                "the download is incomplete, or tie_word_embeddings must be true");
+  }
 }
 
 /// Checks the model's tensors against those of the files.
@@ -50,6 +74,24 @@ class TensorCheck {
                 hint);
   }
 
+  /// The stored name that may have been meant: one that the model has no use for, where one is
+  /// near.
+  std::string nearest(const std::string& name) const {
+    std::set<std::string_view> used;
+    const std::vector<ExpectedTensor> expected = expected_tensors(model_);
+    for (const ExpectedTensor& tensor : expected) used.insert(tensor.name);
+    std::vector<std::string_view> all, unused;
+    const auto add = [&](std::string_view stored) {
+      all.push_back(stored);
+      if (!used.contains(stored)) unused.push_back(stored);
+    };
+    for (const auto& [stored, info] : checkpoint_.tensors()) add(stored);
+    for (const auto& [stored, info] : checkpoint_.other_tensors()) add(stored);
+    std::string near = nearest_word(name, unused);
+    if (near.empty()) near = nearest_word(name, all);
+    return near.empty() ? "" : "; the nearest that they hold is " + near;
+  }
+
   /// Scales of a weight that is stored plainly after all (they come right behind it).
   bool is_superfluous_scale(const ExpectedTensor& tensor) {
     const bool scale = tensor.parameters == 0 && model_.encoding == SourceEncoding::fp8_blocks;
@@ -59,7 +101,8 @@ class TensorCheck {
   void check(const ExpectedTensor& tensor) {
     if (!checkpoint_.has(tensor.name))
       fail(str("describes tensor ", tensor.name, " ", shape_text(tensor.shape),
-               ", which no file of ", checkpoint_.directory().string(), " holds"),
+               ", which no file of ", checkpoint_.directory().string(), " holds",
+               nearest(tensor.name)),
            str(kDoNotFit, ", or the download is incomplete"));
     const TensorInfo& info = checkpoint_.info(tensor.name);
     if (info.shape != tensor.shape)
@@ -145,6 +188,12 @@ ModelFiles open_model(const std::filesystem::path& directory,
                    assume_unused,
                    {},
                    {}};
+  const TextConfig text =
+      text_config(files.checkpoint.config_json(), files.checkpoint.config_path().string());
+  files.text_key = text.key;
+  files.other_keys = text.beside;
+  files.tied_by_config = files.model.tied_head;
+  settle_head(files.checkpoint, files.model);
   TensorCheck check(files.checkpoint, files.model);
   check.check_all();
   for (const auto& [name, shape] : shapes)

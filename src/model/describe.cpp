@@ -1,6 +1,7 @@
 #include "model/describe.h"
 
 #include "aq/core/text.h"
+#include "aq/model/text_config.h"
 #include "model/known_keys.h"
 
 namespace aq {
@@ -131,7 +132,8 @@ MlpSpec LayerNamer::dense(Index width, bool bias) const {
 
 Model describe_model(const Architecture& row, std::string_view config_json, std::string_view file,
                      const TensorShapes& tensors, const Keys& assume_unused) {
-  const ConfigReader config(config_json, file);
+  const TextConfig text = text_config(config_json, file);
+  const ConfigReader config(text.json, text.file);
   const Source source{config, row};
   refuse_unsupported(source);
   Model model;
@@ -161,7 +163,10 @@ Model describe_model(const Architecture& row, std::string_view config_json, std:
 Model describe_model(std::string_view config_json, std::string_view file,
                      const Keys& assume_unused) {
   const Architecture* row = named_architecture(config_json, file);
-  if (row == nullptr) refuse_unknown_architecture(ConfigReader(config_json, file), "");
+  if (row == nullptr) {
+    const TextConfig text = text_config(config_json, file);
+    refuse_unknown_architecture(ConfigReader(text.json, text.file), "");
+  }
   return describe_model(*row, config_json, file, {}, assume_unused);
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "aq/core/text.h"
+#include "aq/model/text_config.h"
 #include "model/config_reader.h"
 
 namespace aq {
@@ -26,7 +27,8 @@ bool has_experts(const Architecture& row) {
 }
 
 const Architecture* named_architecture(std::string_view config_json, std::string_view file) {
-  const ConfigReader config(config_json, file);
+  const TextConfig text = text_config(config_json, file);
+  const ConfigReader config(text.json, text.file);
   const std::string type = config.text_or("model_type", "");
   const std::string class_name = first_class_name(config);
   for (const Architecture& row : architectures())

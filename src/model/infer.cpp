@@ -4,6 +4,8 @@
 #include <algorithm>
 
 #include "aq/core/text.h"
+#include "aq/model/stored_names.h"
+#include "aq/model/text_config.h"
 #include "model/describe.h"
 
 namespace aq {
@@ -154,8 +156,16 @@ class Inference {
 
 InferredArchitecture infer_architecture(std::string_view config_json, std::string_view file,
                                         const TensorShapes& tensors) {
-  const ConfigReader config(config_json, file);
-  return Inference(config, tensors).run();
+  const TextConfig text = text_config(config_json, file);
+  const ConfigReader config(text.json, text.file);
+  const TensorNames names = stored_names(TensorNames{}, tensors, file);
+  InferredArchitecture found = Inference(config, plain_shapes(names, tensors)).run();
+  TensorNames& tensor_names = found.row.tensors;
+  tensor_names.embedding = names.embedding;
+  tensor_names.final_norm = names.final_norm;
+  tensor_names.head = names.head;
+  tensor_names.layer = names.layer;
+  return found;
 }
 
 }  // namespace aq

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "aq/core/text.h"
+#include "aq/model/stored_names.h"
 #include "plan/pattern_hint.h"
 #include "plan/recipe_parts.h"
 
@@ -39,8 +40,17 @@ bool has_own_scales(const Scheme& scheme) {
   return scheme.is_mx() || scheme.is_nvfp4();
 }
 
-bool pattern_before(const Rule& rule, std::string_view name) {
-  return rule.pattern < name;
+/// The rule of a flat recipe for this name, or nothing.
+const Rule* find_name(const Recipe& recipe, std::string_view name) {
+  const auto rule = std::lower_bound(
+      recipe.rules.begin() + 1, recipe.rules.end(), name,
+      [](const Rule& one, std::string_view wanted) { return one.pattern < wanted; });
+  return rule != recipe.rules.end() && rule->pattern == name ? &*rule : nullptr;
+}
+
+/// Recipes are written for the names of plain checkpoints as well as for those of the files.
+bool matches_either(std::string_view pattern, std::string_view name, std::string_view plain) {
+  return matches_pattern(pattern, name) || (plain != name && matches_pattern(pattern, plain));
 }
 
 }  // namespace
@@ -52,13 +62,14 @@ JsonPlace place_of(const Recipe& recipe, const Rule& rule) {
 RuleStack::RuleStack(const Recipe& recipe, const LinearSpec& linear)
     : recipe_(recipe), linear_(linear.name) {
   if (recipe.flat) {
-    const auto rule =
-        std::lower_bound(recipe.rules.begin() + 1, recipe.rules.end(), linear.name, pattern_before);
-    if (rule != recipe.rules.end() && rule->pattern == linear.name) rules_.push_back(&*rule);
+    const Rule* rule = find_name(recipe, linear.name);
+    if (rule == nullptr) rule = find_name(recipe, plain_name(linear.name));
+    if (rule != nullptr) rules_.push_back(rule);
     return;
   }
+  const std::string plain = plain_name(linear.name);
   for (const Rule& rule : recipe.rules)
-    if (matches_pattern(rule.pattern, linear.name)) rules_.push_back(&rule);
+    if (matches_either(rule.pattern, linear.name, plain)) rules_.push_back(&rule);
 }
 
 template <class Value>
@@ -206,8 +217,11 @@ std::vector<std::string> group_remarks(const Recipe& recipe, const Model& model)
 namespace {
 
 std::vector<RecipeRemark> unknown_modules(const Recipe& recipe, const Model& model) {
-  std::set<std::string_view> names;
-  for (const LinearSpec* linear : all_linears(model)) names.insert(linear->name);
+  std::set<std::string> names;
+  for (const LinearSpec* linear : all_linears(model)) {
+    names.insert(linear->name);
+    names.insert(plain_name(linear->name));
+  }
   const Rule* first = nullptr;
   Index count = 0;
   for (auto rule = recipe.rules.begin() + 1; rule != recipe.rules.end(); ++rule) {
@@ -233,7 +247,7 @@ std::vector<RecipeRemark> unmatched_patterns(const Recipe& recipe, const Model& 
   for (std::size_t i = 1; i < recipe.rules.size(); ++i) {
     const Rule& rule = recipe.rules[i];
     const bool used = std::any_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
-      return matches_pattern(rule.pattern, linear->name);
+      return matches_either(rule.pattern, linear->name, plain_name(linear->name));
     });
     const JsonPlace place = place_of(recipe, rule);
     if (!used)

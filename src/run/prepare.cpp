@@ -233,6 +233,8 @@ void warn_of_assumptions(const ModelFiles& files) {
                     " names an architecture that is not known; assumed: ", assumption));
   for (const std::string& assumption : assumption_texts(files.assumed_unused))
     log_warning(str(files.checkpoint.config_path().string(), ": assumed: ", assumption));
+  for (const std::string& remark : model_remarks(files))
+    log_warning(str(files.checkpoint.directory().string(), ": ", remark));
   if (!files.unexplained_tensors.empty())
     log_warning(str(files.checkpoint.directory().string(), ": ", files.unexplained_tensors.size(),
                     " tensors of its layers are not used, first ",
@@ -317,6 +319,7 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
            fixed(static_cast<double>(parameter_count(model)) / 1e6, 1), " M parameters)"));
   for (const std::string& assumption : assumption_texts(prepared.files.assumed_unused))
     line("assumed", assumption);
+  for (const std::string& unused : unused_tensor_texts(prepared.files)) line("not used", unused);
   line("recipe", str(options.recipe.file, ", ", settings_to_json(options.recipe.settings)));
   line("matrices", str(plan.quantized_count, " to quantize at ", fixed(plan.mean_bits, 3),
                        " bits a weight, ", plan.matrix_count - plan.quantized_count, " untouched"));

@@ -69,6 +69,8 @@ class Checkpoint {
   /// Bytes [first, first + out.size()) of a U8 tensor.
   void read_bytes(const std::string& name, const std::vector<Index>& shape, Index first,
                   std::span<std::uint8_t> out) const;
+  /// Whether two tensors have the same dtype, shape and bytes. Reads up to the first difference.
+  bool same(const std::string& name, const std::string& other) const;
 
   /// Identity of the checkpoint as hex text: a 64-bit hash over config.json, names, dtypes, shapes
   /// and places of the tensors, file sizes, and a sample of the data (the middle of up to 64

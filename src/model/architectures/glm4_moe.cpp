@@ -7,7 +7,7 @@ Architecture glm4_moe() {
   Architecture row;
   row.name = "glm4_moe";
   row.family = "glm";
-  row.model_types = {"glm4_moe"};
+  row.model_types = {"glm4_moe", "glm4v_moe_text"};
   row.class_names = {"Glm4MoeForCausalLM"};
   row.tensors.correction_bias = "mlp.gate.e_score_correction_bias";
   row.keys.experts = {{"n_routed_experts", "num_local_experts"}};
