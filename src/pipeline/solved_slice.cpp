@@ -6,9 +6,12 @@
 #include <limits>
 
 #include "aq/core/log.h"
+#include "aq/formats/grid_math.h"
 
 namespace aq {
 namespace {
+
+constexpr float kLargestF16 = 65504, kLeastF16 = 0x1p-24F;
 
 class ByteWriter {
  public:
@@ -82,17 +85,67 @@ void describe_alike(std::span<SolvedSlice> slices) {
   }
 }
 
+void count_scales(const SolveTask& task, SolvedSlice& slice) {
+  const Scheme& scheme = task.scheme;
+  if (scheme.scale_type != ScaleType::f16) return;
+  if (scheme.group_size == kPerTensor) {  // fitted to the whole matrix, with the first rows' slice
+    if (slice.first_row > 0) return;
+    slice.scales_above = task.tensor_grid.scale >= kLargestF16 ? 1 : 0;
+    slice.scales_below = task.tensor_grid.scale <= kLeastF16 ? 1 : 0;
+    return;
+  }
+  GridRule rule = grid_rule(scheme);
+  rule.scale_type = ScaleType::f32;  // as the weights ask for it
+  const Index width = group_width(scheme, task.weight.columns);
+  for (Index r = 0; r < task.weight.rows; ++r)
+    for (Index c = 0; c < task.weight.columns; c += width) {
+      const std::span<const float> row = task.weight.row(r).subspan(static_cast<std::size_t>(c));
+      const auto [least, most] =
+          std::ranges::minmax(row.first(std::min(row.size(), static_cast<std::size_t>(width))));
+      float scale = 1, zero = 0;
+      fit_grid_inline(rule, least, most, scale, zero);
+      if (scale > kLargestF16 * (1 + 0x1p-12F)) ++slice.scales_above;
+      if (scale <= kLeastF16 / 2) ++slice.scales_below;
+    }
+}
+
+void add_scales(std::span<const SolvedSlice> slices, MatrixStats& stats) {
+  for (const SolvedSlice& slice : slices) {
+    stats.scales_above += slice.scales_above;
+    stats.scales_below += slice.scales_below;
+  }
+  if (stats.scales_above + stats.scales_below > 0 && stats.fallback == "none")
+    stats.fallback = "scale_range";
+}
+
+namespace {
+
+/// "layer 3, expert 7: name"
+std::string place_of(const LinearSpec& linear) {
+  std::string place;
+  if (linear.layer >= 0) place = str("layer ", linear.layer);
+  if (linear.expert >= 0) place += str(", expert ", linear.expert);
+  return str(place, place.empty() ? "" : ": ", linear.name);
+}
+
+}  // namespace
+
+void warn_of_scales(const LinearSpec& linear, const MatrixStats& stats) {
+  if (stats.scales_above + stats.scales_below == 0) return;
+  log_warning(str(place_of(linear), ": ", stats.scales_above, " scales are above and ",
+                  stats.scales_below, " below what float16 holds: choose another scale_dtype"));
+}
+
 void warn_of_rtn(const LinearSpec& linear, RtnReason reason) {
   if (reason == RtnReason::none || reason == RtnReason::no_tokens) return;
-  std::string where = linear.layer >= 0 ? str("layer ", linear.layer, ": ") : std::string();
-  if (linear.expert >= 0) where = str("layer ", linear.layer, ", expert ", linear.expert, ": ");
-  log_warning(str(where, linear.name, " is rounded to nearest, since ", rtn_reason_text(reason)));
+  log_warning(str(place_of(linear), " is rounded to nearest, since ", rtn_reason_text(reason)));
 }
 
 std::vector<std::byte> slices_to_bytes(std::span<const SolvedSlice> slices) {
   ByteWriter out;
   for (const SolvedSlice& slice : slices) {
-    for (const std::int64_t value : {slice.task, slice.matrix, slice.first_row, slice.tokens})
+    for (const std::int64_t value : {slice.task, slice.matrix, slice.first_row, slice.tokens,
+                                     slice.scales_above, slice.scales_below})
       out.value(value);
     out.value(slice.method);
     out.value(slice.fallback);
@@ -110,7 +163,8 @@ std::vector<SolvedSlice> slices_from_bytes(std::span<const std::byte> bytes) {
   std::vector<SolvedSlice> slices;
   while (!in.at_end()) {
     SolvedSlice slice;
-    for (std::int64_t* value : {&slice.task, &slice.matrix, &slice.first_row, &slice.tokens})
+    for (std::int64_t* value : {&slice.task, &slice.matrix, &slice.first_row, &slice.tokens,
+                                &slice.scales_above, &slice.scales_below})
       *value = in.value<std::int64_t>();
     slice.method = in.value<Method>();
     slice.fallback = in.value<Fallback>();

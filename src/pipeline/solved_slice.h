@@ -21,6 +21,7 @@ struct SolvedSlice {
   Method method = Method::gptq;
   Fallback fallback = Fallback::none;
   RtnReason rtn_reason = RtnReason::none;
+  std::int64_t scales_above = 0, scales_below = 0;  ///< see MatrixStats
   double damping = 0;
   double weight_sum = 0;
   std::int64_t tokens = 0;
@@ -31,6 +32,12 @@ struct SolvedSlice {
 void describe(const Factor& factor, SolvedSlice& slice);
 /// The same of a whole matrix: some rows may have overflowed on one rank alone.
 void describe_alike(std::span<SolvedSlice> slices);
+/// Counts the groups whose weights ask for a float16 scale that rounds to infinity or to 0.
+void count_scales(const SolveTask& task, SolvedSlice& slice);
+/// Adds the counts of a matrix to its figures; any makes it a fallback.
+void add_scales(std::span<const SolvedSlice> slices, MatrixStats& stats);
+/// Says that the matrix has such scales.
+void warn_of_scales(const LinearSpec& linear, const MatrixStats& stats);
 /// Says why the matrix is rounded where GPTQ was asked for; nothing where no token reached it.
 void warn_of_rtn(const LinearSpec& linear, RtnReason reason);
 

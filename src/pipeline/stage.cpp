@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "aq/comm/watchdog.h"
+#include "aq/core/parallel.h"
 #include "aq/quant/hessian.h"
 #include "pipeline/factors.h"
 
@@ -128,6 +129,10 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
   std::vector<SolveTask> tasks;
   for (Work& item : work) tasks.push_back(std::move(item.solve));
   context.solver.solve(tasks, context.settings.gptq);
+  parallel_for(std::ssize(work), [&](Index i) {
+    const auto at = static_cast<std::size_t>(i);
+    count_scales(tasks[at], work[at].slice);
+  });
   for (std::size_t i = 0; i < work.size(); ++i) {
     SolvedSlice& slice = work[i].slice;
     const Factor& factor = factors[static_cast<std::size_t>(slice.task)];
@@ -252,6 +257,7 @@ QuantizedRecord make_record(const MatrixPlan& plan, const std::string& starved,
       (first.fallback == Fallback::none || first.rtn_reason == RtnReason::no_tokens))
     record.row.stats.fallback = starved;
   add_errors(slices, record.row.stats);
+  add_scales(slices, record.row.stats);
   return record;
 }
 
@@ -322,6 +328,7 @@ std::vector<QuantizedRecord> quantize_stage(StageContext& context, const StagePl
     describe_alike(slices);
     if (context.comm.is_first()) warn_of_rtn(plan.linear, slices.front().rtn_reason);
     records.push_back(make_record(plan, sums[task].starved, slices));
+    if (context.comm.is_first()) warn_of_scales(plan.linear, records.back().row.stats);
     QuantizedMatrix matrix = take_matrix(plan, slices, codes);
     if (plan.writer() == context.comm.rank()) records.back().matrix = matrix;
     if (matrix.rows > 0) context.quantized.put(plan.linear.name, std::move(matrix));

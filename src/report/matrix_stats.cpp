@@ -5,17 +5,19 @@
 namespace aq {
 
 std::string stats_to_json(const MatrixStats& stats) {
-  return nlohmann::ordered_json{{"method", method_name(stats.method)},
-                                {"layer", stats.layer},
-                                {"expert", stats.expert},
-                                {"tokens", stats.tokens},
-                                {"weight_sum", stats.weight_sum},
-                                {"damping", stats.damping},
-                                {"order", "natural"},
-                                {"error", stats.error},
-                                {"error_rtn", stats.error_rtn},
-                                {"fallback", stats.fallback}}
-      .dump();
+  nlohmann::ordered_json json{{"method", method_name(stats.method)},
+                              {"layer", stats.layer},
+                              {"expert", stats.expert},
+                              {"tokens", stats.tokens},
+                              {"weight_sum", stats.weight_sum},
+                              {"damping", stats.damping},
+                              {"order", "natural"},
+                              {"error", stats.error},
+                              {"error_rtn", stats.error_rtn},
+                              {"fallback", stats.fallback}};
+  if (stats.scales_above > 0) json["scales_above"] = stats.scales_above;
+  if (stats.scales_below > 0) json["scales_below"] = stats.scales_below;
+  return json.dump();
 }
 
 namespace {
@@ -65,6 +67,8 @@ MatrixStats stats_from_json(const std::string& text, const std::string& object) 
     stats.error = reader.number("error");
     stats.error_rtn = reader.number("error_rtn");
     stats.fallback = json.at("fallback").get<std::string>();
+    if (json.contains("scales_above")) stats.scales_above = reader.whole("scales_above", 0);
+    if (json.contains("scales_below")) stats.scales_below = reader.whole("scales_below", 0);
     return stats;
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorKind::input, kOperation, object, error.what());

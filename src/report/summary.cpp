@@ -38,6 +38,8 @@ RunSummary summarize(const std::vector<LogRow>& rows) {
     if (row.stats.fallback != "none") ++summary.fallbacks[row.stats.fallback];
     if (row.stats.fallback.starts_with("starved"))
       starved.emplace(row.stats.layer, row.stats.expert);
+    summary.scales_above += row.stats.scales_above;
+    summary.scales_below += row.stats.scales_below;
     bits += static_cast<double>(stored_bits(row.scheme, row.rows, row.columns));
     weights += static_cast<double>(row.rows * row.columns);
     if (row.stats.error_rtn > 0) {
@@ -88,6 +90,9 @@ std::string summary_text(const RunSummary& summary) {
                        summary.untouched, " untouched"));
   line("fallbacks", counts_text(summary.fallbacks));
   line("starved", str(summary.starved, " experts"));
+  if (summary.scales_above + summary.scales_below > 0)
+    line("scales", str(summary.scales_above, " above and ", summary.scales_below,
+                       " below what float16 holds: its largest and least are stored"));
   line("mean bits", fixed(summary.mean_bits, 3) + " a weight, scales included");
   if (summary.error_rtn > 0)
     line("error", str(short_number(summary.error), " of the output's energy, round to nearest ",
@@ -130,6 +135,8 @@ std::string summary_json(const RunSummary& summary) {
               {"by_method", summary.by_method},
               {"fallbacks", summary.fallbacks},
               {"starved", summary.starved},
+              {"scales_above", summary.scales_above},
+              {"scales_below", summary.scales_below},
               {"mean_bits", summary.mean_bits},
               {"error", summary.error},
               {"error_rtn", summary.error_rtn},

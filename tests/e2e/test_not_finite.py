@@ -138,6 +138,26 @@ class NotFinite(ProgramTest):
             self.assertEqual(row["fallback"], "rtn" if row["name"] in ROUNDED else expected)
             self.assertEqual(row["method"], "rtn" if row["name"] in ROUNDED else "gptq")
 
+    def test_scales_beyond_float16_are_counted(self):
+        """Above, weights are cut off; below, they become zeros: fallbacks, both."""
+        model = self.model("model", {f"{EXPERT}.up_proj": 1e8, f"{EXPERT}.down_proj": 1e-8})
+        recipe = self.write_recipe(default={"wq": "int4", "group_size": 32, "scale_dtype": "fp16"})
+        saves, figures = [], self.directory / "figures.json"
+        for ranks in (1, 3):
+            saves.append(self.directory / f"{ranks}")
+            done = self.succeed(*quantize_arguments(saves[-1], model=model, recipe=recipe), "--json", figures,
+                                ranks=ranks)
+            fallen = {row["name"]: row["fallback"] for row in self.log(saves[-1]) if row["fallback"] != "none"}
+            self.assertEqual(fallen, {f"{EXPERT}.{name}_proj": "scale_range" for name in ("up", "down")})
+            counts = json.loads(figures.read_text())
+            self.assertEqual((counts["scales_above"], counts["scales_below"]), (64 * 128 // 32, 128 * 64 // 32))
+            self.assertRegex(done.stderr, r"scales +256 above and 256 below what float16 holds")
+            self.assertRegex(done.stderr, rf"warning: layer 2, expert 5: {EXPERT}.up_proj: 256 scales are above and 0")
+            self.assertRegex(done.stderr, rf"warning: layer 2, expert 5: {EXPERT}.down_proj: 0 scales .* 256 below")
+            self.assertEqual(results(saves[-1]), results(saves[0]))
+        done = run(*quantize_arguments(self.directory / "strict", model=model, recipe=recipe), "--max-fallbacks", 0)
+        self.assertEqual(done.returncode, 4, done.stderr)
+
     def test_kept_sums_that_overflowed_are_reused(self):
         model = self.model("model", SQUARES)
         recipe = self.write_recipe(gptq={"sequential": "none", "min_tokens": 0})

@@ -17,8 +17,11 @@ struct MatrixStats {
   double damping = 0;            ///< share of the mean diagonal
   double error = 0;      ///< ‖(W-Q)U‖² / ‖WU‖² on the sampled rows; 0 without a Hessian
   double error_rtn = 0;  ///< the same of round to nearest
-  /// "none", "starved_all_tokens", "starved_rtn", "more_damping", "float64", "rtn"
+  /// "none", "starved_all_tokens", "starved_rtn", "more_damping", "float64", "rtn",
+  /// "scale_range"
   std::string fallback = "none";
+  /// Scales that float16 does not reach: its largest value is stored, or its least.
+  std::int64_t scales_above = 0, scales_below = 0;
 };
 
 std::string stats_to_json(const MatrixStats& stats);

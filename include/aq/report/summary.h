@@ -29,14 +29,15 @@ struct PhaseRecord {
 };
 
 struct RunSummary {
-  Index matrices = 0;                      ///< quantized
-  Index untouched = 0;                     ///< linears that stay as they are
-  std::map<std::string, Index> by_method;  ///< "gptq", "rtn"
-  std::map<std::string, Index> fallbacks;  ///< by kind, without "none"
-  Index starved = 0;                       ///< starved experts
-  double mean_bits = 0;                    ///< stored bits a weight, scales and zeros included
-  double error = 0, error_rtn = 0;         ///< mean over the GPTQ matrices
-  bool hessians_reused = false;            ///< kept ones of another run: nothing was summed
+  Index matrices = 0;                        ///< quantized
+  Index untouched = 0;                       ///< linears that stay as they are
+  std::map<std::string, Index> by_method;    ///< "gptq", "rtn"
+  std::map<std::string, Index> fallbacks;    ///< by kind, without "none"
+  Index starved = 0;                         ///< starved experts
+  Index scales_above = 0, scales_below = 0;  ///< what float16 does not reach
+  double mean_bits = 0;                      ///< stored bits a weight, scales and zeros included
+  double error = 0, error_rtn = 0;           ///< mean over the GPTQ matrices
+  bool hessians_reused = false;              ///< kept ones of another run: nothing was summed
   double seconds = 0;
   std::map<Phase, double> phase_seconds;  ///< of the first rank
   std::vector<Index> peak_rss_bytes;      ///< by rank, above the start
