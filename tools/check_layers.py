@@ -15,8 +15,8 @@ RANKS = {
     "core": 0,
     "comm": 1, "formats": 1, "model": 1,
     "quant": 2,
-    "io": 3, "plan": 3,
-    "runtime": 4,
+    "io": 3, "recipe": 3, "runtime": 3,
+    "plan": 4,
     "forward": 5, "report": 5,
     "run": 6,
     "eval": 7,
@@ -34,7 +34,7 @@ THIRD_PARTY = [
     ("CUDA", r"(cuda|cublas|cusolver|nvtx)\w*(\.h$|/)", {"quant"}),
     ("CLI11", r"CLI/", {"app"}),
     ("OpenMP", r"omp\.h$", {"core"}),
-    ("nlohmann-json", r"nlohmann/", {"model", "io", "plan", "report", "app"}),
+    ("nlohmann-json", r"nlohmann/", {"model", "io", "recipe", "plan", "report", "app"}),
 ]
 
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}

@@ -17,7 +17,7 @@
 #include "aq/io/token_probe.h"
 #include "aq/io/tokens.h"
 #include "aq/model/architecture_json.h"
-#include "aq/plan/recipe.h"
+#include "aq/recipe/recipe.h"
 
 namespace aq::app {
 namespace {
@@ -35,9 +35,10 @@ constexpr int kQuiet = -1;  // a rank other than the first
 
 /// What the recipe does, one line for linears that differ only in layer and expert.
 void print_recipe(const Recipe& recipe, const Model& model, Json& json) {
+  const Assignments assignments = assign(recipe, model);
   std::map<std::string, std::map<std::string, Index>> by_module;
   for (const LinearSpec* linear : all_linears(model)) {
-    const std::string what = to_string(resolve(recipe, *linear));
+    const std::string what = to_string(assignments.of(*linear));
     std::string name = linear->name;
     if (linear->layer >= 0) name = replace_all(name, str(".", linear->layer, "."), ".*.");
     if (linear->expert >= 0) name = replace_all(name, str(".", linear->expert, "."), ".*.");
@@ -49,7 +50,7 @@ void print_recipe(const Recipe& recipe, const Model& model, Json& json) {
   for (const auto& [module, kinds] : by_module)
     for (const auto& [what, count] : kinds) rows.push_back({module, str(count), what});
   std::cout << table_text(rows);
-  for (const std::string& remark : group_remarks(recipe, model))
+  for (const std::string& remark : group_remarks(assignments, model))
     std::cout << "  " << remark << "\n";
   for (const RecipeRemark& remark : unmatched_patterns(recipe, model))
     std::cout << "  " << remark.place << ": " << remark.text << "\n";

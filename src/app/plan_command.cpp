@@ -98,9 +98,11 @@ Workload workload_of(const Arguments& a, const Model& model) {
   return make_workload(model, choice.samples, choice.sequence_length, choice, "--seqlen");
 }
 
-std::vector<std::string> remarks_on(const Arguments& a, const Recipe& recipe, const Model& model) {
+std::vector<std::string> remarks_on(const Arguments& a, const Recipe& recipe,
+                                    const Assignments& assignments, const Model& model) {
   std::vector<std::string> remarks = assumption_texts(a.options.assume_unused);
-  for (std::string& remark : group_remarks(recipe, model)) remarks.push_back(std::move(remark));
+  for (std::string& remark : group_remarks(assignments, model))
+    remarks.push_back(std::move(remark));
   for (const RecipeRemark& remark : unmatched_patterns(recipe, model)) {
     if (a.options.strict)
       throw Error(ErrorKind::usage, "apply the recipe", remark.place, remark.text, "--strict");
@@ -114,6 +116,7 @@ void print_plan(const Arguments& a, int threads, const std::string& json_file) {
   const PlannedModel planned =
       a.config_only || fs::is_regular_file(a.model) ? from_config(a) : from_checkpoint(a);
   const Recipe recipe = resolve_recipe(a);
+  const Assignments assignments = assign(recipe, planned.model);
   const Workload workload = workload_of(a, planned.model);
   const int node_ranks = std::min(a.ranks_per_node, a.ranks);
   const CostOptions options{
@@ -128,8 +131,9 @@ void print_plan(const Arguments& a, int threads, const std::string& json_file) {
                                         : parse_bytes(a.memory, "--memory"),
                           .threads = options.threads,
                           .node_ranks = node_ranks};
-  const ChosenPlan chosen = choose_plan(*tokens_to_experts_from_name(a.tokens_to_experts),
-                                        planned.model, recipe, a.ranks, workload, limits, options);
+  const ChosenPlan chosen =
+      choose_plan(*tokens_to_experts_from_name(a.tokens_to_experts), planned.model, assignments,
+                  a.ranks, workload, limits, options);
   const Plan& plan = chosen.plan;
   const PlanReport report{planned.model,
                           recipe,
@@ -139,7 +143,7 @@ void print_plan(const Arguments& a, int threads, const std::string& json_file) {
                           options,
                           chosen.cost,
                           a.model,
-                          remarks_on(a, recipe, planned.model),
+                          remarks_on(a, recipe, assignments, planned.model),
                           explain_plan(planned.model, chosen, limits, options)};
   std::cout << plan_text(report);
   if (!json_file.empty()) write_text_file(json_file, plan_json(report).dump(1) + "\n");

@@ -7,6 +7,7 @@
 
 #include "aq/model/storage.h"
 #include "aq/plan/cost.h"
+#include "aq/recipe/recipe.h"
 
 namespace aq::app {
 

@@ -33,12 +33,13 @@ std::optional<TokensToExperts> tokens_to_experts_from_name(std::string_view name
   return std::nullopt;
 }
 
-ChosenPlan choose_plan(TokensToExperts asked, const Model& model, const Recipe& recipe, int ranks,
-                       const Workload& workload, PlanLimits limits, const CostOptions& options) {
+ChosenPlan choose_plan(TokensToExperts asked, const Model& model, const Assignments& assignments,
+                       int ranks, const Workload& workload, PlanLimits limits,
+                       const CostOptions& options) {
   const auto plan_in = [&](bool dispatch, std::string reason) {
     limits.dispatch = dispatch;
-    Plan plan = make_plan(model, recipe, ranks, workload, limits);
-    CostEstimate cost = estimate_cost(model, recipe.settings, plan, workload, options);
+    Plan plan = make_plan(model, assignments, ranks, workload, limits);
+    CostEstimate cost = estimate_cost(model, assignments.settings, plan, workload, options);
     return ChosenPlan{std::move(plan), std::move(cost), std::move(reason)};
   };
   if (model.moe_layers().empty()) {
@@ -50,7 +51,7 @@ ChosenPlan choose_plan(TokensToExperts asked, const Model& model, const Recipe& 
   if (asked != TokensToExperts::automatic)
     return plan_in(asked == TokensToExperts::dispatch, "it was asked for");
   if (ranks < 2) return plan_in(false, "there is nothing to bring together");
-  if (recipe.settings.expert_tokens == ExpertTokens::all)
+  if (assignments.settings.expert_tokens == ExpertTokens::all)
     return plan_in(false, "every expert is calibrated on all tokens");
   std::optional<ChosenPlan> dispatch;
   try {

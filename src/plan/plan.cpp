@@ -10,12 +10,12 @@
 namespace aq {
 namespace {
 
-TaskPlan make_task(const Recipe& recipe, const LinearGroup& group) {
+TaskPlan make_task(const Assignments& assignments, const LinearGroup& group) {
   TaskPlan task;
   for (const LinearSpec* linear : group.linears) {
     task.columns = linear->columns;
     task.expert = linear->expert;
-    const Assignment assignment = resolve(recipe, *linear);
+    const Assignment& assignment = assignments.of(*linear);
     task.needs_hessian = task.needs_hessian || assignment.method == Method::gptq;
     task.matrices.push_back({*linear, assignment, {}});
   }
@@ -27,12 +27,12 @@ Index weights_of(const LinearSpec& linear) {
 }
 
 /// What a task takes; each matrix as the recipe says.
-TaskShape shape_of(const Recipe& recipe, const LinearGroup& group) {
+TaskShape shape_of(const Assignments& assignments, const LinearGroup& group) {
   TaskShape shape;
   for (const LinearSpec* linear : group.linears) {
     shape.columns = linear->columns;
     shape.weights += weights_of(*linear);
-    const Assignment assignment = resolve(recipe, *linear);
+    const Assignment& assignment = assignments.of(*linear);
     if (assignment.method == Method::copy) continue;
     shape.rows += linear->rows;
     shape.packed_bytes += packed_bytes(assignment.scheme, linear->rows, linear->columns);
@@ -41,12 +41,13 @@ TaskShape shape_of(const Recipe& recipe, const LinearGroup& group) {
   return shape;
 }
 
-void add_attention_sizes(const Recipe& recipe, const LayerSpec& layer, LayerSizes& sizes) {
+void add_attention_sizes(const Assignments& assignments, const LayerSpec& layer,
+                         LayerSizes& sizes) {
   const AttentionSpec& attention = layer.attention;
   sizes.core_width = attention.out_width();
   sizes.head_widths = attention.q_width() + attention.k_width() + attention.v_width();
   for (const LinearGroup& group : attention_groups(layer)) {
-    sizes.attention.push_back({group.stage, shape_of(recipe, group)});
+    sizes.attention.push_back({group.stage, shape_of(assignments, group)});
     sizes.layer_packed_bytes += sizes.attention.back().task.packed_bytes;
   }
   sizes.attention_weights = sizes.attention.front().task.weights;
@@ -67,15 +68,15 @@ void raise(TaskShape& shape, const TaskShape& other) {
 }
 
 /// Sizes of a layer without its experts.
-LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const Recipe& recipe) {
-  const QuantizeSettings& settings = recipe.settings;
+LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const Assignments& assignments) {
+  const QuantizeSettings& settings = assignments.settings;
   LayerSizes sizes;
   sizes.hidden = model.hidden;
   sizes.vocabulary = model.vocabulary;
-  add_attention_sizes(recipe, layer, sizes);
+  add_attention_sizes(assignments, layer, sizes);
   for (const MlpSpec& mlp : layer.mlps)
     for (const LinearGroup& group : mlp_groups(mlp))
-      sizes.layer_packed_bytes += shape_of(recipe, group).packed_bytes;
+      sizes.layer_packed_bytes += shape_of(assignments, group).packed_bytes;
   sizes.experts = layer.moe ? layer.moe->routing.experts : 1;
   sizes.refines = settings.gptq.refine > 0;
   sizes.reorders = settings.gptq.act_order == ActOrder::fixed;
@@ -88,7 +89,7 @@ LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const Recipe& re
 
 /// Sizes for waves of these MLPs: those of the largest. Each token meets top_k of routed ones, and
 /// every other one.
-void set_experts(LayerSizes& sizes, const Recipe& recipe, const LayerSpec& layer,
+void set_experts(LayerSizes& sizes, const Assignments& assignments, const LayerSpec& layer,
                  const MlpRun& run) {
   sizes.routed = run.kind == MlpKind::routed;
   sizes.top_k = sizes.routed ? layer.moe->routing.top_k : run.numbers.size();
@@ -96,7 +97,7 @@ void set_experts(LayerSizes& sizes, const Recipe& recipe, const LayerSpec& layer
   sizes.gate_up = sizes.down = {};
   for (Index number = run.numbers.begin; number < run.numbers.end; ++number)
     for (const LinearGroup& group : mlp_groups(layer.mlp(number)))
-      raise(group.stage == Stage::down ? sizes.down : sizes.gate_up, shape_of(recipe, group));
+      raise(group.stage == Stage::down ? sizes.down : sizes.gate_up, shape_of(assignments, group));
 }
 
 /// The most experts a wave, at most `wanted`, whose memory stays under `limit`; 1 when none does.
@@ -129,13 +130,13 @@ struct BitCount {
 
 /// What plans the waves of one layer.
 struct LayerPlanner {
-  const Recipe& recipe;
+  const Assignments& assignments;
   const LayerSpec& layer;
   int ranks;
   int rotation;
 
   void place(StagePlan& stage) {
-    place_stage(stage, ranks, rotation, recipe.settings.gptq.refine);
+    place_stage(stage, ranks, rotation, assignments.settings.gptq.refine);
     rotation = (rotation + 1) % ranks;
   }
 
@@ -145,7 +146,7 @@ struct LayerPlanner {
     for (const LinearGroup& group : groups) {
       if (stages.empty() || stages.back().stage != group.stage)
         stages.push_back({.stage = group.stage, .tasks = {}});
-      stages.back().tasks.push_back(make_task(recipe, group));
+      stages.back().tasks.push_back(make_task(assignments, group));
     }
     for (StagePlan& stage : stages) place(stage);
     return stages;
@@ -156,7 +157,7 @@ struct LayerPlanner {
     for (StagePlan* stage : {&wave.gate_up, &wave.down}) {
       for (Index e = experts.begin; e < experts.end; ++e)
         for (const LinearGroup& group : mlp_groups(layer.mlp(e)))
-          if (group.stage == stage->stage) stage->tasks.push_back(make_task(recipe, group));
+          if (group.stage == stage->stage) stage->tasks.push_back(make_task(assignments, group));
       place(*stage);
     }
     return wave;
@@ -187,9 +188,9 @@ struct RunShape {
   WaveShape wave;
 };
 
-LayerPlan plan_layer(const Recipe& recipe, const LayerSpec& layer, int ranks,
+LayerPlan plan_layer(const Assignments& assignments, const LayerSpec& layer, int ranks,
                      const std::vector<RunShape>& runs, Index all_tokens) {
-  LayerPlanner planner{recipe, layer, ranks, static_cast<int>(layer.index % ranks)};
+  LayerPlanner planner{assignments, layer, ranks, static_cast<int>(layer.index % ranks)};
   LayerPlan plan{layer.index, planner.stages(groups_before_mlps(layer)), {}};
   for (const auto& [run, shape] : runs) {
     const Index experts = run.numbers.size();
@@ -201,7 +202,7 @@ LayerPlan plan_layer(const Recipe& recipe, const LayerSpec& layer, int ranks,
       wave.limits = shape.limits;
       if (shape.limits.reduced > 0)
         place_dispatched(wave, experts, all_tokens * layer.moe->routing.top_k / experts, ranks,
-                         recipe.settings.gptq.refine);
+                         assignments.settings.gptq.refine);
       plan.waves.push_back(std::move(wave));
     }
   }
@@ -242,12 +243,13 @@ void raise(std::vector<MemoryMoment>& all, const std::vector<MemoryMoment>& mome
 }
 
 /// The waves of the layer; the plan's memory becomes the layer's where that is more.
-std::vector<RunShape> plan_memory(const Model& model, const LayerSpec& layer, const Recipe& recipe,
-                                  const RankShare& share, const PlanLimits& limits, Plan& plan) {
-  LayerSizes sizes = sizes_of(model, layer, recipe);
+std::vector<RunShape> plan_memory(const Model& model, const LayerSpec& layer,
+                                  const Assignments& assignments, const RankShare& share,
+                                  const PlanLimits& limits, Plan& plan) {
+  LayerSizes sizes = sizes_of(model, layer, assignments);
   std::vector<RunShape> runs;
   for (const MlpRun& run : mlp_runs(layer)) {
-    set_experts(sizes, recipe, layer, run);
+    set_experts(sizes, assignments, layer, run);
     const Index all = run.numbers.size();
     const auto total = [&](Index count) {
       return largest(layer_memory(sizes, share, wave_shape(sizes, share, count))).memory.total();
@@ -317,8 +319,8 @@ Workload make_workload(const Model& model, Index sequences, Index length,
   return workload;
 }
 
-Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Workload& workload,
-               const PlanLimits& limits) {
+Plan make_plan(const Model& model, const Assignments& assignments, int ranks,
+               const Workload& workload, const PlanLimits& limits) {
   Plan plan;
   plan.ranks = ranks;
   plan.dispatch = limits.dispatch;
@@ -326,12 +328,12 @@ Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Worklo
   BitCount count;
   const RankShare share = rank_share(workload, ranks, limits);
   for (const LayerSpec& layer : model.layers) {
-    const std::vector<RunShape> runs = plan_memory(model, layer, recipe, share, limits, plan);
-    plan.layers.push_back(plan_layer(recipe, layer, ranks, runs, share.all_tokens));
+    const std::vector<RunShape> runs = plan_memory(model, layer, assignments, share, limits, plan);
+    plan.layers.push_back(plan_layer(assignments, layer, ranks, runs, share.all_tokens));
     for (const StagePlan* stage : plan.layers.back().stages()) count_stage(*stage, plan, count);
   }
-  plan.head.tasks.push_back(make_task(recipe, {Stage::head, {&model.head}}));
-  place_stage(plan.head, ranks, 0, recipe.settings.gptq.refine);
+  plan.head.tasks.push_back(make_task(assignments, {Stage::head, {&model.head}}));
+  place_stage(plan.head, ranks, 0, assignments.settings.gptq.refine);
   count_stage(plan.head, plan, count);
   plan.memory = largest(plan.moments).memory;
   check_limit(model, plan, limits.memory);

@@ -94,11 +94,11 @@ void check_options(const QuantizeOptions& options) {
 }
 
 /// Hash over what the recipe means for this model, whatever it looks like.
-std::string recipe_fingerprint(const Recipe& recipe, const Model& model) {
-  std::uint64_t hash = hash_bytes(settings_to_json(recipe.settings));
+std::string recipe_fingerprint(const Assignments& assignments, const Model& model) {
+  std::uint64_t hash = hash_bytes(settings_to_json(assignments.settings));
   for (const LinearSpec* linear : all_linears(model)) {
     hash = hash_bytes(linear->name, hash);
-    hash = hash_bytes(to_string(resolve(recipe, *linear)), hash);
+    hash = hash_bytes(to_string(assignments.of(*linear)), hash);
   }
   return hash_text(hash);
 }
@@ -168,16 +168,17 @@ void check_disk(const QuantizeOptions& options, const Plan& plan) {
   check_free_space(options.save, std::max<Index>(0, needed - bytes_below(options.save)));
 }
 
-/// Before any weight is read: every linear is resolved, and what may be a mistake is a warning or,
+/// Before any weight is read: what may be a mistake is a warning or,
 /// with --strict, an error.
-void check_patterns(const QuantizeOptions& options, const Model& model, bool warns) {
+void check_patterns(const QuantizeOptions& options, const Assignments& assignments,
+                    const Model& model, bool warns) {
   for (const RecipeRemark& remark : unmatched_patterns(options.recipe, model)) {
     if (options.strict)
       throw Error(ErrorKind::usage, "apply the recipe", remark.place, remark.text,
                   "--strict; names are listed by `aq-dist inspect DIR --recipe FILE --recipe-out`");
     if (warns) log_warning(str(remark.place, ": ", remark.text));
   }
-  for (const std::string& remark : group_remarks(options.recipe, model))
+  for (const std::string& remark : group_remarks(assignments, model))
     if (options.strict)
       throw Error(ErrorKind::usage, "apply the recipe", options.recipe.file, remark, "--strict");
 }
@@ -188,8 +189,8 @@ struct RunPlan : ChosenPlan {
 };
 
 /// Without a workload (kept Hessians) nothing is planned for tokens. Collective.
-RunPlan choose(const QuantizeOptions& options, const ModelFiles& files, const Workload* workload,
-               Communicator& comm) {
+RunPlan choose(const QuantizeOptions& options, const ModelFiles& files,
+               const Assignments& assignments, const Workload* workload, Communicator& comm) {
   const int node_ranks = ranks_of_node(comm);
   if (options.memory > 0) warn_of_too_much(options.memory, comm, node_ranks);
   const Index memory = options.memory > 0 ? options.memory : default_memory(comm, node_ranks);
@@ -205,7 +206,7 @@ RunPlan choose(const QuantizeOptions& options, const ModelFiles& files, const Wo
                            return stored_weight_bytes(files, linear);
                          }};
   const auto plan_way = [&](TokensToExperts way, const Workload& work) {
-    return choose_plan(way, files.model, options.recipe, comm.size(), work, limits, cost);
+    return choose_plan(way, files.model, assignments, comm.size(), work, limits, cost);
   };
   const Workload no_tokens{.lanes = {.sequences = 1, .lanes = 1}, .sequence_length = 0};
   if (workload == nullptr) return {plan_way(TokensToExperts::reduce, no_tokens), memory};
@@ -264,12 +265,13 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   ModelFiles files = open_model(options.model, options.architecture, options.assume_unused);
   const Model& model = files.model;
   if (comm.is_first()) warn_of_assumptions(files);
-  check_patterns(options, model, comm.is_first());
+  Assignments assignments = assign(options.recipe, model);
+  check_patterns(options, assignments, model, comm.is_first());
   std::optional<KeptHessians> kept;
   if (!options.hessians.empty()) kept.emplace(options.hessians);
   const CalibrationTokens tokens = find_calibration(options, model, kept);
   const Workload& workload = tokens.workload;
-  RunPlan chosen = choose(options, files, kept ? nullptr : &workload, comm);
+  RunPlan chosen = choose(options, files, assignments, kept ? nullptr : &workload, comm);
   if (comm.is_first()) check_disk(options, chosen.plan);
   Batch batch;
   if (!kept)
@@ -277,6 +279,7 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
       return tokens.file->read(first, count, workload.sequence_length, model.vocabulary);
     });
   Prepared prepared{std::move(files),
+                    std::move(assignments),
                     workload,
                     std::move(batch),
                     chosen.memory,
@@ -295,7 +298,7 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
       {"sequence_length", str(workload.sequence_length)},
       {"lanes", str(workload.lanes.lanes)},
       {"settings", settings_to_json(options.recipe.settings)},
-      {"recipe", recipe_fingerprint(options.recipe, prepared.files.model)},
+      {"recipe", recipe_fingerprint(prepared.assignments, prepared.files.model)},
       {"numerics", numerics()}};
   for (auto& field : calibration_fields(options.recipe.settings))
     prepared.manifest.fingerprint.push_back(std::move(field));
@@ -323,7 +326,8 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
   line("recipe", str(options.recipe.file, ", ", settings_to_json(options.recipe.settings)));
   line("matrices", str(plan.quantized_count, " to quantize at ", fixed(plan.mean_bits, 3),
                        " bits a weight, ", plan.matrix_count - plan.quantized_count, " untouched"));
-  for (const std::string& remark : group_remarks(options.recipe, model)) line("groups", remark);
+  for (const std::string& remark : group_remarks(prepared.assignments, model))
+    line("groups", remark);
   const std::string& source = (prepared.kept ? options.hessians : options.calibration).string();
   line("calibration",
        str(prepared.kept ? "Hessians reused from " : "", source, ", ", work.lanes.sequences, " x ",

@@ -1,7 +1,7 @@
 /// The input is a recipe or a flat plan, applied to a small model.
 
 #include "aq/model/architecture.h"
-#include "aq/plan/recipe.h"
+#include "aq/recipe/recipe.h"
 #include "fuzz.h"
 
 namespace {
@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   fuzz::expect_error_or_success([&] {
     const Recipe recipe = parse_recipe(fuzz::text_of(data, size), "recipe.json");
     unmatched_patterns(recipe, model);
-    group_remarks(recipe, model);
+    group_remarks(assign(recipe, model), model);
     for (const LinearSpec* linear : all_linears(model)) to_string(resolve(recipe, *linear));
     const Recipe again = parse_recipe(flat_plan(recipe, model), "plan.json");
     for (const LinearSpec* linear : all_linears(model))

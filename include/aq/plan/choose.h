@@ -23,8 +23,9 @@ struct ChosenPlan {
 /// Plans the way that was asked for, or the better one. `options` describe the machine that seconds
 /// are compared for. Throws Error{policy} as make_plan, and when dispatch is asked of a model
 /// without routed experts.
-ChosenPlan choose_plan(TokensToExperts asked, const Model& model, const Recipe& recipe, int ranks,
-                       const Workload& workload, PlanLimits limits, const CostOptions& options);
+ChosenPlan choose_plan(TokensToExperts asked, const Model& model, const Assignments& assignments,
+                       int ranks, const Workload& workload, PlanLimits limits,
+                       const CostOptions& options);
 
 /// Why the plan is as it is and what limits it, a sentence each.
 std::vector<std::string> explain_plan(const Model& model, const ChosenPlan& chosen,

@@ -6,7 +6,7 @@
 
 #include "aq/comm/lanes.h"
 #include "aq/core/stage.h"
-#include "aq/plan/recipe.h"
+#include "aq/recipe/assignments.h"
 
 namespace aq {
 
@@ -136,8 +136,8 @@ Workload make_workload(const Model& model, Index sequences, Index length,
 
 /// In the way that `limits` name; choose.h chooses one. Throws Error{policy} when even waves of one
 /// expert do not fit `limits.memory` (saying what would).
-Plan make_plan(const Model& model, const Recipe& recipe, int ranks, const Workload& workload,
-               const PlanLimits& limits);
+Plan make_plan(const Model& model, const Assignments& assignments, int ranks,
+               const Workload& workload, const PlanLimits& limits);
 
 /// Longest-processing-time-first: the rank of each cost. Ties go to the lower rank.
 std::vector<int> place_longest_first(const std::vector<double>& costs, int ranks);

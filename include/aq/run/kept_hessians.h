@@ -9,7 +9,7 @@
 #include "aq/io/matrix_file.h"
 #include "aq/io/run_directory.h"
 #include "aq/plan/plan.h"
-#include "aq/plan/recipe.h"
+#include "aq/recipe/assignments.h"
 #include "aq/run/records.h"
 
 namespace aq {

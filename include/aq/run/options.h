@@ -11,7 +11,7 @@
 #include "aq/core/weighted_sum.h"
 #include "aq/plan/choose.h"
 #include "aq/plan/machine.h"
-#include "aq/plan/recipe.h"
+#include "aq/recipe/recipe.h"
 
 namespace aq {
 

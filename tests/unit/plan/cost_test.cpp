@@ -8,7 +8,7 @@
 
 #include "aq/core/error.h"
 #include "balance.h"
-#include "small_models.h"
+#include "plans.h"
 
 namespace aq {
 namespace {
@@ -28,7 +28,7 @@ CostOptions options(int threads = 1) {
 
 CostEstimate cost_on(const Model& model, const Workload& work, int ranks) {
   const Recipe recipe = int4();
-  const Plan plan = make_plan(model, recipe, ranks, work, {});
+  const Plan plan = test::plan_of(model, recipe, ranks, work, {});
   return estimate_cost(model, recipe.settings, plan, work, options());
 }
 
@@ -105,7 +105,7 @@ TEST(Cost, TimeOfFactorsByHand) {
   const Model model = test::small_dense();
   const Recipe recipe = int4();
   const Workload work = test::workload(4, 50);
-  const Plan plan = make_plan(model, recipe, 1, work, {.threads = 2});
+  const Plan plan = test::plan_of(model, recipe, 1, work, {.threads = 2});
   CostOptions with = options(2);
   with.machine.cores = 2;
   with.machine.factor_flops = 1e9;
@@ -138,7 +138,7 @@ std::map<int, std::vector<Index>> olmoe_counts() {
 /// it, unless so few tokens come that some experts are not refined. Work that grows with tokens
 /// would: that is why dispatch places experts by their tokens too, and leaves hot ones.
 TEST(Balance, OfThePublishedRouting) {
-  const Plan plan = make_plan(test::published_moe(), int4(), 16, test::workload(128, 2048), {});
+  const Plan plan = test::plan_of(test::published_moe(), int4(), 16, test::workload(128, 2048), {});
   for (const auto& [layer, counts] : olmoe_counts()) {
     ASSERT_EQ(counts.size(), 64u);
     EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), Index{0}), 208896 * 8) << layer;

@@ -11,7 +11,7 @@
 
 #include "aq/core/error.h"
 #include "aq/plan/choose.h"
-#include "small_models.h"
+#include "plans.h"
 
 namespace aq {
 namespace {
@@ -23,7 +23,8 @@ using testing::IsEmpty;
 /// One wave of all 64 experts of the published OLMoE.
 WavePlan published_wave(int ranks) {
   const Recipe recipe = parse_recipe(R"({"default": {"wq": "int4"}})", "recipe");
-  const Plan plan = make_plan(test::published_moe(), recipe, ranks, test::workload(64, 128), {});
+  const Plan plan =
+      test::plan_of(test::published_moe(), recipe, ranks, test::workload(64, 128), {});
   return plan.layers.front().waves.front();
 }
 
@@ -142,7 +143,8 @@ CostOptions options() {
 
 ChosenPlan choose(TokensToExperts asked, const Workload& work, int ranks,
                   const std::string& recipe = R"({"default": {"wq": "int4"}})") {
-  return choose_plan(asked, test::published_moe(), parse_recipe(recipe, "recipe"), ranks, work,
+  const Model model = test::published_moe();
+  return choose_plan(asked, model, assign(parse_recipe(recipe, "recipe"), model), ranks, work,
                      {.memory = Index{1} << 40}, options());
 }
 
@@ -165,10 +167,11 @@ TEST(ChoosePlan, WhatIsClearlyFasterUnlessAsked) {
 }
 
 TEST(ChoosePlan, DispatchNeedsRoutedExperts) {
-  EXPECT_THROW(choose_plan(TokensToExperts::dispatch, test::small_dense(),
-                           parse_recipe(R"({"default": {"wq": "int4"}})", "recipe"), 2,
-                           test::workload(4, 16), {}, options()),
-               Error);
+  const Model dense = test::small_dense();
+  const Assignments int4 = assign(parse_recipe(R"({"default": {"wq": "int4"}})", "recipe"), dense);
+  EXPECT_THROW(
+      choose_plan(TokensToExperts::dispatch, dense, int4, 2, test::workload(4, 16), {}, options()),
+      Error);
 }
 
 /// By hand: 4 ranks, 64 experts, hidden 2048, top-8, 6,400 tokens; three quarters of the inputs go

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "aq/core/error.h"
-#include "small_models.h"
+#include "plans.h"
 
 namespace aq {
 namespace {
@@ -95,7 +95,7 @@ TEST(MakePlan, CoversEveryRowOnceOnAnyRankCount) {
       for (const int ranks : kRankCounts) {
         SCOPED_TRACE(str(model.architecture, " on ", ranks, " ranks, ", text));
         const Recipe recipe = parse_recipe(text, "recipe.json");
-        expect_sound(make_plan(model, recipe, ranks, test::workload(7, 50), {}), model);
+        expect_sound(test::plan_of(model, recipe, ranks, test::workload(7, 50), {}), model);
         if (HasFailure()) return;
       }
 }
@@ -105,8 +105,8 @@ TEST(MakePlan, GivesTheSamePlanTwice) {
     for (const Model& model : models())
       for (const int ranks : {1, 3, 64}) {
         const auto once = [&] {
-          return test::plan_text(make_plan(model, parse_recipe(text, "recipe.json"), ranks,
-                                           test::workload(20, 64), {.threads = 2}));
+          return test::plan_text(test::plan_of(model, parse_recipe(text, "recipe.json"), ranks,
+                                               test::workload(20, 64), {.threads = 2}));
         };
         ASSERT_EQ(once(), once());
       }
@@ -114,7 +114,7 @@ TEST(MakePlan, GivesTheSamePlanTwice) {
 
 TEST(MakePlan, CountsWhatTheRecipeSays) {
   const Recipe recipe = parse_recipe(kRecipes[0], "recipe.json");
-  const Plan plan = make_plan(test::small_moe(), recipe, 3, test::workload(4, 10), {});
+  const Plan plan = test::plan_of(test::small_moe(), recipe, 3, test::workload(4, 10), {});
   EXPECT_EQ(plan.ranks, 3);
   EXPECT_EQ(plan.layers.size(), 2u);
   EXPECT_EQ(plan.matrix_count, 2 * (4 + 1 + 3 * 17) + 1);
@@ -123,8 +123,8 @@ TEST(MakePlan, CountsWhatTheRecipeSays) {
   const double rows_of_192 = 4 * 192 + 17 * 2 * 100, rows_of_100 = 17 * 192;
   const double bits = rows_of_192 * (24 * 32 + 6 * 16) + rows_of_100 * (13 * 32 + 4 * 16);
   EXPECT_DOUBLE_EQ(plan.mean_bits, bits / (rows_of_192 * 192 + rows_of_100 * 100));
-  const Plan nothing =
-      make_plan(test::small_moe(), parse_recipe(kRecipes[3], "r"), 3, test::workload(4, 10), {});
+  const Plan nothing = test::plan_of(test::small_moe(), parse_recipe(kRecipes[3], "r"), 3,
+                                     test::workload(4, 10), {});
   EXPECT_EQ(nothing.quantized_count, 0);
   EXPECT_EQ(nothing.mean_bits, 0);
   EXPECT_EQ(nothing.balance, 1);
@@ -132,7 +132,7 @@ TEST(MakePlan, CountsWhatTheRecipeSays) {
 
 TEST(MakePlan, LinearsOfOneInputShareATask) {
   const Recipe recipe = parse_recipe(kRecipes[0], "recipe.json");
-  const Plan plan = make_plan(test::small_mixtral(), recipe, 2, test::workload(4, 10), {});
+  const Plan plan = test::plan_of(test::small_mixtral(), recipe, 2, test::workload(4, 10), {});
   const auto names = [](const TaskPlan& task) {
     std::vector<std::string> all;
     for (const MatrixPlan& matrix : task.matrices) all.push_back(matrix.linear.name);
@@ -156,7 +156,7 @@ TEST(MakePlan, LinearsOfOneInputShareATask) {
 
 TEST(MakePlan, ADenseMlpIsOneWaveWithoutExpert) {
   const Recipe recipe = parse_recipe(kRecipes[0], "recipe.json");
-  const Plan plan = make_plan(test::small_dense(), recipe, 2, test::workload(4, 10), {});
+  const Plan plan = test::plan_of(test::small_dense(), recipe, 2, test::workload(4, 10), {});
   for (const LayerPlan& layer : plan.layers) {
     ASSERT_EQ(layer.waves.size(), 1u);
     EXPECT_EQ(layer.waves[0].experts, (Range{0, 1}));
@@ -171,7 +171,7 @@ TEST(MakePlan, BalancesThePublishedExperts) {
   const Recipe recipe = parse_recipe(kRecipes[0], "recipe.json");
   for (const int ranks : {1, 2, 4, 8, 16}) {
     const Plan plan =
-        make_plan(test::published_moe(), recipe, ranks, test::workload(128, 2048), {});
+        test::plan_of(test::published_moe(), recipe, ranks, test::workload(128, 2048), {});
     EXPECT_GE(plan.balance, 0.9) << ranks;
     std::vector<Index> owned(static_cast<std::size_t>(ranks), 0);
     for (const TaskPlan& task : plan.layers[5].waves[0].down.tasks)
@@ -183,7 +183,7 @@ TEST(MakePlan, BalancesThePublishedExperts) {
 /// Stages of one task begin on other ranks, layer by layer.
 TEST(MakePlan, RotatesTheStagesOfOneTask) {
   const Recipe recipe = parse_recipe(kRecipes[0], "recipe.json");
-  const Plan plan = make_plan(test::published_moe(), recipe, 8, test::workload(64, 64), {});
+  const Plan plan = test::plan_of(test::published_moe(), recipe, 8, test::workload(64, 64), {});
   std::set<int> owners;
   for (const LayerPlan& layer : plan.layers) {
     EXPECT_NE(layer.stage(Stage::qkv).tasks[0].owner, layer.stage(Stage::o).tasks[0].owner);

@@ -9,7 +9,7 @@
 #include "aq/core/error.h"
 #include "aq/model/architecture.h"
 #include "aq/plan/plan.h"
-#include "small_models.h"
+#include "plans.h"
 
 namespace aq {
 namespace {
@@ -55,11 +55,11 @@ TEST(Scale, EveryMatrixOnceOnUpTo4096Ranks) {
     const PlanLimits limits{.dispatch = dispatch};
     for (int ranks = 1; ranks <= 4096; ranks = ranks * 3 / 2 + 1) {
       SCOPED_TRACE(ranks);
-      expect_every_matrix_once(make_plan(model, int4(), ranks, test::workload(64, 512), limits),
+      expect_every_matrix_once(test::plan_of(model, int4(), ranks, test::workload(64, 512), limits),
                                model);
     }
     for (const int ranks : {63, 64, 65, 1023, 1024, 1025, 4096})
-      expect_every_matrix_once(make_plan(model, int4(), ranks, test::workload(64, 512), limits),
+      expect_every_matrix_once(test::plan_of(model, int4(), ranks, test::workload(64, 512), limits),
                                model);
   }
 }
@@ -68,8 +68,9 @@ TEST(Scale, LargeModelsOn1024Ranks) {
   for (const char* name : {"deepseek-v3", "kimi-k2", "qwen3-235b-a22b"}) {
     const Model model = published(name);
     for (const bool dispatch : {false, true}) {
-      const Plan plan = make_plan(model, int4(), 1024, test::workload(512, 4096),
-                                  {.memory = Index{100} << 30, .threads = 8, .dispatch = dispatch});
+      const Plan plan =
+          test::plan_of(model, int4(), 1024, test::workload(512, 4096),
+                        {.memory = Index{100} << 30, .threads = 8, .dispatch = dispatch});
       expect_every_matrix_once(plan, model);
       EXPECT_LE(plan.memory.total(), Index{100} << 30);
     }
@@ -86,14 +87,14 @@ TEST(Scale, KeepsTheLimitOrSaysWhatWouldDo) {
       PlanLimits limits{.memory = limit, .threads = 4, .dispatch = i % 2 == 1};
       const Workload work = test::workload(64, 1024);
       try {
-        EXPECT_LE(make_plan(model, int4(), ranks, work, limits).memory.total(), limit);
+        EXPECT_LE(test::plan_of(model, int4(), ranks, work, limits).memory.total(), limit);
       } catch (const Error& error) {
         ASSERT_EQ(error.kind(), ErrorKind::policy);
         const std::string text = error.what();
         const auto at = text.find("raise --memory to ");
         ASSERT_NE(at, std::string::npos) << text;
         limits.memory = std::stoll(text.substr(at + 18)) << 20;
-        EXPECT_LE(make_plan(model, int4(), ranks, work, limits).memory.total(), limits.memory);
+        EXPECT_LE(test::plan_of(model, int4(), ranks, work, limits).memory.total(), limits.memory);
       }
     }
 }
@@ -104,7 +105,7 @@ TEST(Scale, BalanceWithFourTasksARank) {
   const Model model = published("deepseek-v3");
   const Workload work = test::workload(64, 512);
   for (const int ranks : {1, 2, 3, 5, 7, 16, 21, 32, 43, 51, 60, 63, 64}) {
-    const Plan plan = make_plan(model, int4(), ranks, work, {});
+    const Plan plan = test::plan_of(model, int4(), ranks, work, {});
     for (const StagePlan* stage :
          {&plan.layers[10].waves[0].gate_up, &plan.layers[10].waves[0].down})
       EXPECT_GE(stage->balance, 0.9) << ranks;

@@ -4,7 +4,7 @@
 #include "aq/core/error.h"
 #include "aq/core/text.h"
 #include "plan/memory.h"
-#include "small_models.h"
+#include "plans.h"
 
 namespace aq {
 namespace {
@@ -33,7 +33,7 @@ void expect_all_experts(const Plan& plan, Index experts) {
 
 TEST(Waves, AreOneWithoutALimit) {
   for (const int ranks : {1, 3, 64}) {
-    const Plan plan = make_plan(test::small_moe(), int4(), ranks, test::workload(8, 32), {});
+    const Plan plan = test::plan_of(test::small_moe(), int4(), ranks, test::workload(8, 32), {});
     expect_all_experts(plan, 17);
     EXPECT_EQ(plan.layers[0].waves.size(), 1u);
     EXPECT_GT(plan.memory.total(), 0);
@@ -47,13 +47,13 @@ TEST(Waves, KeepTheLimit) {
   for (const int ranks : {1, 2, 3, 5, 8, 16, 64, 1024}) {
     const Workload work = test::workload(16, 64);
     const PlanLimits none{.threads = 2};
-    const Index most = make_plan(model, int4(), ranks, work, none).memory.total();
+    const Index most = test::plan_of(model, int4(), ranks, work, none).memory.total();
     std::size_t waves = 1;
     std::set<std::size_t> seen;
     for (Index step = 0; step <= 200; ++step) {
       const PlanLimits limits{.memory = most - most * step / 201, .threads = 2};
       try {
-        const Plan plan = make_plan(model, int4(), ranks, work, limits);
+        const Plan plan = test::plan_of(model, int4(), ranks, work, limits);
         ASSERT_LE(plan.memory.total(), limits.memory);
         ASSERT_GE(plan.layers[0].waves.size(), waves) << "fewer waves in less memory";
         waves = plan.layers[0].waves.size();
@@ -85,7 +85,7 @@ TEST(Waves, AnImpossibleLimitSaysHowMuchWouldDo) {
       for (const Index limit : {Index{1}, Index{100000}}) {
         const Workload work = test::workload(9, 100);
         try {
-          make_plan(model, int4(), ranks, work, {.memory = limit});
+          test::plan_of(model, int4(), ranks, work, {.memory = limit});
           ADD_FAILURE() << "a plan in " << limit << " bytes";
         } catch (const Error& error) {
           EXPECT_EQ(error.kind(), ErrorKind::policy);
@@ -93,7 +93,7 @@ TEST(Waves, AnImpossibleLimitSaysHowMuchWouldDo) {
           EXPECT_THAT(error.what(), testing::HasSubstr(bytes_text(limit)));
           const Index enough = size_after(error.what(), "raise --memory to ");
           ASSERT_GT(enough, limit) << error.what();
-          const Plan plan = make_plan(model, int4(), ranks, work, {.memory = enough});
+          const Plan plan = test::plan_of(model, int4(), ranks, work, {.memory = enough});
           EXPECT_GT(plan.memory.total() + (Index{2} << 20), enough) << "asks for too much";
         }
       }
@@ -102,8 +102,8 @@ TEST(Waves, AnImpossibleLimitSaysHowMuchWouldDo) {
 TEST(Waves, DoNotChangeWhatIsDone) {
   const Model model = test::small_moe();
   const Workload work = test::workload(16, 24);
-  const Plan one = make_plan(model, int4(), 3, work, {});
-  const Plan many = make_plan(model, int4(), 3, work, {.memory = one.memory.total() * 8 / 10});
+  const Plan one = test::plan_of(model, int4(), 3, work, {});
+  const Plan many = test::plan_of(model, int4(), 3, work, {.memory = one.memory.total() * 8 / 10});
   EXPECT_GT(many.layers[0].waves.size(), 1u);
   EXPECT_EQ(many.matrix_count, one.matrix_count);
   EXPECT_EQ(many.quantized_count, one.quantized_count);
@@ -142,7 +142,8 @@ TEST(Memory, PendingPartialsAreAsManyAsTheTreeKeeps) {
 TEST(Memory, GrowsWithTokensAndShrinksWithRanks) {
   const Model model = test::published_moe();
   const auto total = [&](Index sequences, Index length, int ranks, int threads) {
-    return make_plan(model, int4(), ranks, test::workload(sequences, length), {.threads = threads})
+    return test::plan_of(model, int4(), ranks, test::workload(sequences, length),
+                         {.threads = threads})
         .memory.total();
   };
   EXPECT_LT(total(32, 512, 1, 1), total(64, 512, 1, 1));

@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "aq/core/error.h"
-#include "aq/plan/recipe.h"
-#include "small_models.h"
+#include "aq/recipe/recipe.h"
+#include "support/small_models.h"
 
 namespace aq {
 namespace {

@@ -1,22 +1,18 @@
 #pragma once
-/// Models for plans: sizes on which row tiles, groups and ranks do not come out even.
+/// Plans of small models, and what is seen of them.
 
-#include "aq/model/model.h"
 #include "aq/plan/plan.h"
+#include "aq/recipe/recipe.h"
+#include "support/small_models.h"
 
 namespace aq::test {
 
-/// OLMoE of two layers: hidden 192, 17 experts of width 100, top 3; q, k, v and o have 192 rows.
-Model small_moe();
-/// Mixtral of one layer: hidden 256, 4 key heads of 8, 5 experts of width 130, top 2.
-Model small_mixtral();
-/// Llama of three layers: hidden 320, MLP 700.
-Model small_dense();
-/// OLMoE-1B-7B as published: 16 layers of 64 experts.
-Model published_moe();
-
 /// `sequences` of `length` tokens in the default number of lanes.
 Workload workload(Index sequences, Index length);
+
+/// make_plan with what the recipe says of the model.
+Plan plan_of(const Model& model, const Recipe& recipe, int ranks, const Workload& workload,
+             const PlanLimits& limits);
 
 /// Everything in the plan, as text, so that two can be compared.
 std::string plan_text(const Plan& plan);

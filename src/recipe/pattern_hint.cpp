@@ -1,4 +1,4 @@
-#include "plan/pattern_hint.h"
+#include "recipe/pattern_hint.h"
 
 #include <algorithm>
 #include <array>

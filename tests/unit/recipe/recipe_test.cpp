@@ -1,4 +1,4 @@
-#include "aq/plan/recipe.h"
+#include "aq/recipe/recipe.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "aq/core/error.h"
-#include "small_models.h"
+#include "support/small_models.h"
 
 namespace aq {
 namespace {
@@ -144,6 +144,23 @@ TEST(Resolve, RoutersAndTheHeadStayUnlessAnOverrideNamesAFormat) {
   EXPECT_EQ(said(named, kRouter), "gptq int8 g128 bf16");
   EXPECT_EQ(said(named, kHead), "copy");
   EXPECT_EQ(said(named, kDown), "gptq int4 g32 bf16");
+}
+
+/// Every linear has what the recipe says of it, whether it is looked up in the model or in a copy.
+TEST(Assign, ResolvesEveryLinearOnce) {
+  const Recipe parsed = parse_recipe(
+      recipe(R"("wq": "int4")", R"({"pattern": "*experts.3.*", "wq": "int8"},
+                                   {"pattern": "*.o_proj", "skip": true})"),
+      "recipe.json");
+  const Model model = test::small_moe();
+  const Assignments assignments = assign(parsed, model);
+  EXPECT_EQ(assignments.settings, parsed.settings);
+  ASSERT_EQ(assignments.linears.size(), all_linears(model).size());
+  for (const LinearSpec* each : all_linears(model)) {
+    const LinearSpec copy = *each;
+    EXPECT_EQ(assignments.of(copy), resolve(parsed, *each)) << each->name;
+  }
+  EXPECT_THROW(assignments.of(kDown), Error) << "a linear of no model";
 }
 
 TEST(UnmatchedPatterns, AreListedInFileOrder) {

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "aq/core/error.h"
-#include "aq/plan/recipe.h"
+#include "aq/recipe/recipe.h"
 
 namespace aq {
 namespace {

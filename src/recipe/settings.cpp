@@ -5,7 +5,7 @@
 #include <functional>
 
 #include "aq/core/text.h"
-#include "plan/recipe_parts.h"
+#include "recipe/recipe_parts.h"
 
 namespace aq {
 namespace {

@@ -1,4 +1,4 @@
-#include "aq/plan/recipe.h"
+#include "aq/recipe/recipe.h"
 
 #include <algorithm>
 #include <map>
@@ -6,8 +6,8 @@
 
 #include "aq/core/text.h"
 #include "aq/model/stored_names.h"
-#include "plan/pattern_hint.h"
-#include "plan/recipe_parts.h"
+#include "recipe/pattern_hint.h"
+#include "recipe/recipe_parts.h"
 
 namespace aq {
 namespace {
@@ -185,6 +185,15 @@ Assignment resolve(const Recipe& recipe, const LinearSpec& linear) {
   return result;
 }
 
+Assignments assign(const Recipe& recipe, const Model& model) {
+  Assignments all{recipe.settings, {}};
+  for (const LinearSpec* linear : all_linears(model)) {
+    AQ_CHECK(linear->id == std::ssize(all.linears), linear->name, " is not numbered");
+    all.linears.push_back(resolve(recipe, *linear));
+  }
+  return all;
+}
+
 std::string to_string(const Assignment& assignment) {
   if (assignment.method == Method::copy) return "untouched";
   const Scheme& scheme = assignment.scheme;
@@ -195,10 +204,15 @@ std::string to_string(const Assignment& assignment) {
   return text;
 }
 
-std::vector<std::string> group_remarks(const Recipe& recipe, const Model& model) {
+const Assignment& Assignments::of(const LinearSpec& linear) const {
+  AQ_CHECK(linear.id >= 0 && linear.id < std::ssize(linears), linear.name);
+  return linears[static_cast<std::size_t>(linear.id)];
+}
+
+std::vector<std::string> group_remarks(const Assignments& assignments, const Model& model) {
   std::map<std::pair<Index, Index>, Index> counts;  // (columns, group size) -> matrices
   for (const LinearSpec* linear : all_linears(model)) {
-    const Assignment assignment = resolve(recipe, *linear);
+    const Assignment& assignment = assignments.of(*linear);
     const Index size = assignment.scheme.group_size;
     if (assignment.method != Method::copy && size > 0 && linear->columns % size != 0)
       ++counts[{linear->columns, size}];

@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "aq/plan/recipe.h"
-#include "plan/json_lines.h"
+#include "aq/recipe/recipe.h"
+#include "recipe/json_lines.h"
 
 namespace aq {
 

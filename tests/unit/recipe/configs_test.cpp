@@ -9,7 +9,7 @@
 #include <sstream>
 
 #include "aq/model/architecture.h"
-#include "aq/plan/recipe.h"
+#include "aq/recipe/recipe.h"
 #include "test_paths.h"
 
 namespace aq {

@@ -6,7 +6,7 @@
 #include <sstream>
 
 #include "aq/core/error.h"
-#include "aq/plan/recipe.h"
+#include "aq/recipe/recipe.h"
 #include "test_paths.h"
 
 namespace aq {

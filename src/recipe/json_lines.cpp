@@ -1,4 +1,4 @@
-#include "plan/json_lines.h"
+#include "recipe/json_lines.h"
 
 #include <algorithm>
 #include <cctype>
