@@ -238,13 +238,13 @@ class MpiCommunicator final : public Communicator {
   std::vector<Transfer> transfers_;
 };
 
-/// In rounds that each bring at most 16 pieces in all, so that counts and displacements fit an int
-/// and the staging buffer stays small.
+/// In rounds that each bring at most kGatherPieces in all, so that counts and displacements fit an
+/// int and the staging buffer stays small.
 std::vector<std::vector<std::byte>> MpiCommunicator::all_gather(std::span<const std::byte> bytes) {
   const std::vector<std::int64_t> sizes = all_gather_sizes(bytes.size());
   const std::int64_t longest = *std::max_element(sizes.begin(), sizes.end());
-  const std::int64_t share =
-      std::max<std::int64_t>(1, std::min<std::int64_t>(16 * piece_bytes_, INT_MAX) / size_);
+  const std::int64_t share = std::max<std::int64_t>(
+      1, std::min<std::int64_t>(kGatherPieces * piece_bytes_, INT_MAX) / size_);
   std::vector<std::vector<std::byte>> all(sizes.size());
   for (std::size_t r = 0; r < all.size(); ++r) all[r].reserve(static_cast<std::size_t>(sizes[r]));
 

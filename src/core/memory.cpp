@@ -107,7 +107,7 @@ Index available_bytes() {
 }
 
 void return_freed_memory() {
-  constexpr int kBlock = 1 << 17;
+  constexpr int kBlock = int{kMappedBlockBytes};
   mallopt(M_MMAP_THRESHOLD, kBlock);
   mallopt(M_TRIM_THRESHOLD, 2 * kBlock);
 }

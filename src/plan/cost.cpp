@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "aq/quant/hessian.h"
+#include "aq/runtime/workspace.h"
 #include "plan/cost_stage.h"
 #include "plan/memory.h"
 #include "plan/placement.h"
@@ -12,7 +13,7 @@ namespace aq {
 namespace {
 
 constexpr double kFloat = 4;
-constexpr double kQueryTile = 256;  // queries whose scores are computed at once
+constexpr double kQueryTile = runtime::kQueryTile;
 
 double weights_of(const LinearSpec& linear) {
   return static_cast<double>(linear.rows) * static_cast<double>(linear.columns);

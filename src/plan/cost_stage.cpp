@@ -9,8 +9,7 @@ namespace {
 constexpr double kPiece = static_cast<double>(kPieceBytes);
 /// Bytes that pass through memory to add a received sum: both are read, one is written.
 constexpr double kAddTraffic = 3;
-constexpr double kCopyTraffic = 2;    // a copy reads and writes
-constexpr double kGatherPieces = 16;  // pieces of one round of an all-gather, of all ranks together
+constexpr double kCopyTraffic = 2;  // a copy reads and writes
 
 /// combine(figure of `from`, figure of `to`) for each of them.
 template <class Combine>
@@ -91,7 +90,8 @@ double StageClock::exchange(const StageWork& rank, double gathered, double longe
   if (ranks_ == 1) return gathered * kCopyTraffic / machine_.memory_bandwidth;
   const double factors =
       std::max(rank.work.traffic.exchange_sent, rank.work.traffic.exchange_received);
-  const double rounds = std::ceil(longest_slice * ranks_ / (kGatherPieces * kPiece));
+  const double rounds =
+      std::ceil(longest_slice * ranks_ / (static_cast<double>(kGatherPieces) * kPiece));
   return transfer(factors, rank.messages) +
          (off_node_ > 0 ? gathered / machine_.network_bandwidth : 0) +
          gathered * neighbours_ * kCopyTraffic / machine_.memory_bandwidth +

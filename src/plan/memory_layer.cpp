@@ -1,7 +1,10 @@
 #include <algorithm>
 #include <bit>
 
+#include "aq/core/memory.h"
 #include "aq/quant/hessian.h"
+#include "aq/quant/workspace.h"
+#include "aq/runtime/workspace.h"
 #include "plan/memory.h"
 
 namespace aq {
@@ -9,12 +12,7 @@ namespace {
 
 constexpr Index kFloat = 4;
 constexpr Index kMiB = Index{1} << 20;
-constexpr Index kQueryTile = 256;         // rows of scores that attention keeps at one time
-constexpr Index kPackedTokens = 1024;     // tokens whose columns a Hessian sum packs at once
-constexpr Index kKeptFactor = 64 * kMiB;  // workspace of a factor that its thread keeps
-constexpr Index kRowBuffers = 128;        // floats a column that solving a tile of rows takes
-constexpr Index kReadBuffer = 2 * kMiB;   // of a tensor that is not stored as float32
-constexpr Index kMessages = 64 * kMiB;    // staging of an all-gather
+constexpr Index kReadBuffer = 2 * kMiB;  // of a tensor that is not stored as float32
 /// What BLAS, LibTorch, HDF5, MPI and the allocator keep for themselves (measured).
 constexpr Index kLibraryBytes = 3 * kMiB;
 constexpr Index kLibraryBytesThread = kMiB;
@@ -22,7 +20,6 @@ constexpr Index kNeighbourBytes = kMiB;      // of MPI, for each other rank of t
 constexpr Index kSegmentBytes = 4 * kMiB;    // of shared memory, of each of them at most
 constexpr Index kPeerBytes = kMiB / 16;      // for each rank elsewhere (not measured)
 constexpr Index kShardBytes = kMiB * 3 / 4;  // HDF5 with one more shard open (measured)
-constexpr Index kMappedBytes = Index{1} << 17;  // blocks from here on are mapped (core/memory.h)
 constexpr Index kGapShare = 4;  // a hole for so many bytes of results (a sixth was measured)
 constexpr Index kFileBytes = 3 * kMiB;  // HDF5 with a file open
 
@@ -109,7 +106,7 @@ class LayerMemory {
   /// Holes that small results leave between temporary blocks in the heap; large ones are mapped one
   /// by one.
   Index gaps() const {
-    const bool small = sizes_.down.packed_bytes < kMappedBytes;
+    const bool small = sizes_.down.packed_bytes < kMappedBlockBytes;
     const Index results = sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes);
     return small ? results / kGapShare : 0;
   }
@@ -119,12 +116,11 @@ class LayerMemory {
     Index packed = 0, parts = 0, rows = 0;
     const auto see = [&](const TaskShape& task, Index tasks) {
       if (task.has_hessian && share_.tokens > 0)
-        packed = std::max(packed, round_up(task.columns, 16) *
-                                      std::min(kPackedTokens, share_.lane_tokens) * kFloat);
+        packed = std::max(packed, hessian_workspace_bytes(task.columns, share_.lane_tokens));
       const Index factors = threads_of(ceil_div(tasks, Index{share_.ranks}));
-      const Index part = task.has_hessian ? square(task.columns) / 2 : 0;
-      if (part <= kKeptFactor) parts = std::max(parts, factors * part);
-      rows = std::max(rows, task.rows > 0 ? kRowBuffers * task.columns * kFloat : 0);
+      const Index part = task.has_hessian ? factor_workspace_bytes(task.columns) : 0;
+      if (part <= kKeptWorkspaceBytes) parts = std::max(parts, factors * part);
+      rows = std::max(rows, task.rows > 0 ? solve_workspace_bytes(task.columns) : 0);
     };
     for (const StageShape& group : sizes_.attention) see(group.task, 1);
     see(sizes_.gate_up, reduced_);
@@ -162,7 +158,7 @@ class LayerMemory {
   void exchange_results(Stage stage, Index all, Index own, const MemoryEstimate& rest) {
     MemoryEstimate now = rest;
     now.weights += 2 * all + 2 * own;
-    now.buffers += share_.ranks > 1 ? std::min(all, kMessages) : 0;
+    now.buffers += share_.ranks > 1 ? std::min(all, kGatherPieces * kPieceBytes) : 0;
     add(stage, Phase::exchange, now);
   }
 
@@ -177,7 +173,9 @@ class LayerMemory {
     MemoryEstimate now = rest;
     now.hessians += owned * sum + chunk * factor;
     if (task.has_hessian && sizes_.reorders) now.hessians += chunk * sum;
-    if (task.has_hessian && part > kKeptFactor) now.buffers += chunk * part;
+    if (const Index workspace = factor_workspace_bytes(n);
+        task.has_hessian && workspace > kKeptWorkspaceBytes)
+      now.buffers += chunk * workspace;
     add(stage, Phase::factor, now);
     const Index own = task.rows == 0 ? 0 : owned * (task.packed_bytes * rows / task.rows);
     now = rest;
@@ -230,7 +228,7 @@ class LayerMemory {
     if (stage == Stage::o)
       add(Stage::core, Phase::forward,
           {.activations = inputs_of(Stage::o) + latents,
-           .buffers = worker_buffers(sizes_.hidden + sizes_.head_widths + kQueryTile),
+           .buffers = worker_buffers(sizes_.hidden + sizes_.head_widths + runtime::kQueryTile),
            .weights = sizes_.attention_weights * kFloat});
   }
 

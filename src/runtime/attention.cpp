@@ -15,9 +15,6 @@
 namespace aq::runtime {
 namespace {
 
-/// Queries of a tile. Its scores are the only large scratch: [kQueryTile, keys].
-constexpr Index kQueryTile = 256;
-
 /// Keys [begin, end).
 struct KeyRange {
   Index begin = 0;
@@ -150,10 +147,6 @@ Head make_head(const AttentionSpec& spec, std::span<const float> sinks, Index h,
 }
 
 }  // namespace
-
-Index attention_scratch_bytes(Index tokens) {
-  return static_cast<Index>(sizeof(float)) * std::min(tokens, kQueryTile) * tokens;
-}
 
 void attention(const AttentionSpec& spec, const AttentionVectors& vectors, MatrixView<float> q,
                MatrixView<float> k, MatrixView<float> v, MatrixView<float> out) {

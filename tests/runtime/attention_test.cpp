@@ -6,6 +6,7 @@
 
 #include "aq/core/error.h"
 #include "aq/runtime/pieces.h"
+#include "aq/runtime/workspace.h"
 #include "runtime/reference.h"
 
 namespace aq::runtime {

@@ -15,6 +15,8 @@ namespace aq {
 /// Longest single message: longer ones travel in pieces of this size. (Open MPI's tcp transport
 /// crashes in large nonblocking operations, and MPI counts end at 2^31.)
 inline constexpr Index kPieceBytes = Index{4} << 20;
+/// Pieces of all ranks together that one round of all_gather brings into its staging buffer.
+inline constexpr Index kGatherPieces = 16;
 
 /// Every rank makes the same collective calls in the same order. Counts are not limited: long
 /// messages travel in pieces. Errors of the transport end the job (see abort).

@@ -28,10 +28,12 @@ struct FileBytes {
 };
 FileBytes file_bytes();
 
-/// From now on blocks of 128 KiB and more go back to the system as soon as they are freed. (The
+/// From now on large blocks go back to the system as soon as they are freed. (The
 /// allocator would keep blocks of up to 32 MiB for later; then the peak depends on the order of
 /// work and no plan can tell it.)
 void return_freed_memory();
+/// Blocks from this size on are mapped one by one.
+inline constexpr Index kMappedBlockBytes = Index{1} << 17;
 
 /// Samples resident_bytes() in a thread of its own; the peak is above the value at the start.
 class MemoryWatch {

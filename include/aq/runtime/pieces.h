@@ -46,8 +46,6 @@ struct AttentionVectors {
 /// out = softmax(scale * q·kᵀ) · v per head. Positions are 0 .. t-1. @pre spec.scale > 0
 void attention(const AttentionSpec& spec, const AttentionVectors& vectors, MatrixView<float> q,
                MatrixView<float> k, MatrixView<float> v, MatrixView<float> out);
-/// Memory that attention() takes while it works on a sequence of `tokens`.
-Index attention_scratch_bytes(Index tokens);
 
 /// Keys and values of latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1) for attention()
 /// with as many kv heads as heads. With r columns in rope_key [t, r], that all heads share, and

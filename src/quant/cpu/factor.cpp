@@ -7,6 +7,7 @@
 
 #include "aq/core/finite.h"
 #include "aq/core/parallel.h"
+#include "aq/quant/workspace.h"
 #include "quant/cpu/aligned_floats.h"
 #include "quant/cpu/cholesky.h"
 #include "quant/cpu/hessian_panels.h"
@@ -18,8 +19,6 @@ namespace {
 
 constexpr int kDampingSteps = 3;  ///< times that damping is raised
 constexpr double kDampingFactor = 10;
-/// Workspace that a thread keeps: 64 MiB, 5792 columns.
-constexpr Index kKeptFloats = Index{1} << 24;
 
 /// A factor while it is made.
 struct Making : FactorFacts, CpuFactor {};
@@ -219,7 +218,7 @@ bool try_float(const WeightedSum& hessian, double damping, Making& factor) {
   fill_parts(hessian, factor, damping, lanes, parts);
   const bool positive = cholesky(parts, factor.columns);
   if (positive) store_strips(parts, lanes, factor);
-  memory.release_above(kKeptFloats);
+  memory.release_above(kKeptWorkspaceBytes / static_cast<Index>(sizeof(float)));
   factor.damping = damping;
   return positive && all_finite(factor.u);
 }

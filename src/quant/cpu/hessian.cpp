@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "aq/core/parallel.h"
+#include "aq/quant/workspace.h"
 #include "quant/cpu/aligned_floats.h"
 #include "quant/cpu/hessian_panels.h"
 #include "quant/cpu/tile_kernel.h"
@@ -13,6 +14,7 @@ namespace aq {
 namespace {
 
 constexpr Index kTokens = 1024;     ///< tokens worked on at once: their columns stay in the cache
+constexpr Index kMostLanes = 16;    ///< of any kernel
 constexpr Index kRowsAtOnce = 256;  ///< rows of a panel that one thread works on
 
 /// Copies rows of x into sets of `lanes` columns, each `[tokens, lanes]`.
@@ -67,6 +69,11 @@ void gather_scaled_reversed(MatrixView<const float> x, std::span<const std::int3
     const Index last = x.columns - 1;
     for (Index c = 0; c <= last; ++c) to[c] = factor * from[last - c];
   }
+}
+
+Index hessian_workspace_bytes(Index columns, Index tokens) {
+  return round_up(columns, kMostLanes) * std::min(kTokens, tokens) *
+         static_cast<Index>(sizeof(float));
 }
 
 void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reversed,

@@ -1,0 +1,23 @@
+#pragma once
+/// What threads keep and take in a solver on CPUs, for those who plan memory.
+
+#include "aq/quant/solver.h"
+
+namespace aq {
+
+/// Bytes that a thread keeps to add up to `tokens` tokens to a sum, with the widest kernel.
+Index hessian_workspace_bytes(Index columns, Index tokens);
+
+/// Bytes that one thread takes to factor a sum where float32 is enough, beside the factor.
+constexpr Index factor_workspace_bytes(Index columns) {
+  return columns * columns * static_cast<Index>(sizeof(float)) / 2;
+}
+/// A thread keeps them from one factor to the next where they are at most so many.
+inline constexpr Index kKeptWorkspaceBytes = Index{64} << 20;
+
+/// Bytes that a thread keeps to solve tiles of so many columns: weights and errors of a tile.
+constexpr Index solve_workspace_bytes(Index columns) {
+  return 2 * kRowTile * columns * static_cast<Index>(sizeof(float));
+}
+
+}  // namespace aq
