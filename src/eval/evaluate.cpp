@@ -10,6 +10,7 @@
 #include "aq/comm/watchdog.h"
 #include "aq/core/parallel.h"
 #include "aq/core/timer.h"
+#include "aq/forward/decoder_layer.h"
 #include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
 #include "aq/io/matrix_file.h"
@@ -106,7 +107,7 @@ class Evaluation {
     Matrix x = embed_tokens(weights_, batch_);
     for (const LayerSpec& layer : model().layers) {
       load_layer(layer.index);
-      after_layer(layer, forward_layer(model(), layer, weights_, batch_, x));
+      after_layer(layer, DecoderLayer{model(), layer, weights_, batch_}.run(x));
       weights_.clear();
     }
     return x;

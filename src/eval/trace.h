@@ -2,7 +2,7 @@
 /// `eval --trace`: logits and router choices of every window, for comparison with other programs.
 
 #include "aq/eval/evaluate.h"
-#include "aq/forward/forward.h"
+#include "aq/forward/routing.h"
 
 namespace aq {
 

@@ -1,37 +1,15 @@
-#include "aq/forward/attention.h"
-
 #include <algorithm>
 #include <optional>
 
 #include "aq/core/parallel.h"
+#include "aq/forward/decoder_layer.h"
 #include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
 #include "aq/runtime/pieces.h"
+#include "forward/rows.h"
 
 namespace aq {
 namespace {
-
-MatrixView<const float> rows_of(const Matrix& matrix, Range rows) {
-  return matrix.view().slice_rows(rows.begin, rows.size());
-}
-MatrixView<float> rows_of(Matrix& matrix, Range rows) {
-  return matrix.view().slice_rows(rows.begin, rows.size());
-}
-
-/// norm(x) of one sequence.
-struct InputNorm {
-  InputNorm(const Model& model, const LayerSpec& layer, const Weights& weights)
-      : scale(weights.vector(layer.input_norm, model.hidden)), eps(model.norm_eps) {}
-
-  Matrix operator()(MatrixView<const float> x) const {
-    Matrix normed(x.rows, x.columns);
-    runtime::rms_norm(x, scale, eps, normed.view());
-    return normed;
-  }
-
-  std::vector<float> scale;
-  double eps;
-};
 
 /// q, k and v of one sequence, before norms and rotation.
 struct Heads {
@@ -42,7 +20,7 @@ struct Heads {
 class HeadMaker {
  public:
   HeadMaker(const Model& model, const LayerSpec& layer, const Weights& weights)
-      : layer_(layer), norm_(model, layer, weights) {
+      : layer_(layer), norm_(model, weights, layer.input_norm) {
     if (layer.latent) {
       q_ = weights.used(layer.latent->q);
       kv_b_ = weights.used(layer.latent->kv_b);
@@ -80,7 +58,7 @@ class HeadMaker {
   }
 
   const LayerSpec& layer_;
-  InputNorm norm_;
+  RmsNorm norm_;
   UsedLinear q_, k_, v_, kv_b_;
 };
 
@@ -104,79 +82,80 @@ struct HeadVectors {
 
 }  // namespace
 
-Latents latents_of(const Model& model, const LayerSpec& layer, const Weights& weights,
-                   const Batch& batch, const Matrix& x) {
-  if (!layer.latent || batch.rows() == 0) return {};
-  const LatentHeads& latent = *layer.latent;
-  const InputNorm norm(model, layer, weights);
+LinearInput DecoderLayer::attention_input(const Matrix& x) const {
+  return {x, RmsNorm(model, weights, spec.input_norm)};
+}
+
+Latents DecoderLayer::latents(const Matrix& x) const {
+  if (!spec.latent || batch.rows() == 0) return {};
+  const LatentHeads& latent = *spec.latent;
+  const RmsNorm norm(model, weights, spec.input_norm);
   const UsedLinear kv_a = weights.used(latent.kv_a);
   const std::vector<float> kv_norm = weights.vector(latent.kv_a_norm, latent.rank());
   UsedLinear q_a;
   std::vector<float> q_norm;
-  Latents latents;
-  latents.kv = Matrix(batch.rows(), latent.rank());
-  latents.rope_key = Matrix(batch.rows(), latent.rope_dim());
+  Latents made;
+  made.kv = Matrix(batch.rows(), latent.rank());
+  made.rope_key = Matrix(batch.rows(), latent.rope_dim());
   if (latent.q_a) {
     q_a = weights.used(*latent.q_a);
     q_norm = weights.vector(latent.q_a_norm, latent.q_a->rows);
-    latents.q = Matrix(batch.rows(), latent.q_a->rows);
+    made.q = Matrix(batch.rows(), latent.q_a->rows);
   }
   parallel_for(batch.sequence_count(), [&](Index sequence) {
     const Range rows = batch.rows_of_sequence(sequence);
     const Matrix normed = norm(rows_of(x, rows));
     SharedInput input(normed.view());
     if (latent.q_a) {
-      const MatrixView<float> q = rows_of(latents.q, rows);
+      const MatrixView<float> q = rows_of(made.q, rows);
       input.multiply(q_a, q);
       runtime::rms_norm(q, q_norm, latent.norm_eps, q);
     }
     Matrix kv(rows.size(), latent.kv_a.rows);
     input.multiply(kv_a, kv.view());
     runtime::rms_norm(kv.view().slice_columns(0, latent.rank()), kv_norm, latent.norm_eps,
-                      rows_of(latents.kv, rows));
+                      rows_of(made.kv, rows));
     const auto rope_key = kv.view().slice_columns(latent.rank(), latent.rope_dim());
     for (Index i = 0; i < rows.size(); ++i)
-      std::ranges::copy(rope_key.row(i), latents.rope_key.view().row(rows.begin + i).begin());
+      std::ranges::copy(rope_key.row(i), made.rope_key.view().row(rows.begin + i).begin());
   });
-  return latents;
+  return made;
 }
 
-Matrix attention_core(const Model& model, const LayerSpec& layer, const Weights& weights,
-                      const Batch& batch, const Matrix& x, const Latents& latents) {
-  Matrix core(batch.rows(), layer.attention.out_width());
+std::vector<LinearInput> DecoderLayer::latent_inputs(const Latents& latents) const {
+  if (!spec.latent) return {};
+  const LinearInput kv{latents.kv};
+  if (!spec.latent->q_a) return {kv};
+  return {LinearInput{latents.q}, kv};
+}
+
+Matrix DecoderLayer::attention_core(const Matrix& x, Latents latents) const {
+  Matrix core(batch.rows(), spec.attention.out_width());
   if (batch.rows() == 0) return core;
-  const HeadMaker make_heads(model, layer, weights);
-  const HeadVectors vectors(layer, weights);
+  const HeadMaker make_heads(model, spec, weights);
+  const HeadVectors vectors(spec, weights);
   parallel_for(batch.sequence_count(), [&](Index sequence) {
     const Range rows = batch.rows_of_sequence(sequence);
     Heads heads = make_heads(x, latents, rows);
-    runtime::attention(layer.attention, vectors.view(), heads.q.view(), heads.k.view(),
+    runtime::attention(spec.attention, vectors.view(), heads.q.view(), heads.k.view(),
                        heads.v.view(), rows_of(core, rows));
     note_finite(ForwardPart::attention, rows_of(std::as_const(core), rows));
   });
   return core;
 }
 
-void add_attention_output(const LayerSpec& layer, const Weights& weights, const Batch& batch,
-                          const Matrix& core, Matrix& x) {
+void DecoderLayer::add_attention_output(Matrix core, Matrix& x) const {
   if (batch.rows() == 0) return;
-  const UsedLinear used = weights.used(layer.o);
+  const UsedLinear used = weights.used(spec.o);
   parallel_for(batch.sequence_count(), [&](Index sequence) {
     const Range rows = batch.rows_of_sequence(sequence);
-    Matrix out(rows.size(), layer.o.rows);
-    SharedInput(rows_of(core, rows)).multiply(used, out.view());
+    Matrix out(rows.size(), spec.o.rows);
+    SharedInput(rows_of(std::as_const(core), rows)).multiply(used, out.view());
     const MatrixView<float> into = rows_of(x, rows);
     for (Index i = 0; i < rows.size() * into.columns; ++i)
       into.data[i] += out.values[static_cast<std::size_t>(i)];
     note_finite(ForwardPart::attention_output, into);
   });
-}
-
-void run_attention(const Model& model, const LayerSpec& layer, const Weights& weights,
-                   const Batch& batch, Matrix& x) {
-  const Latents latents = latents_of(model, layer, weights, batch, x);
-  add_attention_output(layer, weights, batch,
-                       attention_core(model, layer, weights, batch, x, latents), x);
 }
 
 }  // namespace aq

@@ -1,24 +1,15 @@
 #include "aq/forward/calibration.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "aq/core/parallel.h"
+#include "aq/runtime/pieces.h"
+#include "forward/expert_threads.h"
+#include "forward/rows.h"
 
 namespace aq {
 namespace {
-
-/// Σ over the sequences of one lane.
-WeightedSum lane_sum(const Solver& solver, const Batch& batch, Index lane,
-                     const RowSource& source) {
-  WeightedSum sum;
-  const Range sequences = batch.lane_sequences[static_cast<std::size_t>(lane)];
-  Matrix scratch;
-  for (Index sequence = sequences.begin; sequence < sequences.end; ++sequence) {
-    const Range rows = batch.rows_of_sequence(sequence);
-    solver.add_tokens(sum, source(rows, scratch), {}, {}, static_cast<double>(rows.size()));
-  }
-  return sum;
-}
 
 /// s^p of each score, and their sum.
 std::vector<float> powers(std::span<const float> scores, double exponent, double& sum) {
@@ -48,23 +39,126 @@ LanePartials sum_lanes(const Batch& batch, const LaneSum& lane_sum_of) {
   return tree.take();
 }
 
-}  // namespace
-
-LanePartials sum_all_tokens(const Solver& solver, const Batch& batch, const RowSource& source) {
-  return sum_lanes(batch, [&](Index lane) { return lane_sum(solver, batch, lane, source); });
-}
-
-LanePartials sum_routed_tokens(const Solver& solver, const Batch& batch, const TokenList& list,
-                               double exponent, const std::function<LaneRows(Index)>& lane_input) {
+/// Every token with weight 1, sequence by sequence; `input(rows)` are the rows that are summed.
+template <class Input>
+LanePartials sum_sequences(const Solver& solver, const Batch& batch, const Input& input) {
   return sum_lanes(batch, [&](Index lane) {
     WeightedSum sum;
-    if (list.lane(lane).size() == 0) return sum;
-    const LaneRows input = lane_input(lane);
-    double weight_sum = 0;
-    const std::vector<float> weights = powers(list.weights_of_lane(lane), exponent, weight_sum);
-    solver.add_tokens(sum, input.matrix, input.rows, weights, weight_sum);
+    const Range sequences = batch.lane_sequences[static_cast<std::size_t>(lane)];
+    for (Index sequence = sequences.begin; sequence < sequences.end; ++sequence) {
+      const Range rows = batch.rows_of_sequence(sequence);
+      const Matrix x = input(rows);
+      solver.add_tokens(sum, x.view(), {}, {}, static_cast<double>(rows.size()));
+    }
     return sum;
   });
+}
+
+/// Every token of a matrix with weight 1.
+LanePartials sum_rows(const Solver& solver, const Batch& batch, const Matrix& x) {
+  return sum_lanes(batch, [&](Index lane) {
+    WeightedSum sum;
+    const Range sequences = batch.lane_sequences[static_cast<std::size_t>(lane)];
+    for (Index sequence = sequences.begin; sequence < sequences.end; ++sequence) {
+      const Range rows = batch.rows_of_sequence(sequence);
+      solver.add_tokens(sum, rows_of(x, rows), {}, {}, static_cast<double>(rows.size()));
+    }
+    return sum;
+  });
+}
+
+/// The tokens of an expert: where the inputs of a lane's tokens are, rows `rows` of `matrix`, or
+/// all of them when empty.
+struct LaneRows {
+  MatrixView<const float> matrix;
+  std::span<const std::int32_t> rows;
+};
+
+/// Σ s^p x xᵀ over one expert's tokens; `input(lane)` is asked for lanes with tokens only.
+template <class Input>
+LanePartials sum_routed(const ExpertSums& sums, const TokenList& list, const Input& input) {
+  return sum_lanes(sums.pass.batch, [&](Index lane) {
+    WeightedSum sum;
+    if (list.lane(lane).size() == 0) return sum;
+    const LaneRows x = input(lane);
+    double weight_sum = 0;
+    const std::vector<float> weights =
+        powers(list.weights_of_lane(lane), sums.exponent, weight_sum);
+    sums.solver.add_tokens(sum, x.matrix, x.rows, weights, weight_sum);
+    return sum;
+  });
+}
+
+/// Σ over activation(gate x, up x) of every token.
+LanePartials sum_hidden_of_all(const ExpertSums& sums, const GateUp& weights) {
+  return sum_sequences(sums.solver, sums.pass.batch, [&](Range rows) {
+    std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows.size()));
+    std::iota(tokens.begin(), tokens.end(), checked_cast<std::int32_t>(rows.begin));
+    return weights.hidden(sums.pass.normed, tokens);
+  });
+}
+
+/// Places in `experts` of those that have tokens here, or are summed over those of all experts.
+std::vector<Index> busy(const ExpertPass& pass, std::span<const CalibratedExpert> experts) {
+  std::vector<Index> places;
+  for (Index i = 0; i < std::ssize(experts); ++i) {
+    const auto& [expert, summed] = experts[static_cast<std::size_t>(i)];
+    if (pass.tokens(expert).size() > 0 || summed == CalibratedOn::all) places.push_back(i);
+  }
+  return places;
+}
+
+}  // namespace
+
+LanePartials sum_tokens(const Solver& solver, const Batch& batch, const LinearInput& input) {
+  if (!input.norm) return sum_rows(solver, batch, input.x);
+  return sum_sequences(solver, batch,
+                       [&](Range rows) { return (*input.norm)(rows_of(input.x, rows)); });
+}
+
+std::vector<LanePartials> ExpertSums::gate_up(std::span<const CalibratedExpert> experts) const {
+  std::vector<LanePartials> sums(experts.size());
+  for_each_expert(busy(pass, experts), [&](Index i) {
+    const auto& [expert, summed] = experts[static_cast<std::size_t>(i)];
+    if (summed != CalibratedOn::routed) return;
+    const TokenList& list = pass.tokens(expert);
+    sums[static_cast<std::size_t>(i)] = sum_routed(*this, list, [&](Index lane) {
+      return LaneRows{pass.normed.view(), list.rows_of_lane(lane)};
+    });
+  });
+  // Experts that are calibrated on all tokens have the same sum: it is computed once.
+  const LanePartials* first = nullptr;
+  for (std::size_t i = 0; i < experts.size(); ++i) {
+    if (experts[i].tokens != CalibratedOn::all) continue;
+    sums[i] = first != nullptr ? *first : sum_rows(solver, pass.batch, pass.normed);
+    first = &sums[i];
+  }
+  return sums;
+}
+
+std::vector<LanePartials> ExpertSums::down(std::span<const CalibratedExpert> experts,
+                                           ByExpert* hidden) const {
+  std::vector<LanePartials> sums(experts.size());
+  if (hidden != nullptr)
+    for (const CalibratedExpert& each : experts)
+      if (pass.tokens(each.expert).size() > 0) (*hidden)[each.expert];
+  for_each_expert(busy(pass, experts), [&](Index i) {
+    const auto& [expert, summed] = experts[static_cast<std::size_t>(i)];
+    const TokenList& list = pass.tokens(expert);
+    const bool runs = hidden != nullptr || summed == CalibratedOn::routed;
+    if (!(runs && list.size() > 0) && summed != CalibratedOn::all) return;
+    const GateUp weights(pass.layer.mlp(expert), pass.weights);
+    Matrix out;
+    if (runs && list.size() > 0) out = weights.hidden(pass.normed, list, pass.batch);
+    LanePartials& partials = sums[static_cast<std::size_t>(i)];
+    if (summed == CalibratedOn::routed)
+      partials = sum_routed(*this, list, [&](Index lane) {
+        return LaneRows{rows_of(std::as_const(out), list.lane(lane)), {}};
+      });
+    if (summed == CalibratedOn::all) partials = sum_hidden_of_all(*this, weights);
+    if (hidden != nullptr && list.size() > 0) hidden->at(expert) = std::move(out);
+  });
+  return sums;
 }
 
 }  // namespace aq

@@ -13,9 +13,9 @@ namespace {
 
 constexpr int kListTag = 7101, kRowsTag = 7102, kOutputTag = 7103;
 
-std::span<std::byte> bytes_of(MatrixView<float> rows) {
-  return std::as_writable_bytes(
-      std::span(rows.data, static_cast<std::size_t>(rows.rows * rows.columns)));
+/// Rows that follow each other without gaps.
+std::span<float> values_of(MatrixView<float> rows) {
+  return {rows.data, static_cast<std::size_t>(rows.rows * rows.columns)};
 }
 
 /// Sizes of the messages that every rank sends here; `mine` are those to every other.
@@ -31,17 +31,19 @@ std::vector<std::int64_t> sizes_to_me(Communicator& comm, const std::vector<std:
 
 }  // namespace
 
-Dispatch::Dispatch(Communicator& comm, const LaneLayout& layout, const Batch& batch,
-                   const Routing& routing, std::vector<Index> experts, std::vector<int> owners)
-    : comm_(comm),
+Dispatch::Dispatch(Transport& transport, const LaneLayout& layout, const ExpertPass& home,
+                   std::vector<Index> experts, std::vector<int> owners)
+    : transport_(transport),
+      comm_(transport.control()),
       layout_(layout),
-      batch_(batch),
-      routing_(routing),
+      home_(home),
       experts_(std::move(experts)),
-      owners_(std::move(owners)) {
+      owners_(std::move(owners)),
+      owner_{home.layer, home.weights,      gathered_batch_,
+             gathered_,  gathered_routing_, TokensAt::owner} {
   AQ_CHECK(experts_.size() == owners_.size(), experts_.size(), " experts, ", owners_.size(),
            " owners");
-  std::array<std::int64_t, 1> tokens{batch.rows()};
+  std::array<std::int64_t, 1> tokens{home_.batch.rows()};
   comm_.all_reduce_sum(tokens);
   all_tokens_ = tokens[0];
   choose_rows();
@@ -53,7 +55,7 @@ void Dispatch::choose_rows() {
   const auto ranks = static_cast<std::size_t>(comm_.size());
   rows_for_.resize(ranks);
   for (std::size_t i = 0; i < experts_.size(); ++i) {
-    const TokenList& list = routing_.experts[static_cast<std::size_t>(experts_[i])];
+    const TokenList& list = home_.tokens(experts_[i]);
     std::vector<std::int32_t>& rows = rows_for_[static_cast<std::size_t>(owners_[i])];
     rows.insert(rows.end(), list.rows.begin(), list.rows.end());
   }
@@ -72,14 +74,14 @@ std::vector<std::int32_t> Dispatch::list_for(int owner) const {
                                       rows.begin());
   };
   std::vector<std::int32_t> list;
-  for (Index lane = 0; lane < batch_.lanes(); ++lane) {
-    const Range range = batch_.rows_of_lane(lane);
+  for (Index lane = 0; lane < home_.batch.lanes(); ++lane) {
+    const Range range = home_.batch.rows_of_lane(lane);
     list.push_back(place(range.end) - place(range.begin));
   }
   for (std::size_t i = 0; i < experts_.size(); ++i) {
     if (owners_[i] != owner) continue;
-    const TokenList& tokens = routing_.experts[static_cast<std::size_t>(experts_[i])];
-    for (Index lane = 0; lane < batch_.lanes(); ++lane) {
+    const TokenList& tokens = home_.tokens(experts_[i]);
+    for (Index lane = 0; lane < home_.batch.lanes(); ++lane) {
       list.push_back(checked_cast<std::int32_t>(tokens.lane(lane).size()));
       for (const std::int32_t row : tokens.rows_of_lane(lane)) list.push_back(place(row));
       for (const float weight : tokens.weights_of_lane(lane))
@@ -106,12 +108,13 @@ void Dispatch::exchange_lists() {
       continue;
     }
     received[at].resize(static_cast<std::size_t>(received_lengths[at]));
-    if (!sent[at].empty()) comm_.start_send(std::as_bytes(std::span(sent[at])), other, kListTag);
+    if (!sent[at].empty())
+      transport_.start_send(host_buffer(std::span<const std::int32_t>(sent[at])), other, kListTag);
     if (!received[at].empty())
-      comm_.start_receive(std::as_writable_bytes(std::span(received[at])), other, kListTag);
+      transport_.start_receive(host_buffer(std::span(received[at])), other, kListTag);
   }
-  comm_.wait_all();
-  gathered_routing_.experts.resize(routing_.experts.size());
+  transport_.wait_all();
+  gathered_routing_.experts.resize(home_.routing.experts.size());
   for (TokenList& list : gathered_routing_.experts) list.lane_offsets.push_back(0);
   gathered_begin_.push_back(0);
   for (int from = 0; from < ranks; ++from)
@@ -156,9 +159,9 @@ Range Dispatch::gathered_rows_of(int rank) const {
           gathered_begin_[static_cast<std::size_t>(rank) + 1]};
 }
 
-Matrix Dispatch::gather(const Matrix& x) {
-  const WorkLabel label("inputs of experts");
-  Matrix gathered(gathered_begin_.back(), x.columns);
+void Dispatch::gather() {
+  const Matrix& x = home_.normed;
+  gathered_ = Matrix(gathered_begin_.back(), x.columns);
   const auto rows_to = [&](int rank) -> const std::vector<std::int32_t>& {
     return rows_for_[static_cast<std::size_t>(rank)];
   };
@@ -168,7 +171,7 @@ Matrix Dispatch::gather(const Matrix& x) {
   };
   const auto place_of = [&](int rank) {
     const Range range = gathered_rows_of(rank);
-    return gathered.view().slice_rows(range.begin, range.size());
+    return gathered_.view().slice_rows(range.begin, range.size());
   };
   const int ranks = comm_.size(), me = comm_.rank();
   copy_rows(rows_to(me), place_of(me));
@@ -180,45 +183,47 @@ Matrix Dispatch::gather(const Matrix& x) {
     const int to = (me + step) % ranks, from = (me + ranks - step) % ranks;
     const std::vector<std::int32_t>& rows = rows_to(to);
     if (rows_sent > 0 && rows_sent + std::ssize(rows) > x.rows) {
-      comm_.wait_all();
+      transport_.wait_all();
       sent.clear();
       rows_sent = 0;
     }
     rows_sent += std::ssize(rows);
     sent.emplace_back(std::ssize(rows), x.columns);
     copy_rows(rows, sent.back().view());
-    if (!rows.empty()) comm_.start_send(bytes_of(sent.back().view()), to, kRowsTag);
-    if (place_of(from).rows > 0) comm_.start_receive(bytes_of(place_of(from)), from, kRowsTag);
+    if (!rows.empty())
+      transport_.start_send(host_buffer(std::span<const float>(sent.back().values)), to, kRowsTag);
+    if (place_of(from).rows > 0)
+      transport_.start_receive(host_buffer(values_of(place_of(from))), from, kRowsTag);
   }
-  comm_.wait_all();
-  return gathered;
+  transport_.wait_all();
 }
 
-std::vector<Matrix> Dispatch::bring_back(Range some, std::vector<Matrix> outputs, Index columns) {
-  const WorkLabel label("outputs of experts");
-  std::vector<Matrix> mine(static_cast<std::size_t>(some.size()));
-  for (std::size_t i = 0; i < mine.size(); ++i) {
-    const std::size_t at = static_cast<std::size_t>(some.begin) + i;
-    const auto expert = static_cast<std::size_t>(experts_[at]);
-    mine[i] = Matrix(routing_.experts[expert].size(), columns);
-    if (owners_[at] != comm_.rank()) {
-      if (mine[i].rows > 0) comm_.start_receive(bytes_of(mine[i].view()), owners_[at], kOutputTag);
-      continue;
+ByExpert Dispatch::combine(Range some, ByExpert outputs) {
+  ByExpert mine;
+  for (Index at = some.begin; at < some.end; ++at) {
+    const Index expert = experts_[static_cast<std::size_t>(at)];
+    const int owner = owners_[static_cast<std::size_t>(at)];
+    if (const Index tokens = home_.tokens(expert).size(); tokens > 0) {
+      Matrix& rows = mine[expert] = Matrix(tokens, home_.normed.columns);
+      if (owner != comm_.rank())
+        transport_.start_receive(host_buffer(std::span(rows.values)), owner, kOutputTag);
     }
-    const std::vector<Index>& offsets = gathered_routing_.experts[expert].lane_offsets;
+    if (owner != comm_.rank()) continue;
+    const std::vector<Index>& offsets = owner_.tokens(expert).lane_offsets;
     for (int rank = 0; rank < comm_.size(); ++rank) {
       const Range lanes = layout_.lanes_of_rank(rank, comm_.size());
       const Index begin = offsets[static_cast<std::size_t>(lanes.begin)];
       const Index count = offsets[static_cast<std::size_t>(lanes.end)] - begin;
       if (count == 0) continue;
-      const MatrixView<float> rows = outputs[i].view().slice_rows(begin, count);
+      const std::span<const float> rows =
+          values_of(outputs.at(expert).view().slice_rows(begin, count));
       if (rank == comm_.rank())
-        std::memcpy(mine[i].values.data(), rows.data, bytes_of(rows).size());
+        std::ranges::copy(rows, mine.at(expert).values.begin());
       else
-        comm_.start_send(bytes_of(rows), rank, kOutputTag);
+        transport_.start_send(host_buffer(rows), rank, kOutputTag);
     }
   }
-  comm_.wait_all();
+  transport_.wait_all();
   return mine;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 /// One decoder layer: each linear from the inputs that the order of the settings gives it.
 
+#include "aq/forward/decoder_layer.h"
 #include "aq/run/kept_hessians.h"
 #include "pipeline/stage.h"
 
@@ -9,14 +10,15 @@ namespace aq {
 struct LayerResult {
   std::vector<QuantizedRecord> records;  ///< in the order of the model
   std::vector<std::int64_t>
-      expert_tokens;  ///< routed to each expert on all ranks; empty when dense
+      expert_tokens;          ///< routed to each expert on all ranks; empty when dense
+  ExpertPlacement placement;  ///< where their tokens go when these travel
 };
 
 /// Called before each wave with the experts in work; may throw to stop.
 using WaveObserver = std::function<void(Range experts)>;
 
 /// Quantizes the layer and replaces x by the next layer's input. Collective.
-LayerResult quantize_layer(StageContext& context, const Model& model, const LayerSpec& layer,
+LayerResult quantize_layer(StageContext& context, const Model& model, const LayerSpec& spec,
                            const LayerPlan& plan, const Batch& batch, Matrix& x,
                            const WaveObserver& before_wave);
 

@@ -1,110 +1,27 @@
 #include "aq/pipeline/quantize.h"
 
-#include <unistd.h>
-
 #include <array>
-#include <chrono>
-#include <fstream>
-#include <new>
 
 #include "aq/comm/counting.h"
-#include "aq/comm/watchdog.h"
-#include "aq/core/host.h"
 #include "aq/core/log.h"
 #include "aq/core/memory.h"
 #include "aq/core/stop.h"
 #include "aq/core/text.h"
-#include "aq/forward/dispatch.h"
 #include "aq/forward/finite.h"
 #include "aq/io/file.h"
 #include "aq/io/read_error.h"
-#include "aq/report/progress.h"
 #include "aq/run/phase_records.h"
 #include "aq/run/prepare.h"
+#include "aq/run/reporter.h"
 #include "aq/run/run_state.h"
 #include "aq/runtime/pieces.h"
-#include "pipeline/experts.h"
 #include "pipeline/layer.h"
 
 namespace aq {
 namespace {
 
-/// status.json, metrics.jsonl and the lines on the terminal: the first rank's job.
-class Reporter {
- public:
-  Reporter(const RunDirectory& directory, Index layers, Communicator& comm)
-      : directory_(directory), layers_(layers), comm_(comm), progress_(layers, !comm.is_first()) {}
-
-  void at(Index layer, const std::string& what) {
-    const std::string place = str("layer ", layer + 1, "/", layers_, what);
-    set_work_place(place);
-    progress_.at(layer, place);
-  }
-  void layer_done(const LayerMetrics& metrics, const std::vector<LogRow>& rows) {
-    if (!comm_.is_first()) return;
-    progress_.line(layer_text(metrics, rows));
-    if (metrics.resumed) {
-      progress_.skip(metrics.layer + 1);
-    } else {
-      std::ofstream stream(directory_.metrics(), std::ios::app);
-      stream << metrics_line(metrics, rows);
-    }
-    status("running", "", metrics.layer + 1);
-  }
-  void status(const std::string& state, const std::string& message, Index layer) {
-    if (!comm_.is_first()) return;
-    write_status(directory_, {.state = state,
-                              .message = message,
-                              .layer = layer,
-                              .layers = layers_,
-                              .elapsed_seconds = progress_.elapsed(),
-                              .remaining_seconds = progress_.remaining(layer),
-                              .ranks = comm_.size(),
-                              .host = host_name(),
-                              .process = getpid(),
-                              .updated = now()});
-  }
-  /// What `aq-dist status` will say of a run that this error ends.
-  void last_word(const std::exception& reason, Index layer) {
-    progress_.finish();
-    const auto* error = dynamic_cast<const Error*>(&reason);
-    const bool stopped = error != nullptr && error->kind() == ErrorKind::stopped;
-    const bool no_memory = dynamic_cast<const std::bad_alloc*>(&reason) != nullptr;
-    const std::string text = no_memory ? "out of memory" : reason.what();
-    const bool internal = error == nullptr || error->kind() == ErrorKind::internal;
-    if (!comm_.is_first() && stopped) return;
-    try {
-      if (comm_.is_first()) return status(stopped ? "stopped" : "failed", text, layer);
-    } catch (const std::exception& other) {  // a full disk
-      log_warning(other.what());
-    }
-    std::string state = stopped ? "stopped" : "failed";
-    if (internal && !comm_.is_first()) state = "died";
-    try {
-      write_failure(directory_, comm_.rank(),
-                    {.message = str("rank ", comm_.rank(), " on ", host_name(), ": ", text),
-                     .state = state,
-                     .updated = now()});
-    } catch (const std::exception& other) {  // the reason itself is still printed
-      log_warning(other.what());
-    }
-  }
-  void finish() { progress_.finish(); }
-
- private:
-  static Index now() {
-    const auto since = std::chrono::system_clock::now().time_since_epoch();
-    return std::chrono::duration_cast<std::chrono::seconds>(since).count();
-  }
-
-  const RunDirectory& directory_;
-  Index layers_;
-  Communicator& comm_;
-  Progress progress_;
-};
-
 /// Wants no matrix: only the log of a part is needed.
-bool nothing(Index) {
+bool no_expert(Index) {
   return false;
 }
 
@@ -118,7 +35,7 @@ void stop_if_asked(Communicator& comm) {
                 "start the same command again to resume");
 }
 
-/// Everything of one run; its functions are the steps of the loop.
+/// One run. Its parts are the layers, and the head behind them.
 struct Run {
   const QuantizeOptions& options;
   Communicator& comm;
@@ -154,192 +71,197 @@ struct Run {
                 prepared.plan.dispatch} {}
 
   const Model& model() const { return prepared.files.model; }
-  Index layer_count() const { return static_cast<Index>(prepared.files.model.layers.size()); }
+  Index layer_count() const { return std::ssize(prepared.files.model.layers); }
+  const LayerSpec& spec(Index layer) const {
+    return model().layers[static_cast<std::size_t>(layer)];
+  }
+  const LayerPlan& plan(Index layer) const {
+    return prepared.plan.layers[static_cast<std::size_t>(layer)];
+  }
+  void keep(const std::vector<LogRow>& rows) { log.insert(log.end(), rows.begin(), rows.end()); }
 
   HessianObserver observer() {
     return [this](const TaskPlan& task, const TaskSum& sum) {
       if (options.hessian_observer)
         options.hessian_observer(task.matrices.front().linear.name, task.columns, sum.sum);
-      if (!options.keep_hessians) return;
-      const PhaseTimer timer(times, Phase::write);
-      keeper.keep(task, sum);
+      if (options.keep_hessians)
+        timed(times, Phase::write, "kept Hessians", [&] { keeper.keep(task, sum); });
     };
-  }
-
-  void keep(const std::vector<LogRow>& rows) { log.insert(log.end(), rows.begin(), rows.end()); }
-
-  /// From the tokens, or from kept sums; x becomes the next layer's input.
-  LayerResult quantize(Index index, Matrix& x) {
-    const LayerSpec& layer = model().layers[static_cast<std::size_t>(index)];
-    const LayerPlan& plan = prepared.plan.layers[static_cast<std::size_t>(index)];
-    const WaveObserver before_wave = [&](Range experts) {
-      stop_if_asked(comm);
-      if (layer.moe) reporter.at(index, str(": experts ", experts.begin, "..", experts.end - 1));
-    };
-    if (!prepared.kept)
-      return quantize_layer(context, model(), layer, plan, prepared.batch, x, before_wave);
-    prepared.kept->open(index);
-    return quantize_layer_from(*prepared.kept, context, plan, before_wave);
-  }
-
-  /// The layer's matrices from disk; x goes on as it did when they were made.
-  std::vector<LogRow> resume(Index index, Matrix& x) {
-    const PhaseTimer timer(times, Phase::resume);
-    const LayerSpec& layer = model().layers[static_cast<std::size_t>(index)];
-    const LayerPlan& plan = prepared.plan.layers[static_cast<std::size_t>(index)];
-    const bool dispatch = prepared.plan.dispatch && layer.moe;
-    const auto travels = [&](Index expert) {
-      return dispatch && expert >= 0 && expert < layer.moe->routing.experts;
-    };
-    const bool runs = !prepared.kept && context.settings.sequential != Sequential::none;
-    std::vector<LogRow> rows =
-        state.load(index, quantized, [&](Index expert) { return runs && !travels(expert); });
-    if (prepared.kept) return rows;
-    // The others are read where their tokens go, as soon as these are counted.
-    const auto load_own = [&](std::span<const std::int64_t> tokens) {
-      std::vector<int> owners = owners_of_tokens(plan, tokens, comm.size());
-      if (!runs) return owners;
-      state.load(index, quantized, [&](Index expert) {
-        if (!travels(expert)) return false;
-        const int owner = owners[static_cast<std::size_t>(expert)];
-        return owner == kEverywhere || owner == comm.rank();
-      });
-      return owners;
-    };
-    const ExpertHomes homes{comm, prepared.workload.lanes, routed_waves(plan),
-                            plan.waves.front().limits.rows, load_own};
-    forward_layer(model(), layer, forward_weights(context), prepared.batch, x,
-                  dispatch ? &homes : nullptr);
-    return rows;
-  }
-
-  std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records, const Matrix& x) {
-    const PhaseTimer timer(times, Phase::write);
-    std::optional<bool> kept;
-    if (options.keep_hessians) kept = keeper.finish();
-    const Index step = options.save_activations;
-    const bool keeps_output =
-        step > 0 && !prepared.kept && part < layer_count() && (part + 1) % step == 0;
-    return state.save(part, std::move(records), kept, prepared.batch, keeps_output ? &x : nullptr);
-  }
-
-  /// x before the first layer that must run; the layers before it need nothing but their log.
-  Index start_layers(Matrix& x) {
-    if (!prepared.kept) {
-      const PhaseTimer timer(times, Phase::resume);
-      const Index skipped = state.load_output(prepared.batch, model().hidden, x);
-      if (skipped > 0) {
-        if (comm.is_first())
-          log_info(str("resumed from the saved output of layer ", skipped, "/", layer_count()));
-        return skipped;
-      }
-    }
-    const PhaseTimer timer(times, Phase::embed);
-    x = embed_tokens(original, prepared.batch);  // no rows with kept Hessians
-    return 0;
-  }
-
-  void skip_layer(Index index) {
-    LayerMetrics metrics;
-    metrics.layer = index;
-    metrics.layers = layer_count();
-    metrics.resumed = true;
-    const std::vector<LogRow> rows = state.load(index, quantized, nothing);
-    reporter.layer_done(metrics, rows);
-    keep(rows);
-  }
-
-  /// The layer from disk, or quantized and written; x becomes the next layer's input.
-  void do_layer(Index index, Matrix& x) {
-    const LayerSpec& spec = model().layers[static_cast<std::size_t>(index)];
-    const Stopwatch watch;
-    LayerMetrics metrics;
-    metrics.layer = index;
-    metrics.layers = layer_count();
-    metrics.resumed = state.complete(index);
-    std::vector<LogRow> rows;
-    reporter.at(index, metrics.resumed ? ": from disk" : "");
-    stop_if_asked(comm);
-    if (metrics.resumed) {
-      rows = resume(index, x);
-      check_finite(comm, spec);
-    } else {
-      keeper.start(index);
-      LayerResult result = quantize(index, x);
-      check_finite(comm, spec);
-      rows = save(index, std::move(result.records), x);
-      metrics.expert_tokens = std::move(result.expert_tokens);
-    }
-    quantized.clear();
-    metrics.seconds = watch.seconds();
-    reporter.layer_done(metrics, rows);
-    keep(rows);
-  }
-
-  void do_head(const Matrix& x) {
-    const Index part = layer_count();
-    if (state.complete(part)) return keep(state.load(part, quantized, nothing));
-    set_work_place(std::string(stage_name(Stage::head)));
-    keeper.start(part);
-    std::vector<QuantizedRecord> records;
-    if (prepared.kept) {
-      prepared.kept->open(part);
-      records = quantize_head_from(*prepared.kept, context, prepared.plan.head);
-    } else {
-      records = quantize_head(context, model(), prepared.plan.head, prepared.batch, x);
-    }
-    keep(save(part, std::move(records), x));
-  }
-
-  /// A run whose parts are all on disk: only the log is needed.
-  void load_log() {
-    for (Index part = 0; part <= layer_count(); ++part) {
-      keep(state.load(part, quantized, nothing));
-      quantized.clear();
-    }
-  }
-
-  /// The final rank writes model.h5 and the log.
-  void merge() {
-    const PhaseTimer timer(times, Phase::merge);
-    set_work_place(std::string(phase_name(Phase::merge)));
-    comm.barrier();  // the first rank has written the manifest
-    if (comm.is_last()) {
-      if (state.needs_merge()) read_patiently([&] { return merge_shards(state.directory()); });
-      write_text_file(state.directory().log(), quant_log_csv(log));
-    }
-    comm.barrier();
-  }
-
-  RunSummary summary(double seconds, const MemoryWatch& memory) {
-    RunSummary summary = summarize(log);
-    summary.hessians_reused = prepared.kept.has_value();
-    summary.untouched = prepared.plan.matrix_count - summary.matrices;
-    summary.seconds = seconds - state.lock_seconds();
-    summary.phase_seconds = times.seconds;
-    summary.planned_bytes = prepared.plan.memory.total();
-    summary.peak_rss_bytes.assign(static_cast<std::size_t>(comm.size()), 0);
-    summary.peak_rss_bytes[static_cast<std::size_t>(comm.rank())] = memory.peak_above_start();
-    comm.all_reduce_sum(summary.peak_rss_bytes);
-    add_phase_records(options, prepared, times, comm, summary);
-    return summary;
-  }
-
-  void check_fallbacks(const RunSummary& summary) const {
-    const Index count = fallback_count(summary);
-    if (options.max_fallbacks >= 0 && count > options.max_fallbacks)
-      throw Error(ErrorKind::policy, "quantize", options.save.string(),
-                  str(count, " matrices fell back, --max-fallbacks allows ", options.max_fallbacks),
-                  "quant_log.csv names them");
   }
 };
 
+/// From the tokens, or from kept sums; x becomes the next layer's input.
+LayerResult quantize(Run& run, Index layer, Matrix& x) {
+  const WaveObserver before_wave = [&](Range experts) {
+    stop_if_asked(run.comm);
+    if (run.spec(layer).moe)
+      run.reporter.at(layer, str(": experts ", experts.begin, "..", experts.end - 1));
+  };
+  run.keeper.start(layer);
+  if (!run.prepared.kept)
+    return quantize_layer(run.context, run.model(), run.spec(layer), run.plan(layer),
+                          run.prepared.batch, x, before_wave);
+  run.prepared.kept->open(layer);
+  return quantize_layer_from(*run.prepared.kept, run.context, run.plan(layer), before_wave);
+}
+
+std::vector<QuantizedRecord> quantize_head(Run& run, const Matrix& x) {
+  run.keeper.start(run.layer_count());
+  if (!run.prepared.kept)
+    return quantize_head(run.context, run.model(), run.prepared.plan.head, run.prepared.batch, x);
+  run.prepared.kept->open(run.layer_count());
+  return quantize_head_from(*run.prepared.kept, run.context, run.prepared.plan.head);
+}
+
+std::vector<LogRow> save(Run& run, Index part, std::vector<QuantizedRecord> records,
+                         const Matrix& x) {
+  return timed(run.times, Phase::write, "shards", [&] {
+    std::optional<bool> kept;
+    if (run.options.keep_hessians) kept = run.keeper.finish();
+    const Index step = run.options.save_activations;
+    const bool keeps_output =
+        step > 0 && !run.prepared.kept && part < run.layer_count() && (part + 1) % step == 0;
+    return run.state.save(part, std::move(records), kept, run.prepared.batch,
+                          keeps_output ? &x : nullptr);
+  });
+}
+
+/// The layer's matrices from disk; x goes on as it did when they were made.
+std::vector<LogRow> resume(Run& run, Index layer, Matrix& x) {
+  if (run.prepared.kept) return run.state.load(layer, run.quantized, no_expert);
+  const LayerSpec& spec = run.spec(layer);
+  const bool dispatch = run.prepared.plan.dispatch && spec.moe;
+  const bool runs = run.context.settings.sequential != Sequential::none;
+  const auto travels = [&](Index expert) {
+    return dispatch && expert >= 0 && expert < spec.moe->routing.experts;
+  };
+  std::vector<LogRow> rows =
+      run.state.load(layer, run.quantized, [&](Index expert) { return runs && !travels(expert); });
+  // The others are read where their tokens go, as soon as these are counted.
+  const auto load_own = [&](std::span<const std::int64_t> tokens) {
+    const std::vector<bool> nobody_stays(tokens.size(), false);
+    ExpertPlacement placement =
+        place_experts(run.plan(layer), tokens, nobody_stays, run.comm.size());
+    if (!runs) return placement;
+    run.state.load(layer, run.quantized, [&](Index expert) {
+      if (!travels(expert)) return false;
+      const int owner = placement[static_cast<std::size_t>(expert)];
+      return owner == kEverywhere || owner == run.comm.rank();
+    });
+    return placement;
+  };
+  const DispatchedRun dispatched{*run.transport, run.context.lanes, run.plan(layer), load_own};
+  DecoderLayer{run.model(), spec, forward_weights(run.context), run.prepared.batch}.run(
+      x, dispatch ? &dispatched : nullptr);
+  return rows;
+}
+
+/// x before the first layer that must run, and that layer's number.
+Index start_layers(Run& run, Matrix& x) {
+  if (!run.prepared.kept) {
+    const Index done = timed(run.times, Phase::resume, "saved activations", [&] {
+      return run.state.load_output(run.prepared.batch, run.model().hidden, x);
+    });
+    if (done > 0) {
+      if (run.comm.is_first())
+        log_info(str("resumed from the saved output of layer ", done, "/", run.layer_count()));
+      return done;
+    }
+  }
+  x = timed(run.times, Phase::embed, "embeddings", [&] {
+    return embed_tokens(run.original, run.prepared.batch);  // no rows with kept Hessians
+  });
+  return 0;
+}
+
+/// The layer from disk, or quantized and written; x becomes the next layer's input.
+void do_layer(Run& run, Index layer, Matrix& x) {
+  const Stopwatch watch;
+  LayerMetrics metrics{.layer = layer,
+                       .layers = run.layer_count(),
+                       .resumed = run.state.complete(layer),
+                       .expert_tokens = {}};
+  std::vector<LogRow> rows;
+  run.reporter.at(layer, metrics.resumed ? ": from disk" : "");
+  stop_if_asked(run.comm);
+  if (metrics.resumed) {
+    rows =
+        timed(run.times, Phase::resume, "a layer from disk", [&] { return resume(run, layer, x); });
+    check_finite(run.comm, run.spec(layer));
+  } else {
+    LayerResult result = quantize(run, layer, x);
+    check_finite(run.comm, run.spec(layer));
+    rows = save(run, layer, std::move(result.records), x);
+    metrics.expert_tokens = std::move(result.expert_tokens);
+  }
+  run.quantized.clear();
+  metrics.seconds = watch.seconds();
+  run.reporter.layer_done(metrics, rows);
+  run.keep(rows);
+}
+
+/// A part on disk of which only the log is needed.
+std::vector<LogRow> load_log(Run& run, Index part) {
+  std::vector<LogRow> rows = run.state.load(part, run.quantized, no_expert);
+  run.quantized.clear();
+  run.keep(rows);
+  return rows;
+}
+
 void run_layers(Run& run) {
   Matrix x;
-  const Index first = run.start_layers(x);
-  for (Index layer = 0; layer < first; ++layer) run.skip_layer(layer);
-  for (Index layer = first; layer < run.layer_count(); ++layer) run.do_layer(layer, x);
-  run.do_head(x);
+  const Index first = start_layers(run, x);
+  for (Index layer = 0; layer < first; ++layer)
+    run.reporter.layer_done(
+        {.layer = layer, .layers = run.layer_count(), .resumed = true, .expert_tokens = {}},
+        load_log(run, layer));
+  for (Index layer = first; layer < run.layer_count(); ++layer) do_layer(run, layer, x);
+  const Index head = run.layer_count();
+  if (run.state.complete(head)) {
+    load_log(run, head);
+    return;
+  }
+  set_work_place(std::string(stage_name(Stage::head)));
+  run.keep(save(run, head, quantize_head(run, x), x));
+}
+
+/// The final rank writes model.h5 and the log.
+void merge(Run& run) {
+  set_work_place(std::string(phase_name(Phase::merge)));
+  timed(run.times, Phase::merge, "model.h5", [&] {
+    run.comm.barrier();  // the first rank has written the manifest
+    if (run.comm.is_last()) {
+      const RunDirectory& directory = run.state.directory();
+      if (run.state.needs_merge()) read_patiently([&] { return merge_shards(directory); });
+      write_text_file(directory.log(), quant_log_csv(run.log));
+    }
+    run.comm.barrier();
+  });
+}
+
+/// Every part that is not on disk, then the merge.
+void run_parts(Run& run) {
+  try {
+    run.reporter.status("running", "", run.state.complete_count());
+    if (!run.state.all_complete()) {
+      run_layers(run);
+    } else {
+      for (Index part = 0; part <= run.layer_count(); ++part) load_log(run, part);
+    }
+    merge(run);
+  } catch (const std::exception& error) {
+    run.reporter.failed(error, run.state.complete_count());
+    throw;
+  }
+  run.reporter.finish();
+}
+
+void check_fallbacks(const QuantizeOptions& options, const RunSummary& summary) {
+  const Index count = fallback_count(summary);
+  if (options.max_fallbacks >= 0 && count > options.max_fallbacks)
+    throw Error(ErrorKind::policy, "quantize", options.save.string(),
+                str(count, " matrices fell back, --max-fallbacks allows ", options.max_fallbacks),
+                "quant_log.csv names them");
 }
 
 }  // namespace
@@ -362,23 +284,14 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
   if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(resolved, run.prepared, comm));
   if (options.stall_watch != nullptr)
     options.stall_watch->beat_in(run.state.directory().heartbeats());
-  try {
-    run.reporter.status("running", "", run.state.complete_count());
-    if (run.state.all_complete())
-      run.load_log();
-    else
-      run_layers(run);
-    run.merge();
-  } catch (const std::exception& error) {
-    run.reporter.last_word(error, run.state.complete_count());
-    throw;
-  }
-  run.reporter.finish();
-  RunSummary summary = run.summary(watch.seconds(), memory);
+  run_parts(run);
+  RunSummary summary = summarize_run(resolved, run.prepared, run.log, run.times, comm);
+  summary.seconds = watch.seconds() - run.state.lock_seconds();
+  add_peak(memory.peak_above_start(), comm, summary);
   run.reporter.status("done", "", run.layer_count());
   if (comm.is_first()) forget_failure(run.state.directory());
   if (comm.is_first()) log_info("done\n" + summary_text(summary));
-  run.check_fallbacks(summary);
+  check_fallbacks(resolved, summary);
   return summary;
 }
 

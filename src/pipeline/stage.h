@@ -1,7 +1,7 @@
 #pragma once
 /// `-> quantize` of the run: reduce my lanes' H to owners -> factor, GPTQ -> exchange.
 
-#include "aq/core/timer.h"
+#include "aq/comm/timed.h"
 #include "aq/forward/calibration.h"
 #include "aq/plan/plan.h"
 #include "aq/run/records.h"
@@ -36,8 +36,6 @@ struct StageContext {
   PhaseTimes& times;
   HessianObserver observer;
   bool dispatch = false;  ///< tokens travel to their experts
-  /// Where the routed experts of the layer in work are (dispatch.h); empty: everywhere.
-  std::vector<int> expert_owners = {};
 };
 
 /// Brings the sums of all tasks to their owners. Collective.

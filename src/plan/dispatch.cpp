@@ -116,4 +116,16 @@ WaveSplit split_wave(const WavePlan& wave, std::span<const std::int64_t> tokens,
   return split;
 }
 
+ExpertPlacement place_experts(const LayerPlan& plan, std::span<const std::int64_t> tokens,
+                              const std::vector<bool>& stays, int ranks) {
+  ExpertPlacement placement(tokens.size(), kEverywhere);
+  for (const WavePlan& wave : plan.waves) {
+    if (!wave.is_routed()) continue;
+    for (const Candidate& candidate : choose_owners(wave, tokens, stays, ranks))
+      placement[static_cast<std::size_t>(wave.experts.begin + candidate.position)] =
+          candidate.owner;
+  }
+  return placement;
+}
+
 }  // namespace aq

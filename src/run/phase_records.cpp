@@ -49,8 +49,7 @@ void add_planned(const CostEstimate& cost, bool has_machine, const Plan& plan,
     record.planned_sent = static_cast<Index>(cost.all.traffic.dispatch_sent);
 }
 
-}  // namespace
-
+/// Fills `phases`, `planned_read` and `planned_written` of the summary. Collective.
 void add_phase_records(const QuantizeOptions& options, const Prepared& prepared,
                        const PhaseTimes& times, Communicator& comm, RunSummary& summary) {
   for (const Phase phase : kPhases) {
@@ -68,6 +67,26 @@ void add_phase_records(const QuantizeOptions& options, const Prepared& prepared,
       if (record.phase == Phase::dispatch) record.planned_sent = -1;
   summary.planned_read = static_cast<Index>(cost.all.traffic.read);
   summary.planned_written = static_cast<Index>(2 * cost.shard_bytes + cost.hessian_bytes);
+}
+
+}  // namespace
+
+RunSummary summarize_run(const QuantizeOptions& options, const Prepared& prepared,
+                         const std::vector<LogRow>& log, const PhaseTimes& times,
+                         Communicator& comm) {
+  RunSummary summary = summarize(log);
+  summary.hessians_reused = prepared.kept.has_value();
+  summary.untouched = prepared.plan.matrix_count - summary.matrices;
+  summary.phase_seconds = times.seconds;
+  summary.planned_bytes = prepared.plan.memory.total();
+  add_phase_records(options, prepared, times, comm, summary);
+  return summary;
+}
+
+void add_peak(Index bytes, Communicator& comm, RunSummary& summary) {
+  summary.peak_rss_bytes.assign(static_cast<std::size_t>(comm.size()), 0);
+  summary.peak_rss_bytes[static_cast<std::size_t>(comm.rank())] = bytes;
+  comm.all_reduce_sum(summary.peak_rss_bytes);
 }
 
 }  // namespace aq

@@ -1,32 +1,42 @@
 #pragma once
 /// Routing-weighted Hessian sums of this rank's lanes (design: H = Σ s^p x xᵀ over an expert's
-/// tokens).
+/// tokens). Threads take experts or lanes, or tiles of a sum where there are fewer of both.
 
-#include "aq/forward/forward.h"
+#include "aq/forward/expert_pass.h"
+#include "aq/forward/linear_input.h"
 #include "aq/quant/solver.h"
 
 namespace aq {
 
 using LanePartials = std::vector<TreeSum::Partial>;
 
-/// Rows of an input: either a matrix itself or something computed sequence by sequence.
-/// Fills `scratch` if it needs to and returns the rows `[rows.size(), columns]`.
-using RowSource = std::function<MatrixView<const float>(Range rows, Matrix& scratch)>;
+/// Every token with weight 1, sequence by sequence: attention, routers, the head.
+LanePartials sum_tokens(const Solver& solver, const Batch& batch, const LinearInput& input);
 
-/// Every token with weight 1, sequence by sequence: attention, routers, the head, experts that are
-/// calibrated on all tokens. Threads take lanes, or tiles of the sum where there are fewer lanes
-/// than threads. Inside a parallel_for it runs on the calling thread and keeps one lane in work.
-LanePartials sum_all_tokens(const Solver& solver, const Batch& batch, const RowSource& source);
-
-/// Where the inputs of a lane's tokens are: rows `rows` of `matrix` (all of them when empty).
-struct LaneRows {
-  MatrixView<const float> matrix;
-  std::span<const std::int32_t> rows;
+/// The tokens that calibrate an expert.
+enum class CalibratedOn {
+  routed,   ///< its own, each with the weight that the model gives it
+  all,      ///< every token of the layer with weight 1
+  nothing,  ///< none: it is rounded
 };
 
-/// One expert's tokens with weight s^exponent. `lane_input(lane)` says where the inputs
-/// `[tokens of the lane, columns]` are; it is asked for lanes with tokens only. Threads as above.
-LanePartials sum_routed_tokens(const Solver& solver, const Batch& batch, const TokenList& list,
-                               double exponent, const std::function<LaneRows(Index)>& lane_input);
+/// An expert and the tokens that its Hessian is summed over.
+struct CalibratedExpert {
+  Index expert = 0;
+  CalibratedOn tokens = CalibratedOn::routed;
+};
+
+/// How the experts of a pass are summed.
+struct ExpertSums {
+  const Solver& solver;
+  const ExpertPass& pass;
+  double exponent;  ///< p of s^p
+
+  /// Of what gate and up read, for each of `experts`.
+  std::vector<LanePartials> gate_up(std::span<const CalibratedExpert> experts) const;
+  /// Runs gate and up and sums what down reads, for each of `experts`. With `hidden` all of them
+  /// run, and what down reads is kept there.
+  std::vector<LanePartials> down(std::span<const CalibratedExpert> experts, ByExpert* hidden) const;
+};
 
 }  // namespace aq

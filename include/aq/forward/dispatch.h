@@ -3,7 +3,8 @@
 /// expert stay together in their order, so that what the owner computes from them is, bit for bit,
 /// what every rank would compute from its own.
 
-#include "aq/forward/forward.h"
+#include "aq/comm/transport.h"
+#include "aq/forward/expert_pass.h"
 #include "aq/plan/dispatch.h"
 
 namespace aq {
@@ -12,25 +13,30 @@ namespace aq {
 class Dispatch {
  public:
   /// Sends the lists of tokens: experts[i] (ascending) lives at owners[i]. Collective.
-  Dispatch(Communicator& comm, const LaneLayout& layout, const Batch& batch, const Routing& routing,
+  /// What `home` refers to must outlive this.
+  Dispatch(Transport& transport, const LaneLayout& layout, const ExpertPass& home,
            std::vector<Index> experts, std::vector<int> owners);
+  Dispatch(const Dispatch&) = delete;
+  Dispatch& operator=(const Dispatch&) = delete;
 
   /// In ascending order.
   const std::vector<Index>& experts() const { return experts_; }
   Communicator& communicator() const { return comm_; }
   /// Tokens of all ranks.
   Index all_tokens() const { return all_tokens_; }
-  /// The lanes of all ranks, with the gathered rows of each.
-  const Batch& batch() const { return gathered_batch_; }
-  /// Gathered rows and weights of the experts that live here, by their number in the layer; those
-  /// of all others are empty.
-  const Routing& routing() const { return gathered_routing_; }
-  /// The rows of x that experts here need, from all ranks `[gathered rows, columns]`; a token that
-  /// several of them need comes once. Rows on the way are at most those of x. Collective.
-  Matrix gather(const Matrix& x);
-  /// outputs[i] of experts()[some.begin + i] where it lives, a row for each gathered token;
-  /// afterwards on every rank a row for each token of its own list. Collective.
-  std::vector<Matrix> bring_back(Range some, std::vector<Matrix> outputs, Index columns);
+  /// The tokens of this rank.
+  const ExpertPass& home() const { return home_; }
+  /// The tokens that came here, in the lanes of all ranks. Experts that live elsewhere have none.
+  const ExpertPass& owner() const { return owner_; }
+
+  /// Fetches the inputs of owner(): a token that several experts here need comes once. Rows on the
+  /// way are at most those of this rank. Collective.
+  void gather();
+  /// Frees them.
+  void forget_inputs() { gathered_ = {}; }
+  /// Of the experts()[some], outputs where these live become outputs where their tokens are.
+  /// Collective.
+  ByExpert combine(Range some, ByExpert outputs);
 
  private:
   void choose_rows();
@@ -39,10 +45,10 @@ class Dispatch {
   void read_list(int from, std::span<const std::int32_t> list);
   Range gathered_rows_of(int rank) const;
 
+  Transport& transport_;
   Communicator& comm_;
   const LaneLayout& layout_;
-  const Batch& batch_;
-  const Routing& routing_;
+  ExpertPass home_;
   std::vector<Index> experts_;
   std::vector<int> owners_;
   std::vector<std::vector<std::int32_t>>
@@ -50,7 +56,9 @@ class Dispatch {
   std::vector<Index> gathered_begin_;  ///< [ranks + 1] rows that came from each rank
   Index all_tokens_ = 0;
   Batch gathered_batch_;
+  Matrix gathered_;
   Routing gathered_routing_;
+  ExpertPass owner_;
 };
 
 }  // namespace aq

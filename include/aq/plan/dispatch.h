@@ -13,6 +13,8 @@ namespace aq {
 
 /// Owner of an expert whose tokens stay where they are.
 inline constexpr int kEverywhere = -1;
+/// The rank of each routed expert of a layer, or kEverywhere.
+using ExpertPlacement = std::vector<int>;
 
 /// Tasks of some experts of a wave; tasks[i] are those of experts[i].
 struct ExpertTasks {
@@ -37,6 +39,9 @@ inline constexpr double kHotShare = 1.5;
 /// Pure.
 WaveSplit split_wave(const WavePlan& wave, std::span<const std::int64_t> tokens,
                      const std::vector<bool>& stays, int ranks, int sweeps);
+/// Where split_wave puts the experts of all waves of a layer.
+ExpertPlacement place_experts(const LayerPlan& plan, std::span<const std::int64_t> tokens,
+                              const std::vector<bool>& stays, int ranks);
 /// Every expert of the wave, placed as the plan says.
 ExpertTasks whole_wave(const WavePlan& wave);
 

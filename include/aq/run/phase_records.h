@@ -7,8 +7,11 @@
 
 namespace aq {
 
-/// Fills `phases`, `planned_read` and `planned_written` of the summary. Collective.
-void add_phase_records(const QuantizeOptions& options, const Prepared& prepared,
-                       const PhaseTimes& times, Communicator& comm, RunSummary& summary);
+/// The summary of a run's matrices with its phases and what was planned. Collective.
+RunSummary summarize_run(const QuantizeOptions& options, const Prepared& prepared,
+                         const std::vector<LogRow>& log, const PhaseTimes& times,
+                         Communicator& comm);
+/// The most memory of each rank above its start. Collective.
+void add_peak(Index bytes, Communicator& comm, RunSummary& summary);
 
 }  // namespace aq

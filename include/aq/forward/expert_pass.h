@@ -1,0 +1,45 @@
+#pragma once
+/// The MLPs of a layer: two products, and a sum over the experts of each token. What is computed
+/// depends on the tokens of a lane alone, never on ranks or threads.
+
+#include <map>
+
+#include "aq/forward/routing.h"
+
+namespace aq {
+
+/// A matrix for each of some MLPs, by its number in the layer; none where it has no tokens.
+using ByExpert = std::map<Index, Matrix>;
+
+/// Where the tokens of a pass are.
+enum class TokensAt {
+  home,   ///< on the rank that holds their lane, which runs all of their experts
+  owner,  ///< on the rank that owns their expert: they were dispatched
+};
+
+/// MLPs of a layer with the tokens that they work on.
+struct ExpertPass {
+  const LayerSpec& layer;
+  const Weights& weights;
+  const Batch& batch;
+  const Matrix& normed;  ///< norm(x) `[rows, hidden]`
+  const Routing& routing;
+  TokensAt at = TokensAt::home;
+
+  const TokenList& tokens(Index expert) const {
+    return routing.experts[static_cast<std::size_t>(expert)];
+  }
+  /// activation(gate(x), up(x)) of each expert for the tokens of its list `[tokens, width]`.
+  ByExpert hidden(std::span<const Index> experts) const;
+  /// down(hidden) of each expert `[tokens, hidden size]`. What was hidden is freed on the way.
+  ByExpert outputs(ByExpert hidden) const;
+  /// y[row] += weight * output, of the experts in ascending order.
+  void add(const ByExpert& outputs, Matrix& y) const;
+
+  /// add(outputs(hidden), y), few experts at one time to bound the memory.
+  void add_down(ByExpert hidden, Matrix& y) const;
+  /// All of the above, a few experts at a time.
+  void run(Range experts, Matrix& y) const;
+};
+
+}  // namespace aq

@@ -1,0 +1,123 @@
+#include "aq/forward/routing.h"
+
+#include "aq/core/parallel.h"
+#include "aq/forward/finite.h"
+#include "aq/forward/shared_input.h"
+#include "aq/runtime/pieces.h"
+#include "forward/rows.h"
+
+namespace aq {
+namespace {
+
+/// Fills the lists of all experts from the choices of every token, lane by lane.
+void fill_lists(const Batch& batch, Index top_k, Routing& routing) {
+  for (TokenList& list : routing.experts) list.lane_offsets.push_back(0);
+  for (Index lane = 0; lane < batch.lanes(); ++lane) {
+    const Range rows = batch.rows_of_lane(lane);
+    for (Index row = rows.begin; row < rows.end; ++row)
+      for (Index k = 0; k < top_k; ++k) {
+        const auto at = static_cast<std::size_t>(row * top_k + k);
+        TokenList& list = routing.experts[static_cast<std::size_t>(routing.index[at])];
+        list.rows.push_back(checked_cast<std::int32_t>(row));
+        list.weights.push_back(routing.weight[at]);
+      }
+    for (TokenList& list : routing.experts) list.lane_offsets.push_back(list.size());
+  }
+}
+
+/// Gives tokens without a choice to all experts in turn, none of them more than an even share.
+void spread_evenly(Range rows, Index top_k, Routing& routing) {
+  const auto experts = std::ssize(routing.experts);
+  for (Index at = rows.begin * top_k; at < rows.end * top_k; ++at)
+    routing.index[static_cast<std::size_t>(at)] = static_cast<std::int32_t>(at % experts);
+}
+
+/// Every token of this rank with weight 1.
+TokenList all_tokens(const Batch& batch) {
+  TokenList list;
+  list.lane_offsets.push_back(0);
+  for (Index lane = 0; lane < batch.lanes(); ++lane) {
+    const Range rows = batch.rows_of_lane(lane);
+    for (Index row = rows.begin; row < rows.end; ++row)
+      list.rows.push_back(checked_cast<std::int32_t>(row));
+    list.lane_offsets.push_back(list.size());
+  }
+  list.weights.assign(list.rows.size(), 1.0f);
+  return list;
+}
+
+/// Every token, with the factor that the MLP's output gets.
+TokenList tokens_of_mlp(const MlpSpec& mlp, const Weights& weights, const Batch& batch,
+                        const Matrix& normed) {
+  TokenList list = all_tokens(batch);
+  if (!mlp.output_gate || batch.rows() == 0) return list;
+  const UsedLinear gate = weights.used(*mlp.output_gate);
+  parallel_for(batch.sequence_count(), [&](Index sequence) {
+    const Range rows = batch.rows_of_sequence(sequence);
+    const MatrixView<float> factors(list.weights.data() + rows.begin, rows.size(), 1);
+    SharedInput(rows_of(normed, rows)).multiply(gate, factors);
+    runtime::apply_sigmoid(factors);
+    note_finite(ForwardPart::router, factors);
+  });
+  return list;
+}
+
+/// The tokens of the routed experts.
+Routing choose_experts(const MoeSpec& moe, const Weights& weights, const Batch& batch,
+                       const Matrix& normed) {
+  const Index top_k = moe.routing.top_k;
+  Routing routing;
+  routing.experts.resize(static_cast<std::size_t>(moe.routing.experts));
+  routing.index.resize(static_cast<std::size_t>(batch.rows() * top_k));
+  routing.weight.resize(routing.index.size());
+  const UsedLinear router = weights.used(moe.router);
+  std::vector<float> correction;
+  if (!moe.correction_bias.empty())
+    correction = weights.vector(moe.correction_bias, moe.routing.experts);
+  parallel_for(batch.sequence_count(), [&](Index sequence) {
+    const Range rows = batch.rows_of_sequence(sequence);
+    Matrix logits(rows.size(), moe.routing.experts);
+    SharedInput(rows_of(normed, rows)).multiply(router, logits.view());
+    if (!note_finite(ForwardPart::router, logits.view()))
+      return spread_evenly(rows, top_k, routing);
+    runtime::route(moe.routing, logits.view(), correction,
+                   {routing.index.data() + rows.begin * top_k, rows.size(), top_k},
+                   {routing.weight.data() + rows.begin * top_k, rows.size(), top_k});
+  });
+  fill_lists(batch, top_k, routing);
+  return routing;
+}
+
+}  // namespace
+
+std::span<const std::int32_t> TokenList::rows_of_lane(Index number) const {
+  const Range range = lane(number);
+  return std::span(rows).subspan(static_cast<std::size_t>(range.begin),
+                                 static_cast<std::size_t>(range.size()));
+}
+
+std::span<const float> TokenList::weights_of_lane(Index number) const {
+  const Range range = lane(number);
+  return std::span(weights).subspan(static_cast<std::size_t>(range.begin),
+                                    static_cast<std::size_t>(range.size()));
+}
+
+std::vector<std::int64_t> routed_tokens(const LayerSpec& layer, const Routing& routing) {
+  std::vector<std::int64_t> counts;
+  for (std::size_t number = 0; number < layer.mlps.size(); ++number)
+    if (layer.mlps[number].kind == MlpKind::routed)
+      counts.push_back(routing.experts[number].size());
+  return counts;
+}
+
+Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch& batch,
+                     const Matrix& normed) {
+  Routing routing;
+  if (layer.moe) routing = choose_experts(*layer.moe, weights, batch, normed);
+  for (const MlpSpec& mlp : layer.mlps)
+    if (mlp.kind != MlpKind::routed)
+      routing.experts.push_back(tokens_of_mlp(mlp, weights, batch, normed));
+  return routing;
+}
+
+}  // namespace aq

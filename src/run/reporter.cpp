@@ -1,0 +1,83 @@
+#include "aq/run/reporter.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <new>
+
+#include "aq/comm/watchdog.h"
+#include "aq/core/error.h"
+#include "aq/core/host.h"
+#include "aq/core/log.h"
+#include "aq/core/text.h"
+
+namespace aq {
+namespace {
+
+/// Seconds since 1970.
+Index now() {
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::seconds>(since).count();
+}
+
+}  // namespace
+
+void Reporter::at(Index layer, const std::string& what) {
+  const std::string place = str("layer ", layer + 1, "/", layers_, what);
+  set_work_place(place);
+  progress_.at(layer, place);
+}
+
+void Reporter::layer_done(const LayerMetrics& metrics, const std::vector<LogRow>& rows) {
+  if (!comm_.is_first()) return;
+  progress_.line(layer_text(metrics, rows));
+  if (metrics.resumed) {
+    progress_.skip(metrics.layer + 1);
+  } else {
+    std::ofstream stream(directory_.metrics(), std::ios::app);
+    stream << metrics_line(metrics, rows);
+  }
+  status("running", "", metrics.layer + 1);
+}
+
+void Reporter::status(const std::string& state, const std::string& message, Index layer) {
+  if (!comm_.is_first()) return;
+  write_status(directory_, {.state = state,
+                            .message = message,
+                            .layer = layer,
+                            .layers = layers_,
+                            .elapsed_seconds = progress_.elapsed(),
+                            .remaining_seconds = progress_.remaining(layer),
+                            .ranks = comm_.size(),
+                            .host = host_name(),
+                            .process = getpid(),
+                            .updated = now()});
+}
+
+void Reporter::failed(const std::exception& reason, Index layer) {
+  progress_.finish();
+  const auto* error = dynamic_cast<const Error*>(&reason);
+  const bool stopped = error != nullptr && error->kind() == ErrorKind::stopped;
+  const bool no_memory = dynamic_cast<const std::bad_alloc*>(&reason) != nullptr;
+  const std::string text = no_memory ? "out of memory" : reason.what();
+  const bool internal = error == nullptr || error->kind() == ErrorKind::internal;
+  if (!comm_.is_first() && stopped) return;
+  try {
+    if (comm_.is_first()) return status(stopped ? "stopped" : "failed", text, layer);
+  } catch (const std::exception& other) {  // a full disk
+    log_warning(other.what());
+  }
+  std::string state = stopped ? "stopped" : "failed";
+  if (internal && !comm_.is_first()) state = "died";
+  try {
+    write_failure(directory_, comm_.rank(),
+                  {.message = str("rank ", comm_.rank(), " on ", host_name(), ": ", text),
+                   .state = state,
+                   .updated = now()});
+  } catch (const std::exception& other) {  // the reason itself is still printed
+    log_warning(other.what());
+  }
+}
+
+}  // namespace aq
