@@ -148,10 +148,10 @@ TEST(Resolve, RoutersAndTheHeadStayUnlessAnOverrideNamesAFormat) {
 
 /// Every linear has what the recipe says of it, whether it is looked up in the model or in a copy.
 TEST(Assign, ResolvesEveryLinearOnce) {
-  const Recipe parsed = parse_recipe(
-      recipe(R"("wq": "int4")", R"({"pattern": "*experts.3.*", "wq": "int8"},
+  const Recipe parsed =
+      parse_recipe(recipe(R"("wq": "int4")", R"({"pattern": "*experts.3.*", "wq": "int8"},
                                    {"pattern": "*.o_proj", "skip": true})"),
-      "recipe.json");
+                   "recipe.json");
   const Model model = test::small_moe();
   const Assignments assignments = assign(parsed, model);
   EXPECT_EQ(assignments.settings, parsed.settings);
