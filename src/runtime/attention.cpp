@@ -8,6 +8,7 @@
 
 #include "aq/core/error.h"
 #include "aq/runtime/pieces.h"
+#include "aq/runtime/workspace.h"
 #include "runtime/products.h"
 #include "runtime/rope.h"
 #include "runtime/vector_loops.h"
