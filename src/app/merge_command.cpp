@@ -3,8 +3,10 @@
 #include <iostream>
 
 #include "app/commands.h"
+#include "app/pipeline_library.h"
 #include "aq/core/text.h"
 #include "aq/core/timer.h"
+#include "aq/io/compare_ranks.h"
 #include "aq/io/file.h"
 #include "aq/io/matrix_file.h"
 #include "aq/io/run_directory.h"
@@ -32,6 +34,30 @@ std::unique_ptr<RunLock> lock_if_run(const RunDirectory& run) {
   return lock_run(run.root, [](int exit_code) { std::_Exit(exit_code); });
 }
 
+void merge(const RunDirectory& run) {
+  const std::unique_ptr<RunLock> lock = lock_if_run(run);
+  const Stopwatch watch;
+  const Index count = merge_shards(run);
+  write_text_file(run.log(), quant_log_csv(log_rows(run.model())));
+  std::cout << run.model().string() << ": " << count << " matrices, "
+            << bytes_text(static_cast<Index>(std::filesystem::file_size(run.model()))) << ", "
+            << duration_text(watch.seconds()) << "\n";
+}
+
+/// The first of many ranks merges, when all see the same run.
+int merge_on_ranks(const RunDirectory& run) {
+  return run_on_ranks([&](Communicator& comm) {
+    const bool is_run = std::filesystem::exists(run.manifest());
+    compare_ranks({{"command", "merge"},
+                   {"manifest.json of the run",
+                    is_run ? hash_text(hash_bytes(read_text_file(run.manifest()))) : "absent"}},
+                  comm);
+    if (comm.is_first()) merge(run);
+    comm.barrier();
+    return 0;
+  });
+}
+
 }  // namespace
 
 void add_merge(CLI::App& app, Action& action) {
@@ -44,13 +70,8 @@ void add_merge(CLI::App& app, Action& action) {
     action = [=] {
       apply(*common);
       const RunDirectory run{*path};
-      const std::unique_ptr<RunLock> lock = lock_if_run(run);
-      const Stopwatch watch;
-      const Index count = merge_shards(run);
-      write_text_file(run.log(), quant_log_csv(log_rows(run.model())));
-      std::cout << run.model().string() << ": " << count << " matrices, "
-                << bytes_text(static_cast<Index>(std::filesystem::file_size(run.model()))) << ", "
-                << duration_text(watch.seconds()) << "\n";
+      if (started_by_launcher()) return merge_on_ranks(run);
+      merge(run);
       return 0;
     };
   });

@@ -16,6 +16,7 @@
 #include "aq/io/matrix_file.h"
 #include "aq/io/model_files.h"
 #include "aq/io/run_directory.h"
+#include "aq/model/architecture_json.h"
 #include "aq/quant/solver.h"
 #include "aq/run/prepare.h"
 #include "aq/runtime/pieces.h"
@@ -74,6 +75,7 @@ class Evaluation {
     const Sequences rows = file.read(0, file.sequences, file.length, model().vocabulary);
     windows_ = cut_windows(rows.lengths, std::min(options.window, model().max_positions),
                            options.max_windows);
+    compare_input(file, comm);
     if (windows_.count() == 0)
       throw Error(ErrorKind::input, "evaluate", options.tokens.string(),
                   "no window of at least two tokens");
@@ -84,6 +86,7 @@ class Evaluation {
     first_window_ = batch_.lanes() > 0 ? layout.sequences_of_lane(batch_.first_lane).begin : 0;
     if (!options.quantized.empty()) {
       quantized_.emplace(open_quantized());
+      compare_files("--quantized", {RunDirectory{options.quantized}.model()}, comm);
       check_names();
     }
   }
@@ -145,6 +148,15 @@ class Evaluation {
   }
 
  private:
+  /// Error{input} unless all ranks have read the same. Collective.
+  void compare_input(const TokenFile& tokens, Communicator& comm) const {
+    compare_ranks({{"model", files_.checkpoint.fingerprint()},
+                   {"architecture", architecture_to_json(files_.row)},
+                   {"tokens", tokens.fingerprint(tokens.sequences, tokens.length)}},
+                  comm);
+    compare_checkpoints(files_, comm);
+  }
+
   MatrixReader open_quantized() const {
     const RunDirectory run{options_.quantized};
     if (!std::filesystem::exists(run.model()))
@@ -220,16 +232,23 @@ double total_nll(Evaluation& evaluation, Trace& trace, Communicator& comm) {
   return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
-void start(Communicator& comm) {
+void start(std::string_view command, const EvaluateOptions& options, Communicator& comm) {
   runtime::initialize();
   use_single_threaded_blas();
-  check_numerics(comm);
+  const auto given = [](const std::filesystem::path& path) { return path.empty() ? "no" : "yes"; };
+  compare_told({{"command", std::string(command)},
+                {"--architecture given", given(options.architecture)},
+                {"--quantized given", given(options.quantized)},
+                {"--window", str(options.window)},
+                {"--max-windows", str(options.max_windows)},
+                {"--trace given", given(options.trace)}},
+               comm);
 }
 
 }  // namespace
 
 EvaluateResult evaluate_model(const EvaluateOptions& options, Communicator& comm) {
-  start(comm);
+  start("eval", options, comm);
   const Stopwatch watch;
   Evaluation evaluation(options, comm);
   Trace trace;
@@ -254,7 +273,7 @@ EvaluateResult evaluate_model(const EvaluateOptions& options, Communicator& comm
 }
 
 Utilization expert_utilization(const EvaluateOptions& options, Communicator& comm) {
-  start(comm);
+  start("inspect", options, comm);
   Evaluation evaluation(options, comm);
   Utilization result;
   evaluation.run_layers([&](const LayerSpec& layer, const Routing& routing) {

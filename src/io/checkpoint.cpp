@@ -9,6 +9,7 @@
 
 #include "aq/io/file.h"
 #include "aq/model/config_json.h"
+#include "io/checksum.h"
 #include "io/json_text.h"
 #include "io/safetensors.h"
 #include "io/shape_text.h"
@@ -21,10 +22,12 @@ struct Checkpoint::State {
   fs::path directory;
   std::string config;
   std::vector<fs::path> paths;
-  std::vector<PosixFile> files;  // stay open: a reader never meets another version of a file
+  std::vector<PosixFile> files;   // stay open: a reader never meets another version of a file
+  std::vector<FileState> states;  // when they were opened
   std::map<std::string, TensorInfo> tensors;
   std::map<std::string, OtherTensor> others;
 
+  void open_file(const fs::path& path);
   void add(const StoredTensor& stored);
   void open_single(const fs::path& path);
   void open_index(const fs::path& path);
@@ -152,9 +155,14 @@ void Checkpoint::State::add(const StoredTensor& stored) {
     others[stored.name] = {stored.dtype, stored.shape, file};
 }
 
+void Checkpoint::State::open_file(const fs::path& path) {
+  files.push_back(PosixFile::open(path));
+  states.push_back(files.back().state());
+}
+
 void Checkpoint::State::open_single(const fs::path& path) {
   paths.push_back(path);
-  files.push_back(PosixFile::open(path));
+  open_file(path);
   for (const StoredTensor& stored : read_safetensors_header(files.back())) add(stored);
 }
 
@@ -164,7 +172,7 @@ void Checkpoint::State::open_index(const fs::path& path) {
     if (!is_there(paths.back()))
       fail_open(paths.back(), str("the file is missing, but '", names.front(), "' should be in it"),
                 "the download is not complete");
-    files.push_back(PosixFile::open(paths.back()));
+    open_file(paths.back());
     std::map<std::string, StoredTensor> stored;
     for (StoredTensor& tensor : read_safetensors_header(files.back()))
       stored[tensor.name] = std::move(tensor);
@@ -326,6 +334,39 @@ bool Checkpoint::same(const std::string& name, const std::string& other) const {
     if (bytes_of_a != bytes_of_b) return false;
   }
   return true;
+}
+
+std::string Checkpoint::checksum(const std::string& name) const {
+  constexpr Index kPiece = Index{4} << 20;
+  const TensorInfo& tensor = info(name);
+  const PosixFile& file = state_->files[static_cast<std::size_t>(tensor.file)];
+  std::vector<std::byte> buffer(static_cast<std::size_t>(std::min(kPiece, tensor.bytes)));
+  std::uint64_t sum = 0;
+  for (Index done = 0; done < tensor.bytes; done += kPiece) {
+    const auto piece =
+        std::span(buffer).first(static_cast<std::size_t>(std::min(kPiece, tensor.bytes - done)));
+    file.read_at(tensor.offset + done, piece);
+    sum = xxh64(piece, sum);
+  }
+  return hash_text(sum);
+}
+
+std::vector<std::pair<std::string, std::string>> Checkpoint::file_states() const {
+  std::vector<std::pair<std::string, std::string>> states;
+  for (std::size_t i = 0; i < files().size(); ++i)
+    states.emplace_back(files()[i].filename().string(),
+                        str(state_->states[i].size, " bytes of ", state_->states[i].modified));
+  return states;
+}
+
+void Checkpoint::check_unchanged() const {
+  for (std::size_t i = 0; i < files().size(); ++i) {
+    const FileState then = state_->states[i], now = state_->files[i].state();
+    if (now.size != then.size || now.modified != then.modified)
+      throw Error(ErrorKind::input, "read the checkpoint", files()[i].string(),
+                  "it was written to while in use",
+                  "start the same command again: it resumes, and repeats what read other weights");
+  }
 }
 
 std::string Checkpoint::fingerprint() const {

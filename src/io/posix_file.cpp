@@ -101,6 +101,16 @@ Index PosixFile::size() const {
   return status.st_size;
 }
 
+FileState PosixFile::state() const {
+  struct stat status {};
+  if (::fstat(descriptor_, &status) != 0) fail_file("ask for the state", path_, errno);
+  const auto nanoseconds = [](const timespec& time) {
+    return static_cast<Index>(time.tv_sec) * 1'000'000'000 + static_cast<Index>(time.tv_nsec);
+  };
+  return {static_cast<Index>(status.st_ino), status.st_size, nanoseconds(status.st_mtim),
+          nanoseconds(status.st_ctim)};
+}
+
 void PosixFile::read_at(Index offset, std::span<std::byte> out) const {
   while (!out.empty()) {
     const auto got =

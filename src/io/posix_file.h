@@ -12,6 +12,12 @@
 
 namespace aq {
 
+/// What the file system says of a file; times in nanoseconds since the epoch. A file that was moved
+/// keeps all but `changed`.
+struct FileState {
+  Index inode = 0, size = 0, modified = 0, changed = 0;
+};
+
 /// An open file; closes itself. Failures are Error{input} with operation, path and reason;
 /// those of open and read that may pass are a ReadError.
 class PosixFile {
@@ -30,6 +36,7 @@ class PosixFile {
   const std::filesystem::path& path() const { return path_; }
   /// Bytes in the file now.
   Index size() const;
+  FileState state() const;
   /// Fills `out` from `offset`; an end of file before that is an error. Any thread may call it.
   void read_at(Index offset, std::span<std::byte> out) const;
   /// Reads up to `out.size()` bytes from where the last call ended; 0 at the end.

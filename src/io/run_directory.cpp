@@ -41,6 +41,12 @@ Index whole_number(const RunDirectory& run, const Json& json, const char* key, I
   return value.get<Index>();
 }
 
+/// An array of [name, value], which keeps thousands of them cheap; empty where there is none.
+std::vector<std::pair<std::string, std::string>> pairs_of(const Json& json, const char* key) {
+  if (!json.contains(key)) return {};
+  return json.at(key).get<std::vector<std::pair<std::string, std::string>>>();
+}
+
 void check_plain(const RunDirectory& run, const std::vector<std::string>& files) {
   for (const std::string& file : files)
     if (file.find('/') != std::string::npos)
@@ -68,6 +74,7 @@ std::optional<Manifest> read_manifest(const RunDirectory& run) {
     Manifest manifest;
     for (const auto& [key, value] : json.at("fingerprint").items())
       manifest.fingerprint.emplace_back(key, value.get<std::string>());
+    manifest.files = pairs_of(json, "files");
     manifest.layers = whole_number(run, json, "layers", kMostLayers);
     for (const Json& part : json.at("complete")) {
       manifest.complete.push_back({whole_number(run, part, "layer", kMostLayers),
@@ -75,6 +82,7 @@ std::optional<Manifest> read_manifest(const RunDirectory& run) {
                                    part.at("matrices").get<std::vector<std::string>>()});
       CompletePart& complete = manifest.complete.back();
       check_plain(run, complete.shards);
+      complete.sources = pairs_of(part, "sources");
       if (part.contains("activations")) {
         complete.activations = part.at("activations").get<std::vector<std::string>>();
         check_plain(run, complete.activations);
@@ -95,6 +103,7 @@ void write_manifest(const RunDirectory& run, const Manifest& manifest) {
   json["version"] = kManifestVersion;
   for (const auto& [key, value] : manifest.fingerprint) json["fingerprint"][key] = value;
   for (const auto& [key, value] : manifest.configuration) json["configuration"][key] = value;
+  json["files"] = manifest.files;
   json["layers"] = manifest.layers;
   json["complete"] = Json::array();
   for (const CompletePart& part : manifest.complete) {
@@ -102,6 +111,7 @@ void write_manifest(const RunDirectory& run, const Manifest& manifest) {
         {{"layer", part.layer}, {"shards", part.shards}, {"matrices", part.matrices}});
     if (part.hessians) json["complete"].back()["hessians"] = *part.hessians;
     if (!part.activations.empty()) json["complete"].back()["activations"] = part.activations;
+    json["complete"].back()["sources"] = part.sources;
   }
   write_text_file(run.manifest(), json.dump(1) + "\n");
 }

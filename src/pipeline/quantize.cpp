@@ -54,7 +54,7 @@ struct Run {
         comm(communicator),
         transport(make_host_transport(communicator)),
         prepared(std::move(all)),
-        state(run_options, prepared.manifest, communicator),
+        state(run_options, prepared, communicator),
         reporter(state.directory(), layer_count(), communicator),
         original(prepared.files.checkpoint, prepared.files.model),
         quantized(original),
@@ -272,7 +272,7 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
   runtime::initialize();
   use_single_threaded_blas();
   return_freed_memory();
-  check_numerics(comm);
+  compare_told(told(resolved), comm);
   const Stopwatch watch;
   MemoryWatch memory;
   Run run(resolved, comm, prepare(resolved, comm));

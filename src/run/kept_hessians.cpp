@@ -5,7 +5,9 @@
 
 #include "aq/core/parallel.h"
 #include "aq/core/text.h"
+#include "aq/io/file.h"
 #include "aq/quant/hessian.h"
+#include "aq/run/sources.h"
 
 namespace aq {
 namespace {
@@ -22,10 +24,6 @@ constexpr std::array<std::string_view, 9> kFields{
   throw Error(ErrorKind::input, kOperation, run.root.string(), reason, hint);
 }
 
-std::string part_text(Index part, Index layers) {
-  return part == layers ? "the head" : str("layer ", part);
-}
-
 std::vector<std::string> names_of(const TaskPlan& task) {
   std::vector<std::string> names;
   for (const MatrixPlan& matrix : task.matrices) names.push_back(matrix.linear.name);
@@ -33,6 +31,10 @@ std::vector<std::string> names_of(const TaskPlan& task) {
 }
 
 }  // namespace
+
+std::string part_text(Index part, Index layers) {
+  return part == layers ? "the head" : str("layer ", part);
+}
 
 void HessianKeeper::start(Index part) {
   part_ = part;
@@ -112,6 +114,25 @@ void KeptHessians::check_fields(const Manifest& now) const {
              str("its Hessians are those of another calibration: ", key, ": '", field(key),
                  "' there, '", value, "' now"),
              "use the same, or keep Hessians of a run with what is wanted now");
+}
+
+std::string KeptHessians::identity() const {
+  std::uint64_t hash = hash_bytes(field("numerics"));
+  for (const std::string_view name : kFields) hash = hash_bytes(field(std::string(name)), hash);
+  for (const CompletePart& part : manifest_.complete)
+    for (const auto& [name, sum] : part.sources) hash = hash_bytes(str(name, sum), hash);
+  return hash_text(hash);
+}
+
+void KeptHessians::check_sources(const std::vector<SourceChecksums>& sources) const {
+  for (std::size_t part = 0; part < sources.size(); ++part)
+    if (const std::string difference =
+            source_difference(manifest_.complete[part].sources, sources[part]);
+        !difference.empty())
+      fail(run_,
+           str("its Hessians of ", part_text(static_cast<Index>(part), manifest_.layers),
+               " are those of another checkpoint: ", difference),
+           "keep the Hessians anew (quantize --keep-hessians)");
 }
 
 void KeptHessians::check_stage(const StagePlan& stage) const {

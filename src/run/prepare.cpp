@@ -10,6 +10,7 @@
 #include "aq/core/text.h"
 #include "aq/io/file.h"
 #include "aq/model/architecture_json.h"
+#include "aq/run/sources.h"
 #include "aq/runtime/pieces.h"
 
 namespace aq {
@@ -119,6 +120,29 @@ std::vector<std::pair<std::string, std::string>> configuration(const QuantizeOpt
           {"threads", str(thread_count())},
           {"memory_limit", str(prepared.memory_limit)},
           {"planned_bytes", str(prepared.plan.memory.total())}};
+}
+
+/// The manifest of a run that begins, all but its configuration.
+Manifest fresh_manifest(const QuantizeOptions& options, const ModelFiles& files,
+                        const Assignments& assignments, const CalibrationTokens& tokens) {
+  const Workload& workload = tokens.workload;
+  Manifest manifest;
+  manifest.layers = static_cast<Index>(files.model.layers.size());
+  manifest.files = files.checkpoint.file_states();
+  manifest.fingerprint = {
+      {"model", files.checkpoint.fingerprint()},
+      {"architecture",
+       str(files.row.name, " ", hash_text(hash_bytes(architecture_to_json(files.row))))},
+      {"tokens", tokens.fingerprint},
+      {"sequences", str(workload.lanes.sequences)},
+      {"sequence_length", str(workload.sequence_length)},
+      {"lanes", str(workload.lanes.lanes)},
+      {"settings", settings_to_json(options.recipe.settings)},
+      {"recipe", recipe_fingerprint(assignments, files.model)},
+      {"numerics", numerics()}};
+  for (auto& field : calibration_fields(options.recipe.settings))
+    manifest.fingerprint.push_back(std::move(field));
+  return manifest;
 }
 
 /// Whether the kept sums are those that this run would compute itself.
@@ -242,17 +266,35 @@ void warn_of_assumptions(const ModelFiles& files) {
                     files.unexplained_tensors.front()));
 }
 
-void check_numerics(Communicator& comm) {
-  const std::string mine = numerics();
-  const auto all = comm.all_gather(std::as_bytes(std::span(mine.data(), mine.size())));
-  if (!comm.is_first()) return;
-  if (const std::string warning = blas_info().warning; !warning.empty()) log_warning(warning);
-  for (std::size_t rank = 1; rank < all.size(); ++rank)
-    if (all[rank] != all[0])
-      log_warning(
-          str("rank ", rank, " computes with ",
-              std::string(reinterpret_cast<const char*>(all[rank].data()), all[rank].size()),
-              ", rank 0 with ", mine, ": the result depends on which rank owns which matrix"));
+void compare_told(RankFields told, Communicator& comm) {
+  if (const std::string warning = blas_info().warning; comm.is_first() && !warning.empty())
+    log_warning(warning);
+  told.emplace_back("numerics", numerics());
+  compare_ranks(std::move(told), comm);
+}
+
+RankFields told(const QuantizeOptions& options) {
+  const auto given = [](const std::filesystem::path& path) { return path.empty() ? "no" : "yes"; };
+  return {{"command", "quantize"},
+          {"settings", settings_to_json(options.recipe.settings)},
+          {"--architecture given", given(options.architecture)},
+          {"--calib given", given(options.calibration)},
+          {"--hessians given", given(options.hessians)},
+          {"--nsamples", str(options.samples)},
+          {"--seqlen", str(options.sequence_length)},
+          {"--lanes", str(options.lanes)},
+          {"--memory", str(options.memory)},
+          {"--tokens-to-experts", str(static_cast<int>(options.tokens_to_experts))},
+          {"--machine", options.machine ? machine_to_json(*options.machine) : ""},
+          {"--resume", str(static_cast<int>(options.resume))},
+          {"--save-activations", str(options.save_activations)},
+          {"--keep-hessians", options.keep_hessians ? "yes" : "no"},
+          {"--strict", options.strict ? "yes" : "no"},
+          {"--max-fallbacks", str(options.max_fallbacks)}};
+}
+
+void compare_checkpoints(const ModelFiles& files, Communicator& comm) {
+  compare_files("checkpoint file", files.checkpoint.files(), comm);
 }
 
 QuantizeOptions with_resolved_order(QuantizeOptions options) {
@@ -266,11 +308,16 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   const Model& model = files.model;
   if (comm.is_first()) warn_of_assumptions(files);
   Assignments assignments = assign(options.recipe, model);
-  check_patterns(options, assignments, model, comm.is_first());
   std::optional<KeptHessians> kept;
   if (!options.hessians.empty()) kept.emplace(options.hessians);
   const CalibrationTokens tokens = find_calibration(options, model, kept);
   const Workload& workload = tokens.workload;
+  Manifest manifest = fresh_manifest(options, files, assignments, tokens);
+  RankFields read = manifest.fingerprint;
+  if (kept) read.emplace_back("--hessians", kept->identity());
+  compare_ranks(std::move(read), comm);
+  compare_checkpoints(files, comm);
+  check_patterns(options, assignments, model, comm.is_first());
   RunPlan chosen = choose(options, files, assignments, kept ? nullptr : &workload, comm);
   if (comm.is_first()) check_disk(options, chosen.plan);
   Batch batch;
@@ -286,24 +333,15 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
                     std::move(chosen.plan),
                     std::move(chosen.cost),
                     std::move(chosen.reason),
+                    std::move(manifest),
                     {},
                     {}};
-  prepared.manifest.layers = static_cast<Index>(prepared.files.model.layers.size());
-  prepared.manifest.fingerprint = {
-      {"model", prepared.files.checkpoint.fingerprint()},
-      {"architecture", str(prepared.files.row.name, " ",
-                           hash_text(hash_bytes(architecture_to_json(prepared.files.row))))},
-      {"tokens", tokens.fingerprint},
-      {"sequences", str(workload.lanes.sequences)},
-      {"sequence_length", str(workload.sequence_length)},
-      {"lanes", str(workload.lanes.lanes)},
-      {"settings", settings_to_json(options.recipe.settings)},
-      {"recipe", recipe_fingerprint(prepared.assignments, prepared.files.model)},
-      {"numerics", numerics()}};
-  for (auto& field : calibration_fields(options.recipe.settings))
-    prepared.manifest.fingerprint.push_back(std::move(field));
   prepared.manifest.configuration = configuration(options, prepared, comm.size());
-  if (kept) check_kept(*kept, prepared, comm);
+  if (kept) {
+    check_kept(*kept, prepared, comm);
+    prepared.sources = read_sources(prepared.files, 0, prepared.manifest.layers + 1, comm);
+    kept->check_sources(prepared.sources);
+  }
   prepared.kept = std::move(kept);
   return prepared;
 }

@@ -13,6 +13,7 @@
 #include "aq/io/hessian_file.h"
 #include "aq/io/matrix_file.h"
 #include "aq/io/read_error.h"
+#include "aq/run/sources.h"
 
 namespace aq {
 namespace {
@@ -85,6 +86,7 @@ Manifest start_manifest(const QuantizeOptions& options, const RunDirectory& dire
                 str("it holds another run: ", difference),
                 "choose another --save directory, or --resume never to start afresh there");
   fresh.complete = existing->complete;
+  fresh.files = existing->files;
   keep_leading_parts(fresh);
   return fresh;
 }
@@ -122,8 +124,8 @@ Manifest shared_manifest(const RunDirectory& directory) {
 
 }  // namespace
 
-RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicator& comm)
-    : directory_{options.save}, comm_(comm) {
+RunState::RunState(const QuantizeOptions& options, const Prepared& prepared, Communicator& comm)
+    : prepared_(prepared), directory_{options.save}, comm_(comm) {
   std::error_code ignored;
   comm.barrier();  // every rank has checked its input: only now is anything written
   if (comm.is_first()) {
@@ -135,7 +137,8 @@ RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicat
     make_directory(directory_.shards());
     if (options.keep_hessians) make_directory(directory_.hessians());
     if (options.save_activations > 0) make_directory(directory_.activations());
-    manifest_ = read_patiently([&] { return start_manifest(options, directory_, manifest); });
+    manifest_ =
+        read_patiently([&] { return start_manifest(options, directory_, prepared.manifest); });
     set_aside_other_model(directory_, manifest_);
     make_room_for_failure(directory_);
     if (manifest_.complete.empty()) std::filesystem::remove(directory_.metrics(), ignored);
@@ -143,7 +146,11 @@ RunState::RunState(const QuantizeOptions& options, Manifest manifest, Communicat
   }
   comm.barrier();
   if (!comm.is_first()) manifest_ = shared_manifest(directory_);
+  compare_ranks(
+      {{"manifest.json in --save", hash_text(hash_bytes(read_text_file(directory_.manifest())))}},
+      comm);
   drop_damaged_parts(options.keep_hessians);
+  drop_changed_parts();
   if (comm.is_first()) write_manifest(directory_, manifest_);
   if (comm.is_last()) needs_merge_ = !all_complete() || !model_is_whole();
   comm.barrier();
@@ -165,6 +172,44 @@ void RunState::drop_damaged_parts(bool keeps_hessians) {
   if (mine == first)
     log_warning(str(directory_.root.string(), ": ", damage, "; the run goes on from that layer"));
   manifest_.complete.resize(static_cast<std::size_t>(first));
+}
+
+void RunState::drop_changed_parts() {
+  const auto count = static_cast<Index>(manifest_.complete.size());
+  const Checkpoint& checkpoint = prepared_.files.checkpoint;
+  std::array<std::int64_t, 1> other_files{manifest_.files != checkpoint.file_states() ? 1 : 0};
+  comm_.all_reduce_max(other_files);
+  if (count > 0 && all_complete() && other_files[0] == 0) {
+    if (comm_.is_first())
+      log_info(str(directory_.root.string(),
+                   ": all layers are complete; headers, sizes and times of the checkpoint's files "
+                   "are as they were, so that their content is trusted and not read again"));
+    return;
+  }
+  const std::vector<SourceChecksums> now = prepared_.sources.empty()
+                                               ? read_sources(prepared_.files, 0, count, comm_)
+                                               : prepared_.sources;
+  for (Index part = 0; part < count; ++part) {
+    const auto at = static_cast<std::size_t>(part);
+    const std::string difference = source_difference(manifest_.complete[at].sources, now[at]);
+    if (difference.empty()) continue;
+    if (comm_.is_first())
+      log_warning(str(directory_.root.string(), ": ", part_text(part, manifest_.layers),
+                      " was made from other weights: ", difference,
+                      "; the run goes on from that layer"));
+    manifest_.complete.resize(at);
+    break;
+  }
+  manifest_.files = checkpoint.file_states();
+  if (comm_.is_first() && complete_count() > 0)
+    log_info(str(directory_.root.string(), ": what was read of the checkpoint for ",
+                 complete_count(), " complete layers is the same now"));
+}
+
+SourceChecksums RunState::sources_of(Index part) const {
+  prepared_.files.checkpoint.check_unchanged();
+  if (!prepared_.sources.empty()) return prepared_.sources[static_cast<std::size_t>(part)];
+  return read_sources(prepared_.files, part, part + 1, comm_).front();
 }
 
 bool RunState::model_is_whole() const {
@@ -240,6 +285,7 @@ std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> reco
                                    const Matrix* output) {
   CompletePart complete;
   complete.layer = part;
+  complete.sources = sources_of(part);
   std::vector<LogRow> rows;
   const std::string shard = RunDirectory::shard_name(part, comm_.rank());
   std::vector<NamedMatrix> mine;

@@ -72,9 +72,17 @@ class Checkpoint {
   /// Whether two tensors have the same dtype, shape and bytes. Reads up to the first difference.
   bool same(const std::string& name, const std::string& other) const;
 
+  /// Checksum of all bytes of a tensor as they are stored, as hex text; they are read for it.
+  std::string checksum(const std::string& name) const;
+  /// Name, and size and time of last change, of each file as it was when it was opened.
+  std::vector<std::pair<std::string, std::string>> file_states() const;
+  /// Throws Error{input} naming a file that was written to since it was opened.
+  void check_unchanged() const;
+
   /// Identity of the checkpoint as hex text: a 64-bit hash over config.json, names, dtypes, shapes
   /// and places of the tensors, file sizes, and a sample of the data (the middle of up to 64
-  /// tensors). Paths and modification times are not part of it.
+  /// tensors). Paths and modification times are not part of it. What it does not sample is compared
+  /// by checksum().
   std::string fingerprint() const;
 
  private:

@@ -12,6 +12,9 @@
 
 namespace aq {
 
+/// Checksum (Checkpoint::checksum) of each tensor that was read, by name, in order of use.
+using SourceChecksums = std::vector<std::pair<std::string, std::string>>;
+
 /// A part of the model whose shards are all on disk. The layers in order, and the head as the last.
 struct CompletePart {
   Index layer = 0;                    ///< number of layers for the head
@@ -21,6 +24,7 @@ struct CompletePart {
   std::optional<std::vector<std::string>> hessians = std::nullopt;
   /// File names in activations/ of what the next layer reads; empty when they were not saved.
   std::vector<std::string> activations = {};
+  SourceChecksums sources = {};  ///< of the checkpoint
 };
 
 /// What makes a run this run; written when it starts and after each complete layer.
@@ -29,6 +33,8 @@ struct Manifest {
   std::vector<std::pair<std::string, std::string>> fingerprint;
   Index layers = 0;
   std::vector<CompletePart> complete;
+  /// Checkpoint::file_states when the complete parts were read, or last compared.
+  std::vector<std::pair<std::string, std::string>> files = {};
   std::vector<std::pair<std::string, std::string>> configuration;  ///< command line, for people
 };
 

@@ -14,6 +14,9 @@
 
 namespace aq {
 
+/// "layer 3", or "the head".
+std::string part_text(Index part, Index layers);
+
 /// Writes the sums that this rank owns, one file a layer.
 class HessianKeeper {
  public:
@@ -47,6 +50,11 @@ class KeptHessians {
   Index number(const std::string& name) const;
   /// Error{input} naming the first field in which the sums are not those of the run `now`.
   void check_fields(const Manifest& now) const;
+  /// What the sums are, and what they were made from, as one hash; where they lie is no part of it.
+  std::string identity() const;
+  /// Error{input} naming the first tensor that was another one when the sums were made; `sources`:
+  /// read_sources of all parts.
+  void check_sources(const std::vector<SourceChecksums>& sources) const;
   /// Error{input} naming the first matrix of the plan whose sum was not kept.
   void check_complete(const Plan& plan) const;
 

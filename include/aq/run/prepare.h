@@ -3,6 +3,7 @@
 
 #include "aq/comm/communicator.h"
 #include "aq/forward/batch.h"
+#include "aq/io/compare_ranks.h"
 #include "aq/io/model_files.h"
 #include "aq/io/run_directory.h"
 #include "aq/plan/choose.h"
@@ -22,6 +23,8 @@ struct Prepared {
   std::string way_reason;            ///< why tokens travel, or sums
   Manifest manifest;                 ///< of a fresh run
   std::optional<KeptHessians> kept;  ///< the sums to quantize from; then `batch` is empty
+  /// With kept sums: of every part, read and found to be those of the sums. Else empty.
+  std::vector<SourceChecksums> sources;
 };
 
 /// Kept Hessians are those of the original model: with them the order is Sequential::none.
@@ -32,8 +35,14 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm);
 
 /// What was taken for granted about an architecture that is not known, and what is left out.
 void warn_of_assumptions(const ModelFiles& files);
-/// Warns on the first rank when ranks run different BLAS kernels, or one that does not fit the CPU.
-void check_numerics(Communicator& comm);
+/// Error{input} unless all ranks were told the same, have the same program and compute alike
+/// (numerics), which decides the last bits of the matrices that a rank owns. Collective.
+void compare_told(RankFields told, Communicator& comm);
+/// What the ranks of a quantization are told, but paths and what decides no result (threads,
+/// log level, time limits).
+RankFields told(const QuantizeOptions& options);
+/// Error{input} unless all ranks see the same checkpoint, whatever its path. Collective.
+void compare_checkpoints(const ModelFiles& files, Communicator& comm);
 /// "OpenBLAS 0.3.21 Cooperlake, row kernel v4, LibTorch 1.13.1": what decides the last bits.
 std::string numerics();
 

@@ -7,6 +7,7 @@
 #include "aq/io/run_directory.h"
 #include "aq/io/run_lock.h"
 #include "aq/run/options.h"
+#include "aq/run/prepare.h"
 #include "aq/run/records.h"
 
 namespace aq {
@@ -15,9 +16,10 @@ class RunState {
  public:
   /// Creates the directory or checks that the run in it is this one, locks it for as long as this
   /// object lives, and checks that what it holds is whole: from the first part with a damaged or
-  /// missing file on it is done again. A file that cannot be read is tried again, then a ReadError:
-  /// it may be whole. Nothing is removed before its replacement is there. Collective.
-  RunState(const QuantizeOptions& options, Manifest manifest, Communicator& comm);
+  /// missing file on, or the first that was made from other weights, it is done again. A file that
+  /// cannot be read is tried again, then a ReadError: it may be whole. Nothing is removed before
+  /// its replacement is there. `prepared` lives longer. Collective.
+  RunState(const QuantizeOptions& options, const Prepared& prepared, Communicator& comm);
 
   const RunDirectory& directory() const { return directory_; }
   bool complete(Index part) const;
@@ -49,6 +51,11 @@ class RunState {
   /// Forgets parts from the first damaged one on: later layers were computed from it. Each rank
   /// reads its share of them. Collective.
   void drop_damaged_parts(bool keeps_hessians);
+  /// Forgets parts from the first one on whose tensors are others now. They are read again, but for
+  /// a finished run whose checkpoint files have the same sizes and times. Collective.
+  void drop_changed_parts();
+  /// Checksums of the part's tensors. Collective.
+  SourceChecksums sources_of(Index part) const;
   /// Whether model.h5 is what was merged from all parts.
   bool model_is_whole() const;
   std::vector<LogRow> load_once(Index part, Weights& weights,
@@ -58,6 +65,7 @@ class RunState {
   /// The part's file names of the ranks that wrote one. Collective.
   std::vector<std::string> written_files(Index part, bool mine) const;
 
+  const Prepared& prepared_;
   RunDirectory directory_;
   std::unique_ptr<RunLock> lock_;  ///< on the first rank
   Manifest manifest_;

@@ -1,0 +1,70 @@
+#include "aq/run/sources.h"
+
+#include "aq/core/parallel.h"
+#include "aq/core/text.h"
+
+namespace aq {
+
+std::vector<std::vector<std::string>> tensors_of_parts(const ModelFiles& files) {
+  const Model& model = files.model;
+  const std::size_t layers = model.layers.size();
+  std::vector<std::vector<std::string>> parts(layers + 1);
+  const auto layer_prefix = [&](std::size_t layer) {
+    return replace_all(files.row.tensors.layer, "{i}", str(layer));
+  };
+  std::size_t part = 0;
+  for (const ExpectedTensor& tensor : expected_tensors(model)) {  // in order of use
+    if (part + 1 < layers && tensor.name.starts_with(layer_prefix(part + 1))) ++part;
+    if (tensor.name == model.final_norm) part = layers;
+    // Scales of a weight that is stored plainly after all are not there.
+    if (files.checkpoint.has(tensor.name)) parts[part].push_back(tensor.name);
+  }
+  if (model.tied_head) parts[layers].push_back(model.embedding);
+  return parts;
+}
+
+std::vector<SourceChecksums> read_sources(const ModelFiles& files, Index first, Index count,
+                                          Communicator& comm) {
+  const std::vector<std::vector<std::string>> parts = tensors_of_parts(files);
+  std::vector<std::string> names;
+  for (Index part = first; part < count; ++part) {
+    const auto& some = parts[static_cast<std::size_t>(part)];
+    names.insert(names.end(), some.begin(), some.end());
+  }
+  std::vector<std::string> sums(names.size());
+  const Index ranks = comm.size();
+  parallel_for(ceil_div(std::ssize(names) - comm.rank(), ranks), [&](Index i) {
+    const auto at = static_cast<std::size_t>(comm.rank() + i * ranks);
+    sums[at] = files.checkpoint.checksum(names[at]);
+  });
+  std::string mine;
+  for (const std::string& sum : sums) mine += sum;
+  const auto all = comm.all_gather(std::as_bytes(std::span(mine)));
+  std::vector<std::size_t> read(all.size());
+  std::vector<SourceChecksums> result;
+  std::size_t at = 0;
+  for (Index part = first; part < count; ++part) {
+    SourceChecksums& checksums = result.emplace_back();
+    for (const std::string& name : parts[static_cast<std::size_t>(part)]) {
+      constexpr std::size_t kDigits = 16;
+      const std::size_t rank = at++ % all.size();
+      const auto* text = reinterpret_cast<const char*>(all[rank].data()) + kDigits * read[rank]++;
+      checksums.emplace_back(name, std::string(text, kDigits));
+    }
+  }
+  return result;
+}
+
+std::string source_difference(const SourceChecksums& then, const SourceChecksums& now) {
+  if (then.empty()) return "what was read for it was not recorded";
+  for (std::size_t i = 0; i < std::min(then.size(), now.size()); ++i) {
+    const auto& [name, sum] = now[i];
+    if (then[i].first != name) return str(name, " is read where ", then[i].first, " was");
+    if (then[i].second != sum)
+      return str(name, " has the checksum ", sum, ", but ", then[i].second, " was read for it");
+  }
+  if (then.size() == now.size()) return {};
+  return str(now.size(), " tensors are read instead of ", then.size());
+}
+
+}  // namespace aq
