@@ -8,7 +8,6 @@
 #include <set>
 
 #include "aq/comm/watchdog.h"
-#include "aq/core/parallel.h"
 #include "aq/core/timer.h"
 #include "aq/forward/decoder_layer.h"
 #include "aq/forward/finite.h"
@@ -19,7 +18,7 @@
 #include "aq/model/architecture_json.h"
 #include "aq/quant/solver.h"
 #include "aq/run/prepare.h"
-#include "aq/runtime/pieces.h"
+#include "aq/runtime/operations.h"
 #include "eval/trace.h"
 
 namespace aq {
@@ -106,8 +105,8 @@ class Evaluation {
   void round_activations() { rounds_activations_ = true; }
 
   /// Runs all layers; `after_layer` sees each layer's routing. Returns the final hidden states.
-  Matrix run_layers(const std::function<void(const LayerSpec&, const Routing&)>& after_layer) {
-    Matrix x = embed_tokens(weights_, batch_);
+  Tensor run_layers(const std::function<void(const LayerSpec&, const Routing&)>& after_layer) {
+    Tensor x = embed_tokens(weights_, batch_);
     for (const LayerSpec& layer : model().layers) {
       load_layer(layer.index);
       after_layer(layer, DecoderLayer{model(), layer, weights_, batch_}.run(x));
@@ -118,31 +117,27 @@ class Evaluation {
 
   /// -log p of every predicted token, summed by window in token order; `[windows]`, zero for the
   /// windows of other ranks.
-  std::vector<double> window_nll(const Matrix& x, Trace& trace) {
+  std::vector<double> window_nll(const Tensor& x, Trace& trace) {
     std::vector<double> sums(static_cast<std::size_t>(windows_.count()), 0.0);
     if (batch_.rows() == 0) return sums;
     load_layer(-1);
     const UsedLinear head = weights_.used(model().head);
     weights_.clear();
-    const std::vector<float> norm = weights_.vector(model().final_norm, model().hidden);
+    const RmsNorm norm(model(), weights_, model().final_norm);
     const Index vocabulary = model().vocabulary;
     if (trace.wanted) trace.logits.resize(static_cast<std::size_t>(batch_.rows() * vocabulary));
-    parallel_for(batch_.sequence_count(), [&](Index sequence) {
-      const Range rows = batch_.rows_of_sequence(sequence);
-      Matrix normed(rows.size(), model().hidden), logits(rows.size(), vocabulary);
-      runtime::rms_norm(x.view().slice_rows(rows.begin, rows.size()), norm, model().norm_eps,
-                        normed.view());
-      SharedInput(normed.view()).multiply(head, logits.view());
-      note_finite(ForwardPart::head, logits.view());
+    runtime::for_each_range(batch_.sequence_rows, [&](Index sequence, Range rows) {
+      const Tensor logits = SharedInput(norm(x.window(rows))).multiply(head);
+      note_finite(ForwardPart::head, logits);
       std::vector<double> nll(static_cast<std::size_t>(rows.size() - 1));
       const std::span<const std::int32_t> tokens(batch_.sequences.tokens);
-      runtime::token_nll(logits.view().slice_rows(0, rows.size() - 1),
+      runtime::token_nll(logits.host().slice_rows(0, rows.size() - 1),
                          tokens.subspan(static_cast<std::size_t>(rows.begin + 1), nll.size()), nll);
       double& sum = sums[static_cast<std::size_t>(first_window_ + sequence)];
       for (const double value : nll) sum += value;
       if (trace.wanted)
-        std::copy(logits.values.begin(), logits.values.end(),
-                  trace.logits.begin() + rows.begin * vocabulary);
+        std::copy_n(logits.host().data, rows.size() * vocabulary,
+                    trace.logits.begin() + rows.begin * vocabulary);
     });
     return sums;
   }
@@ -217,7 +212,7 @@ std::vector<double> gather_windows(const std::vector<double>& mine, Communicator
 /// -log p of all predicted tokens. Collective: ranks meet after every layer, so that the watchdog
 /// sees after one layer that a rank is gone, and no rank waits for long when all are well.
 double total_nll(Evaluation& evaluation, Trace& trace, Communicator& comm) {
-  const Matrix x = evaluation.run_layers([&](const LayerSpec& layer, const Routing& routing) {
+  const Tensor x = evaluation.run_layers([&](const LayerSpec& layer, const Routing& routing) {
     set_work_place(str("layer ", layer.index + 1, "/", evaluation.model().layers.size()));
     check_finite(comm, layer);
     if (!trace.wanted || !layer.moe) return;

@@ -1,19 +1,17 @@
 #include <algorithm>
 #include <optional>
 
-#include "aq/core/parallel.h"
 #include "aq/forward/decoder_layer.h"
 #include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
-#include "aq/runtime/pieces.h"
-#include "forward/rows.h"
+#include "aq/runtime/operations.h"
 
 namespace aq {
 namespace {
 
 /// q, k and v of one sequence, before norms and rotation.
 struct Heads {
-  Matrix q, k, v;
+  Tensor q, k, v;
 };
 
 /// The linears that make q, k and v.
@@ -31,30 +29,29 @@ class HeadMaker {
     }
   }
 
-  Heads operator()(const Matrix& x, const Latents& latents, Range rows) const {
+  Heads operator()(const Tensor& x, const Latents& latents, Range rows) const {
     const AttentionSpec& attention = layer_.attention;
-    Heads heads{Matrix(rows.size(), attention.q_width()), Matrix(rows.size(), attention.k_width()),
-                Matrix(rows.size(), attention.v_width())};
+    Heads heads{Tensor(rows.size(), attention.q_width(), x.kind()),
+                Tensor(rows.size(), attention.k_width(), x.kind()),
+                Tensor(rows.size(), attention.v_width(), x.kind())};
     if (layer_.latent && layer_.latent->q_a)
-      SharedInput(rows_of(latents.q, rows)).multiply(q_, heads.q.view());
+      SharedInput(latents.q.window(rows)).multiply(q_, heads.q.window());
     else
-      from_layer_input(norm_(rows_of(x, rows)), heads);
+      from_layer_input(norm_(x.window(rows)), heads);
     if (layer_.latent) {
-      Matrix kv(rows.size(), layer_.latent->kv_b.rows);
-      SharedInput(rows_of(latents.kv, rows)).multiply(kv_b_, kv.view());
-      runtime::expand_latent(attention, kv.view(), rows_of(latents.rope_key, rows), heads.k.view(),
-                             heads.v.view());
+      const Tensor kv = SharedInput(latents.kv.window(rows)).multiply(kv_b_);
+      runtime::expand_latent(attention, kv, latents.rope_key.window(rows), heads.k, heads.v);
     }
     return heads;
   }
 
  private:
-  void from_layer_input(const Matrix& normed, Heads& heads) const {
-    SharedInput input(normed.view());
-    input.multiply(q_, heads.q.view());
+  void from_layer_input(const Tensor& normed, Heads& heads) const {
+    SharedInput input(normed);
+    input.multiply(q_, heads.q.window());
     if (layer_.latent) return;
-    input.multiply(k_, heads.k.view());
-    input.multiply(v_, heads.v.view());
+    input.multiply(k_, heads.k.window());
+    input.multiply(v_, heads.v.window());
   }
 
   const LayerSpec& layer_;
@@ -82,11 +79,11 @@ struct HeadVectors {
 
 }  // namespace
 
-LinearInput DecoderLayer::attention_input(const Matrix& x) const {
+LinearInput DecoderLayer::attention_input(const Tensor& x) const {
   return {x, RmsNorm(model, weights, spec.input_norm)};
 }
 
-Latents DecoderLayer::latents(const Matrix& x) const {
+Latents DecoderLayer::latents(const Tensor& x) const {
   if (!spec.latent || batch.rows() == 0) return {};
   const LatentHeads& latent = *spec.latent;
   const RmsNorm norm(model, weights, spec.input_norm);
@@ -95,29 +92,24 @@ Latents DecoderLayer::latents(const Matrix& x) const {
   UsedLinear q_a;
   std::vector<float> q_norm;
   Latents made;
-  made.kv = Matrix(batch.rows(), latent.rank());
-  made.rope_key = Matrix(batch.rows(), latent.rope_dim());
+  made.kv = Tensor(batch.rows(), latent.rank(), x.kind());
+  made.rope_key = Tensor(batch.rows(), latent.rope_dim(), x.kind());
   if (latent.q_a) {
     q_a = weights.used(*latent.q_a);
     q_norm = weights.vector(latent.q_a_norm, latent.q_a->rows);
-    made.q = Matrix(batch.rows(), latent.q_a->rows);
+    made.q = Tensor(batch.rows(), latent.q_a->rows, x.kind());
   }
-  parallel_for(batch.sequence_count(), [&](Index sequence) {
-    const Range rows = batch.rows_of_sequence(sequence);
-    const Matrix normed = norm(rows_of(x, rows));
-    SharedInput input(normed.view());
+  runtime::for_each_range(batch.sequence_rows, [&](Index, Range rows) {
+    SharedInput input(norm(x.window(rows)));
     if (latent.q_a) {
-      const MatrixView<float> q = rows_of(made.q, rows);
-      input.multiply(q_a, q);
-      runtime::rms_norm(q, q_norm, latent.norm_eps, q);
+      input.multiply(q_a, made.q.window(rows));
+      const Tensor q = made.q.window(rows);
+      runtime::rms_norm(q, q_norm, latent.norm_eps, made.q.window(rows));
     }
-    Matrix kv(rows.size(), latent.kv_a.rows);
-    input.multiply(kv_a, kv.view());
-    runtime::rms_norm(kv.view().slice_columns(0, latent.rank()), kv_norm, latent.norm_eps,
-                      rows_of(made.kv, rows));
-    const auto rope_key = kv.view().slice_columns(latent.rank(), latent.rope_dim());
-    for (Index i = 0; i < rows.size(); ++i)
-      std::ranges::copy(rope_key.row(i), made.rope_key.view().row(rows.begin + i).begin());
+    const Tensor kv = input.multiply(kv_a);
+    runtime::rms_norm(kv.window_columns(0, latent.rank()), kv_norm, latent.norm_eps,
+                      made.kv.window(rows));
+    runtime::copy(kv.window_columns(latent.rank(), latent.rope_dim()), made.rope_key.window(rows));
   });
   return made;
 }
@@ -129,32 +121,26 @@ std::vector<LinearInput> DecoderLayer::latent_inputs(const Latents& latents) con
   return {LinearInput{latents.q}, kv};
 }
 
-Matrix DecoderLayer::attention_core(const Matrix& x, Latents latents) const {
-  Matrix core(batch.rows(), spec.attention.out_width());
+Tensor DecoderLayer::attention_core(const Tensor& x, Latents latents) const {
+  Tensor core(batch.rows(), spec.attention.out_width(), x.kind());
   if (batch.rows() == 0) return core;
   const HeadMaker make_heads(model, spec, weights);
   const HeadVectors vectors(spec, weights);
-  parallel_for(batch.sequence_count(), [&](Index sequence) {
-    const Range rows = batch.rows_of_sequence(sequence);
+  runtime::for_each_range(batch.sequence_rows, [&](Index, Range rows) {
     Heads heads = make_heads(x, latents, rows);
-    runtime::attention(spec.attention, vectors.view(), heads.q.view(), heads.k.view(),
-                       heads.v.view(), rows_of(core, rows));
-    note_finite(ForwardPart::attention, rows_of(std::as_const(core), rows));
+    runtime::attention(spec.attention, vectors.view(), std::move(heads.q), std::move(heads.k),
+                       std::move(heads.v), core.window(rows));
+    note_finite(ForwardPart::attention, core.window(rows));
   });
   return core;
 }
 
-void DecoderLayer::add_attention_output(Matrix core, Matrix& x) const {
+void DecoderLayer::add_attention_output(Tensor core, Tensor& x) const {
   if (batch.rows() == 0) return;
   const UsedLinear used = weights.used(spec.o);
-  parallel_for(batch.sequence_count(), [&](Index sequence) {
-    const Range rows = batch.rows_of_sequence(sequence);
-    Matrix out(rows.size(), spec.o.rows);
-    SharedInput(rows_of(std::as_const(core), rows)).multiply(used, out.view());
-    const MatrixView<float> into = rows_of(x, rows);
-    for (Index i = 0; i < rows.size() * into.columns; ++i)
-      into.data[i] += out.values[static_cast<std::size_t>(i)];
-    note_finite(ForwardPart::attention_output, into);
+  runtime::for_each_range(batch.sequence_rows, [&](Index, Range rows) {
+    runtime::add(SharedInput(std::as_const(core).window(rows)).multiply(used), x.window(rows));
+    note_finite(ForwardPart::attention_output, x.window(rows));
   });
 }
 

@@ -4,9 +4,7 @@
 #include <numeric>
 
 #include "aq/core/parallel.h"
-#include "aq/runtime/pieces.h"
 #include "forward/expert_threads.h"
-#include "forward/rows.h"
 
 namespace aq {
 namespace {
@@ -47,30 +45,22 @@ LanePartials sum_sequences(const Solver& solver, const Batch& batch, const Input
     const Range sequences = batch.lane_sequences[static_cast<std::size_t>(lane)];
     for (Index sequence = sequences.begin; sequence < sequences.end; ++sequence) {
       const Range rows = batch.rows_of_sequence(sequence);
-      const Matrix x = input(rows);
-      solver.add_tokens(sum, x.view(), {}, {}, static_cast<double>(rows.size()));
+      const Tensor x = input(rows);
+      solver.add_tokens(sum, x.host(), {}, {}, static_cast<double>(rows.size()));
     }
     return sum;
   });
 }
 
-/// Every token of a matrix with weight 1.
-LanePartials sum_rows(const Solver& solver, const Batch& batch, const Matrix& x) {
-  return sum_lanes(batch, [&](Index lane) {
-    WeightedSum sum;
-    const Range sequences = batch.lane_sequences[static_cast<std::size_t>(lane)];
-    for (Index sequence = sequences.begin; sequence < sequences.end; ++sequence) {
-      const Range rows = batch.rows_of_sequence(sequence);
-      solver.add_tokens(sum, rows_of(x, rows), {}, {}, static_cast<double>(rows.size()));
-    }
-    return sum;
-  });
+/// Every token of a tensor with weight 1.
+LanePartials sum_rows(const Solver& solver, const Batch& batch, const Tensor& x) {
+  return sum_sequences(solver, batch, [&](Range rows) { return x.window(rows); });
 }
 
-/// The tokens of an expert: where the inputs of a lane's tokens are, rows `rows` of `matrix`, or
+/// The tokens of an expert: where the inputs of a lane's tokens are, rows `rows` of `x`, or
 /// all of them when empty.
-struct LaneRows {
-  MatrixView<const float> matrix;
+struct LaneInput {
+  const Tensor x;
   std::span<const std::int32_t> rows;
 };
 
@@ -80,11 +70,11 @@ LanePartials sum_routed(const ExpertSums& sums, const TokenList& list, const Inp
   return sum_lanes(sums.pass.batch, [&](Index lane) {
     WeightedSum sum;
     if (list.lane(lane).size() == 0) return sum;
-    const LaneRows x = input(lane);
+    const LaneInput in = input(lane);
     double weight_sum = 0;
     const std::vector<float> weights =
         powers(list.weights_of_lane(lane), sums.exponent, weight_sum);
-    sums.solver.add_tokens(sum, x.matrix, x.rows, weights, weight_sum);
+    sums.solver.add_tokens(sum, in.x.host(), in.rows, weights, weight_sum);
     return sum;
   });
 }
@@ -113,7 +103,7 @@ std::vector<Index> busy(const ExpertPass& pass, std::span<const CalibratedExpert
 LanePartials sum_tokens(const Solver& solver, const Batch& batch, const LinearInput& input) {
   if (!input.norm) return sum_rows(solver, batch, input.x);
   return sum_sequences(solver, batch,
-                       [&](Range rows) { return (*input.norm)(rows_of(input.x, rows)); });
+                       [&](Range rows) { return (*input.norm)(input.x.window(rows)); });
 }
 
 std::vector<LanePartials> ExpertSums::gate_up(std::span<const CalibratedExpert> experts) const {
@@ -123,7 +113,7 @@ std::vector<LanePartials> ExpertSums::gate_up(std::span<const CalibratedExpert> 
     if (summed != CalibratedOn::routed) return;
     const TokenList& list = pass.tokens(expert);
     sums[static_cast<std::size_t>(i)] = sum_routed(*this, list, [&](Index lane) {
-      return LaneRows{pass.normed.view(), list.rows_of_lane(lane)};
+      return LaneInput{pass.normed.window(), list.rows_of_lane(lane)};
     });
   });
   // Experts that are calibrated on all tokens have the same sum: it is computed once.
@@ -148,12 +138,12 @@ std::vector<LanePartials> ExpertSums::down(std::span<const CalibratedExpert> exp
     const bool runs = hidden != nullptr || summed == CalibratedOn::routed;
     if (!(runs && list.size() > 0) && summed != CalibratedOn::all) return;
     const GateUp weights(pass.layer.mlp(expert), pass.weights);
-    Matrix out;
-    if (runs && list.size() > 0) out = weights.hidden(pass.normed, list, pass.batch);
+    Tensor out;
+    if (runs && list.size() > 0) out = weights.hidden(pass.normed, list);
     LanePartials& partials = sums[static_cast<std::size_t>(i)];
     if (summed == CalibratedOn::routed)
       partials = sum_routed(*this, list, [&](Index lane) {
-        return LaneRows{rows_of(std::as_const(out), list.lane(lane)), {}};
+        return LaneInput{std::as_const(out).window(list.lane(lane)), {}};
       });
     if (summed == CalibratedOn::all) partials = sum_hidden_of_all(*this, weights);
     if (hidden != nullptr && list.size() > 0) hidden->at(expert) = std::move(out);

@@ -7,16 +7,12 @@
 
 #include "aq/comm/watchdog.h"
 #include "aq/core/error.h"
+#include "aq/runtime/operations.h"
 
 namespace aq {
 namespace {
 
 constexpr int kListTag = 7101, kRowsTag = 7102, kOutputTag = 7103;
-
-/// Rows that follow each other without gaps.
-std::span<float> values_of(MatrixView<float> rows) {
-  return {rows.data, static_cast<std::size_t>(rows.rows * rows.columns)};
-}
 
 /// Sizes of the messages that every rank sends here; `mine` are those to every other.
 std::vector<std::int64_t> sizes_to_me(Communicator& comm, const std::vector<std::int64_t>& mine) {
@@ -160,40 +156,31 @@ Range Dispatch::gathered_rows_of(int rank) const {
 }
 
 void Dispatch::gather() {
-  const Matrix& x = home_.normed;
-  gathered_ = Matrix(gathered_begin_.back(), x.columns);
+  const Tensor& x = home_.normed;
+  gathered_ = Tensor(gathered_begin_.back(), x.columns(), x.kind());
   const auto rows_to = [&](int rank) -> const std::vector<std::int32_t>& {
     return rows_for_[static_cast<std::size_t>(rank)];
   };
-  const auto copy_rows = [&](const std::vector<std::int32_t>& rows, MatrixView<float> to) {
-    for (Index i = 0; i < to.rows; ++i)
-      std::ranges::copy(x.view().row(rows[static_cast<std::size_t>(i)]), to.row(i).begin());
-  };
-  const auto place_of = [&](int rank) {
-    const Range range = gathered_rows_of(rank);
-    return gathered_.view().slice_rows(range.begin, range.size());
-  };
+  const auto place_of = [&](int rank) { return gathered_.window(gathered_rows_of(rank)); };
   const int ranks = comm_.size(), me = comm_.rank();
-  copy_rows(rows_to(me), place_of(me));
+  runtime::copy(runtime::gather_rows(x, rows_to(me)), place_of(me));
   // In step d every rank sends to the d-th after it. Steps that are waited for together may be
   // others on other ranks: all do them in the same order.
-  std::vector<Matrix> sent;
+  std::vector<Tensor> sent;
   Index rows_sent = 0;
   for (int step = 1; step < ranks; ++step) {
     const int to = (me + step) % ranks, from = (me + ranks - step) % ranks;
     const std::vector<std::int32_t>& rows = rows_to(to);
-    if (rows_sent > 0 && rows_sent + std::ssize(rows) > x.rows) {
+    if (rows_sent > 0 && rows_sent + std::ssize(rows) > x.rows()) {
       transport_.wait_all();
       sent.clear();
       rows_sent = 0;
     }
     rows_sent += std::ssize(rows);
-    sent.emplace_back(std::ssize(rows), x.columns);
-    copy_rows(rows, sent.back().view());
-    if (!rows.empty())
-      transport_.start_send(host_buffer(std::span<const float>(sent.back().values)), to, kRowsTag);
-    if (place_of(from).rows > 0)
-      transport_.start_receive(host_buffer(values_of(place_of(from))), from, kRowsTag);
+    sent.push_back(runtime::gather_rows(x, rows));
+    if (!rows.empty()) transport_.start_send(std::as_const(sent.back()).bytes(), to, kRowsTag);
+    if (Tensor place = place_of(from); place.rows() > 0)
+      transport_.start_receive(place.bytes(), from, kRowsTag);
   }
   transport_.wait_all();
 }
@@ -204,9 +191,8 @@ ByExpert Dispatch::combine(Range some, ByExpert outputs) {
     const Index expert = experts_[static_cast<std::size_t>(at)];
     const int owner = owners_[static_cast<std::size_t>(at)];
     if (const Index tokens = home_.tokens(expert).size(); tokens > 0) {
-      Matrix& rows = mine[expert] = Matrix(tokens, home_.normed.columns);
-      if (owner != comm_.rank())
-        transport_.start_receive(host_buffer(std::span(rows.values)), owner, kOutputTag);
+      Tensor& rows = mine[expert] = Tensor(tokens, home_.normed.columns(), home_.normed.kind());
+      if (owner != comm_.rank()) transport_.start_receive(rows.bytes(), owner, kOutputTag);
     }
     if (owner != comm_.rank()) continue;
     const std::vector<Index>& offsets = owner_.tokens(expert).lane_offsets;
@@ -215,12 +201,11 @@ ByExpert Dispatch::combine(Range some, ByExpert outputs) {
       const Index begin = offsets[static_cast<std::size_t>(lanes.begin)];
       const Index count = offsets[static_cast<std::size_t>(lanes.end)] - begin;
       if (count == 0) continue;
-      const std::span<const float> rows =
-          values_of(outputs.at(expert).view().slice_rows(begin, count));
+      const Tensor rows = outputs.at(expert).window({begin, begin + count});
       if (rank == comm_.rank())
-        std::ranges::copy(rows, mine.at(expert).values.begin());
+        runtime::copy(rows, mine.at(expert).window());
       else
-        transport_.start_send(host_buffer(rows), rank, kOutputTag);
+        transport_.start_send(rows.bytes(), rank, kOutputTag);
     }
   }
   transport_.wait_all();

@@ -74,7 +74,7 @@ Range until(std::span<const Index> experts, Index begin, Index last) {
 }  // namespace
 
 void combine_outputs(Dispatch& dispatch, std::span<const Index> stay, ByExpert hidden,
-                     PhaseTimes& times, Matrix& y) {
+                     PhaseTimes& times, Tensor& y) {
   const ExpertPass& home = dispatch.home();
   const std::span<const Index> away = dispatch.experts();
   std::vector<Index> all(away.size() + stay.size());
@@ -120,7 +120,7 @@ namespace {
 
 /// y += the outputs of the experts `part`. Collective.
 void run_part(const DispatchedRun& run, const ExpertPass& home, const ExpertPlacement& placement,
-              Range part, Matrix& y) {
+              Range part, Tensor& y) {
   std::vector<Index> stay, away;
   std::vector<int> owners;
   for (Index e = part.begin; e < part.end; ++e) {
@@ -138,7 +138,7 @@ void run_part(const DispatchedRun& run, const ExpertPass& home, const ExpertPlac
 
 }  // namespace
 
-void DispatchedRun::run(const ExpertPass& home, Matrix& y) const {
+void DispatchedRun::run(const ExpertPass& home, Tensor& y) const {
   std::vector<std::int64_t> tokens = routed_tokens(home.layer, home.routing);
   transport.control().all_reduce_sum(tokens);
   const ExpertPlacement placement = place(tokens);

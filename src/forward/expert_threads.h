@@ -17,9 +17,9 @@ struct GateUp {
       : gate(weights.used(mlp.gate)), up(weights.used(mlp.up)), activation(mlp.activation) {}
 
   /// activation(gate(x), up(x)) for the given rows of `normed`: `[rows.size(), width]`.
-  Matrix hidden(const Matrix& normed, std::span<const std::int32_t> rows) const;
+  Tensor hidden(const Tensor& normed, std::span<const std::int32_t> rows) const;
   /// The same for a whole list, lane by lane.
-  Matrix hidden(const Matrix& normed, const TokenList& list, const Batch& batch) const;
+  Tensor hidden(const Tensor& normed, const TokenList& list) const;
 
   UsedLinear gate, up;
   GatedActivation activation;

@@ -55,7 +55,8 @@ std::string names_of(const std::vector<const LinearSpec*>& linears) {
 
 }  // namespace
 
-bool note_finite(ForwardPart part, MatrixView<const float> values, Index expert) {
+bool note_finite(ForwardPart part, const Tensor& tensor, Index expert) {
+  const MatrixView<const float> values = tensor.host();
   bool finite = true;
   for (Index r = 0; r < values.rows && finite; ++r) finite = all_finite(values.row(r));
   if (finite) return true;

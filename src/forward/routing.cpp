@@ -1,10 +1,8 @@
 #include "aq/forward/routing.h"
 
-#include "aq/core/parallel.h"
 #include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
-#include "aq/runtime/pieces.h"
-#include "forward/rows.h"
+#include "aq/runtime/operations.h"
 
 namespace aq {
 namespace {
@@ -48,23 +46,23 @@ TokenList all_tokens(const Batch& batch) {
 
 /// Every token, with the factor that the MLP's output gets.
 TokenList tokens_of_mlp(const MlpSpec& mlp, const Weights& weights, const Batch& batch,
-                        const Matrix& normed) {
+                        const Tensor& normed) {
   TokenList list = all_tokens(batch);
   if (!mlp.output_gate || batch.rows() == 0) return list;
   const UsedLinear gate = weights.used(*mlp.output_gate);
-  parallel_for(batch.sequence_count(), [&](Index sequence) {
-    const Range rows = batch.rows_of_sequence(sequence);
-    const MatrixView<float> factors(list.weights.data() + rows.begin, rows.size(), 1);
-    SharedInput(rows_of(normed, rows)).multiply(gate, factors);
-    runtime::apply_sigmoid(factors);
+  runtime::for_each_range(batch.sequence_rows, [&](Index, Range rows) {
+    Tensor factors = SharedInput(normed.window(rows)).multiply(gate);
+    runtime::apply_sigmoid(factors.host());
     note_finite(ForwardPart::router, factors);
+    for (Index i = 0; i < rows.size(); ++i)
+      list.weights[static_cast<std::size_t>(rows.begin + i)] = factors.host()(i, 0);
   });
   return list;
 }
 
 /// The tokens of the routed experts.
 Routing choose_experts(const MoeSpec& moe, const Weights& weights, const Batch& batch,
-                       const Matrix& normed) {
+                       const Tensor& normed) {
   const Index top_k = moe.routing.top_k;
   Routing routing;
   routing.experts.resize(static_cast<std::size_t>(moe.routing.experts));
@@ -74,13 +72,10 @@ Routing choose_experts(const MoeSpec& moe, const Weights& weights, const Batch& 
   std::vector<float> correction;
   if (!moe.correction_bias.empty())
     correction = weights.vector(moe.correction_bias, moe.routing.experts);
-  parallel_for(batch.sequence_count(), [&](Index sequence) {
-    const Range rows = batch.rows_of_sequence(sequence);
-    Matrix logits(rows.size(), moe.routing.experts);
-    SharedInput(rows_of(normed, rows)).multiply(router, logits.view());
-    if (!note_finite(ForwardPart::router, logits.view()))
-      return spread_evenly(rows, top_k, routing);
-    runtime::route(moe.routing, logits.view(), correction,
+  runtime::for_each_range(batch.sequence_rows, [&](Index, Range rows) {
+    const Tensor logits = SharedInput(normed.window(rows)).multiply(router);
+    if (!note_finite(ForwardPart::router, logits)) return spread_evenly(rows, top_k, routing);
+    runtime::route(moe.routing, logits.host(), correction,
                    {routing.index.data() + rows.begin * top_k, rows.size(), top_k},
                    {routing.weight.data() + rows.begin * top_k, rows.size(), top_k});
   });
@@ -89,6 +84,13 @@ Routing choose_experts(const MoeSpec& moe, const Weights& weights, const Batch& 
 }
 
 }  // namespace
+
+std::vector<Range> TokenList::lanes() const {
+  std::vector<Range> ranges;
+  for (std::size_t i = 0; i + 1 < lane_offsets.size(); ++i)
+    ranges.push_back({lane_offsets[i], lane_offsets[i + 1]});
+  return ranges;
+}
 
 std::span<const std::int32_t> TokenList::rows_of_lane(Index number) const {
   const Range range = lane(number);
@@ -111,7 +113,7 @@ std::vector<std::int64_t> routed_tokens(const LayerSpec& layer, const Routing& r
 }
 
 Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch& batch,
-                     const Matrix& normed) {
+                     const Tensor& normed) {
   Routing routing;
   if (layer.moe) routing = choose_experts(*layer.moe, weights, batch, normed);
   for (const MlpSpec& mlp : layer.mlps)

@@ -1,27 +1,27 @@
 #include "aq/forward/shared_input.h"
 
-#include <algorithm>
-
 #include "aq/formats/grid.h"
-#include "aq/runtime/pieces.h"
+#include "aq/runtime/operations.h"
 
 namespace aq {
 
-void SharedInput::multiply(const UsedLinear& linear, MatrixView<float> out) {
-  runtime::linear(seen_by(linear), linear.weight.view(), out);
-  if (!linear.bias.empty()) runtime::add_bias(linear.bias, out);
+void SharedInput::multiply(const UsedLinear& linear, Tensor out) {
+  runtime::linear(seen_by(linear), linear.weight, linear.bias, std::move(out));
 }
 
-MatrixView<const float> SharedInput::seen_by(const UsedLinear& linear) {
+Tensor SharedInput::multiply(const UsedLinear& linear) {
+  Tensor out(values_.rows(), linear.weight.rows(), values_.kind());
+  multiply(linear, out.window());
+  return out;
+}
+
+const Tensor& SharedInput::seen_by(const UsedLinear& linear) {
   if (!linear.activation) return values_;
   for (const Rounded& done : rounded_)
-    if (done.scheme == *linear.activation) return done.values.view();
-  Rounded rounded{*linear.activation, Matrix(values_.rows, values_.columns)};
-  for (Index r = 0; r < values_.rows; ++r)
-    std::copy(values_.row(r).begin(), values_.row(r).end(), rounded.values.view().row(r).begin());
-  simulate_dynamic(rounded.scheme, rounded.values.view());
-  rounded_.push_back(std::move(rounded));
-  return rounded_.back().values.view();
+    if (done.scheme == *linear.activation) return done.values;
+  rounded_.push_back({*linear.activation, values_.clone()});
+  simulate_dynamic(rounded_.back().scheme, rounded_.back().values.host());
+  return rounded_.back().values;
 }
 
 }  // namespace aq

@@ -4,7 +4,7 @@
 
 #include "aq/core/parallel.h"
 #include "aq/io/weight_reader.h"
-#include "aq/runtime/pieces.h"
+#include "aq/runtime/operations.h"
 
 namespace aq {
 void Weights::put(const std::string& name, QuantizedMatrix matrix,
@@ -15,11 +15,11 @@ void Weights::put(const std::string& name, QuantizedMatrix matrix,
 UsedLinear Weights::used(const LinearSpec& linear) const {
   const auto found = quantized_.find(linear.name);
   if (found == quantized_.end())
-    return {original_rows(linear, 0, linear.rows), read_bias(checkpoint_, model_, linear),
-            std::nullopt};
-  UsedLinear used{Matrix(linear.rows, linear.columns), read_bias(checkpoint_, model_, linear),
+    return {Tensor::from(original_rows(linear, 0, linear.rows)),
+            read_bias(checkpoint_, model_, linear), std::nullopt};
+  UsedLinear used{Tensor(linear.rows, linear.columns), read_bias(checkpoint_, model_, linear),
                   found->second.activation};
-  dequantize(found->second.matrix, used.weight.view());
+  dequantize(found->second.matrix, used.weight.host());
   return used;
 }
 
@@ -39,7 +39,7 @@ std::vector<float> Weights::vector(const std::string& tensor, Index size) const 
   return checkpoint_.read(tensor, {size});
 }
 
-Matrix Weights::embeddings(std::span<const std::int32_t> tokens) const {
+Tensor Weights::embeddings(std::span<const std::int32_t> tokens) const {
   std::vector<std::int32_t> used(tokens.begin(), tokens.end());
   std::sort(used.begin(), used.end());
   used.erase(std::unique(used.begin(), used.end()), used.end());
@@ -54,9 +54,7 @@ Matrix Weights::embeddings(std::span<const std::int32_t> tokens) const {
   for (const std::int32_t token : tokens)
     places.push_back(checked_cast<std::int32_t>(std::lower_bound(used.begin(), used.end(), token) -
                                                 used.begin()));
-  Matrix out(static_cast<Index>(tokens.size()), model_.hidden);
-  runtime::embed(table.view(), places, out.view());
-  return out;
+  return runtime::embed(Tensor::from(std::move(table)), places);
 }
 
 }  // namespace aq

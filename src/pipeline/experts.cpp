@@ -82,7 +82,7 @@ std::vector<QuantizedRecord> quantize_experts(StageContext& context, const Exper
 std::vector<QuantizedRecord> quantize_dispatched(StageContext& context, const WaveSplit& split,
                                                  const ExpertPass& home,
                                                  std::span<const ExpertCalibration> calibrations,
-                                                 Matrix* y) {
+                                                 Tensor* y) {
   std::vector<QuantizedRecord> records;
   const auto append = [&records](std::vector<QuantizedRecord> some) {
     std::move(some.begin(), some.end(), std::back_inserter(records));
@@ -115,7 +115,7 @@ std::vector<QuantizedRecord> quantize_wave(StageContext& context, const WavePlan
                                            const ExpertPass& pass,
                                            std::span<const std::int64_t> expert_tokens,
                                            std::span<const ExpertCalibration> calibrations,
-                                           Matrix* y) {
+                                           Tensor* y) {
   if (context.dispatch && wave.is_routed()) {
     const WaveSplit split = split_wave(wave, expert_tokens, staying(calibrations),
                                        context.comm.size(), context.settings.gptq.refine);

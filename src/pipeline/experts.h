@@ -28,7 +28,7 @@ std::vector<QuantizedRecord> quantize_wave(StageContext& context, const WavePlan
                                            const ExpertPass& pass,
                                            std::span<const std::int64_t> expert_tokens,
                                            std::span<const ExpertCalibration> calibrations,
-                                           Matrix* y);
+                                           Tensor* y);
 
 /// gate, up, down of each expert in turn.
 std::vector<QuantizedRecord> in_model_order(std::vector<QuantizedRecord> gate_up,

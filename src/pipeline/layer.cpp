@@ -33,7 +33,7 @@ std::vector<std::int64_t> count_expert_tokens(Communicator& comm, const LayerSpe
 /// weights. x becomes its output with them, unless `sums_only`: then nothing runs that no Hessian
 /// needs, and x is worth nothing afterwards.
 LayerResult quantize_linears(StageContext& context, const DecoderLayer& layer,
-                             const LayerPlan& plan, Matrix& x, bool sums_only,
+                             const LayerPlan& plan, Tensor& x, bool sums_only,
                              const WaveObserver& before_wave) {
   LayerResult result;
   const auto quantize = [&](Stage stage, const std::vector<LinearInput>& inputs) {
@@ -45,10 +45,10 @@ LayerResult quantize_linears(StageContext& context, const DecoderLayer& layer,
   quantize(Stage::qkv, {layer.attention_input(x)});
   Latents latents = forward("latents", [&] { return layer.latents(x); });
   quantize(Stage::latent, layer.latent_inputs(latents));
-  Matrix core = forward("attention", [&] { return layer.attention_core(x, std::move(latents)); });
+  Tensor core = forward("attention", [&] { return layer.attention_core(x, std::move(latents)); });
   quantize(Stage::o, {LinearInput{core}});
   forward("attention output", [&] { layer.add_attention_output(std::move(core), x); });
-  const Matrix normed = forward("norm", [&] { return layer.mlp_input(x); });
+  const Tensor normed = forward("norm", [&] { return layer.mlp_input(x); });
   quantize(Stage::router, {LinearInput{normed}});
   const Routing routing = forward("routing", [&] { return layer.route(normed); });
   result.expert_tokens = count_expert_tokens(context.comm, layer.spec, routing);
@@ -57,15 +57,15 @@ LayerResult quantize_linears(StageContext& context, const DecoderLayer& layer,
   result.placement =
       place_experts(plan, result.expert_tokens, staying(calibrations), context.comm.size());
 
-  Matrix y;
-  if (!sums_only) y = Matrix(x.rows, x.columns);
+  Tensor y;
+  if (!sums_only) y = Tensor::zeros(x.rows(), x.columns(), x.kind());
   for (const WavePlan& wave : plan.waves) {
     before_wave(wave.experts);
     append(quantize_wave(context, wave, layer.experts(normed, routing), result.expert_tokens,
                          calibrations, sums_only ? nullptr : &y),
            result.records);
   }
-  if (!sums_only) add_matrix(y, x);
+  if (!sums_only) add_to_stream(y, x);
   return result;
 }
 
@@ -79,7 +79,7 @@ std::vector<QuantizedRecord> quantize_kept(const KeptHessians& kept, StageContex
 }  // namespace
 
 LayerResult quantize_layer(StageContext& context, const Model& model, const LayerSpec& spec,
-                           const LayerPlan& plan, const Batch& batch, Matrix& x,
+                           const LayerPlan& plan, const Batch& batch, Tensor& x,
                            const WaveObserver& before_wave) {
   const DecoderLayer original{model, spec, context.original, batch};
   const DecoderLayer quantized{model, spec, context.quantized, batch};
@@ -87,7 +87,7 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
     case Sequential::stage:  // a linear runs right after it was quantized
       return quantize_linears(context, quantized, plan, x, false, before_wave);
     case Sequential::layer: {  // once as it was for the Hessians, once more quantized
-      Matrix scratch = x;
+      Tensor scratch = x.clone();
       LayerResult result = quantize_linears(context, original, plan, scratch, true, before_wave);
       scratch = {};
       const DispatchedRun dispatched{
@@ -109,7 +109,7 @@ const Weights& forward_weights(const StageContext& context) {
 
 std::vector<QuantizedRecord> quantize_head(StageContext& context, const Model& model,
                                            const StagePlan& plan, const Batch& batch,
-                                           const Matrix& x) {
+                                           const Tensor& x) {
   if (!plan.quantizes()) return {};
   return quantize_inputs(context, plan, batch,
                          {{x, RmsNorm(model, context.original, model.final_norm)}});

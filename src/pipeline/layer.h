@@ -19,13 +19,13 @@ using WaveObserver = std::function<void(Range experts)>;
 
 /// Quantizes the layer and replaces x by the next layer's input. Collective.
 LayerResult quantize_layer(StageContext& context, const Model& model, const LayerSpec& spec,
-                           const LayerPlan& plan, const Batch& batch, Matrix& x,
+                           const LayerPlan& plan, const Batch& batch, Tensor& x,
                            const WaveObserver& before_wave);
 
 /// Quantizes the head from the final norm of x, where the plan says so. Collective.
 std::vector<QuantizedRecord> quantize_head(StageContext& context, const Model& model,
                                            const StagePlan& plan, const Batch& batch,
-                                           const Matrix& x);
+                                           const Tensor& x);
 
 /// The same from kept sums, which are those of the layer. Collective.
 LayerResult quantize_layer_from(const KeptHessians& kept, StageContext& context,

@@ -91,7 +91,7 @@ struct Run {
 };
 
 /// From the tokens, or from kept sums; x becomes the next layer's input.
-LayerResult quantize(Run& run, Index layer, Matrix& x) {
+LayerResult quantize(Run& run, Index layer, Tensor& x) {
   const WaveObserver before_wave = [&](Range experts) {
     stop_if_asked(run.comm);
     if (run.spec(layer).moe)
@@ -105,7 +105,7 @@ LayerResult quantize(Run& run, Index layer, Matrix& x) {
   return quantize_layer_from(*run.prepared.kept, run.context, run.plan(layer), before_wave);
 }
 
-std::vector<QuantizedRecord> quantize_head(Run& run, const Matrix& x) {
+std::vector<QuantizedRecord> quantize_head(Run& run, const Tensor& x) {
   run.keeper.start(run.layer_count());
   if (!run.prepared.kept)
     return quantize_head(run.context, run.model(), run.prepared.plan.head, run.prepared.batch, x);
@@ -114,7 +114,7 @@ std::vector<QuantizedRecord> quantize_head(Run& run, const Matrix& x) {
 }
 
 std::vector<LogRow> save(Run& run, Index part, std::vector<QuantizedRecord> records,
-                         const Matrix& x) {
+                         const Tensor& x) {
   return timed(run.times, Phase::write, "shards", [&] {
     std::optional<bool> kept;
     if (run.options.keep_hessians) kept = run.keeper.finish();
@@ -127,7 +127,7 @@ std::vector<LogRow> save(Run& run, Index part, std::vector<QuantizedRecord> reco
 }
 
 /// The layer's matrices from disk; x goes on as it did when they were made.
-std::vector<LogRow> resume(Run& run, Index layer, Matrix& x) {
+std::vector<LogRow> resume(Run& run, Index layer, Tensor& x) {
   if (run.prepared.kept) return run.state.load(layer, run.quantized, no_expert);
   const LayerSpec& spec = run.spec(layer);
   const bool dispatch = run.prepared.plan.dispatch && spec.moe;
@@ -157,7 +157,7 @@ std::vector<LogRow> resume(Run& run, Index layer, Matrix& x) {
 }
 
 /// x before the first layer that must run, and that layer's number.
-Index start_layers(Run& run, Matrix& x) {
+Index start_layers(Run& run, Tensor& x) {
   if (!run.prepared.kept) {
     const Index done = timed(run.times, Phase::resume, "saved activations", [&] {
       return run.state.load_output(run.prepared.batch, run.model().hidden, x);
@@ -175,7 +175,7 @@ Index start_layers(Run& run, Matrix& x) {
 }
 
 /// The layer from disk, or quantized and written; x becomes the next layer's input.
-void do_layer(Run& run, Index layer, Matrix& x) {
+void do_layer(Run& run, Index layer, Tensor& x) {
   const Stopwatch watch;
   LayerMetrics metrics{.layer = layer,
                        .layers = run.layer_count(),
@@ -209,7 +209,7 @@ std::vector<LogRow> load_log(Run& run, Index part) {
 }
 
 void run_layers(Run& run) {
-  Matrix x;
+  Tensor x;
   const Index first = start_layers(run, x);
   for (Index layer = 0; layer < first; ++layer)
     run.reporter.layer_done(

@@ -282,7 +282,7 @@ std::vector<std::string> RunState::written_files(Index part, bool mine) const {
 
 std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> records,
                                    std::optional<bool> kept_hessians, const Batch& batch,
-                                   const Matrix* output) {
+                                   const Tensor* output) {
   CompletePart complete;
   complete.layer = part;
   complete.sources = sources_of(part);
@@ -322,18 +322,18 @@ std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> reco
   return rows;
 }
 
-void RunState::write_output(Index part, const Batch& batch, const Matrix& x) const {
+void RunState::write_output(Index part, const Batch& batch, const Tensor& x) const {
   std::vector<LaneActivations> lanes;
   for (Index lane = 0; lane < batch.lanes(); ++lane) {
     const Range rows = batch.rows_of_lane(lane);
-    lanes.push_back({batch.first_lane + lane, Matrix(rows.size(), x.columns)});
-    std::copy_n(x.values.begin() + rows.begin * x.columns, rows.size() * x.columns,
-                lanes.back().rows.values.begin());
+    lanes.push_back({batch.first_lane + lane, Matrix(rows.size(), x.columns())});
+    for (Index row = rows.begin; row < rows.end; ++row)
+      std::ranges::copy(x.host().row(row), lanes.back().rows.view().row(row - rows.begin).begin());
   }
   write_activations(directory_.activations() / RunDirectory::shard_name(part, comm_.rank()), lanes);
 }
 
-Index RunState::load_output(const Batch& batch, Index hidden, Matrix& x) const {
+Index RunState::load_output(const Batch& batch, Index hidden, Tensor& x) const {
   Index part = static_cast<Index>(manifest_.complete.size()) - 1;
   while (part >= 0 && manifest_.complete[static_cast<std::size_t>(part)].activations.empty())
     --part;
@@ -352,7 +352,7 @@ Index RunState::load_output(const Batch& batch, Index hidden, Matrix& x) const {
                     str("lane ", lane.lane, " has ", lane.rows.rows, " rows, not ", rows.size()));
       std::ranges::copy(lane.rows.values, read.values.begin() + rows.begin * hidden);
     }
-    x = std::move(read);
+    x = Tensor::from(std::move(read));
   } catch (const ReadError&) {
     throw;
   } catch (const Error& error) {

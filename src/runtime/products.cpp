@@ -7,7 +7,8 @@
 #include <c10/core/InferenceMode.h>
 
 #include "aq/core/error.h"
-#include "aq/runtime/pieces.h"
+#include "aq/runtime/operations.h"
+#include "runtime/held_tensor.h"
 
 namespace aq::runtime {
 namespace {
@@ -25,6 +26,14 @@ void product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& out) {
   at::mm_out(result, a, b);
 }
 
+/// x [rows, columns], weight [outputs, inputs], out [tokens, width].
+void check_linear(Index rows, Index columns, Index outputs, Index inputs, Index tokens,
+                  Index width) {
+  AQ_CHECK(columns == inputs && tokens == rows && width == outputs, "x [", rows, ", ", columns,
+           "], weight [", outputs, ", ", inputs, "], out [", tokens, ", ", width, "]");
+  AQ_CHECK(columns > 0, "an empty sum");
+}
+
 }  // namespace
 
 void multiply(MatrixView<const float> a, MatrixView<const float> b, MatrixView<float> out) {
@@ -39,11 +48,16 @@ void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
 }
 
 void linear(MatrixView<const float> x, MatrixView<const float> weight, MatrixView<float> out) {
-  AQ_CHECK(x.columns == weight.columns && out.rows == x.rows && out.columns == weight.rows, "x [",
-           x.rows, ", ", x.columns, "], weight [", weight.rows, ", ", weight.columns, "], out [",
-           out.rows, ", ", out.columns, "]");
-  AQ_CHECK(x.columns > 0, "an empty sum");
+  check_linear(x.rows, x.columns, weight.rows, weight.columns, out.rows, out.columns);
   if (out.rows > 0 && out.columns > 0) multiply_transposed(x, weight, out);
+}
+
+void linear(const Tensor& x, const Tensor& weight, std::span<const float> bias, Tensor out) {
+  check_linear(x.rows(), x.columns(), weight.rows(), weight.columns(), out.rows(), out.columns());
+  if (out.rows() == 0 || out.columns() == 0) return;
+  const c10::InferenceMode no_gradients;
+  product(x.held().tensor, weight.held().tensor.t(), out.held().tensor);
+  if (!bias.empty()) add_bias(bias, out.host());
 }
 
 }  // namespace aq::runtime

@@ -159,6 +159,11 @@ void add(float* __restrict x, const float* __restrict values, Index count) {
 }
 
 AQ_FOR_ALL_CPUS
+void add_scaled(float* __restrict x, float factor, const float* __restrict values, Index count) {
+  for (Index i = 0; i < count; ++i) x[i] += factor * values[i];
+}
+
+AQ_FOR_ALL_CPUS
 void rotate(float* __restrict low, float* __restrict high, const float* __restrict cosine,
             const float* __restrict sine, Index count) {
   for (Index j = 0; j < count; ++j) {

@@ -28,6 +28,8 @@ void silu_multiply(float* gate, const float* up, Index count);
 void clamped_multiply(float* gate, const float* up, float limit, float alpha, Index count);
 /// x = x + values.
 void add(float* x, const float* values, Index count);
+/// x = x + factor * values.
+void add_scaled(float* x, float factor, const float* values, Index count);
 /// (low, high) = (low * cosine - high * sine, high * cosine + low * sine).
 void rotate(float* low, float* high, const float* cosine, const float* sine, Index count);
 /// The same of the pairs (x[2j], x[2j+1]), `count` of them.

@@ -11,9 +11,9 @@ namespace aq {
 /// What latent attention makes of norm(x) before the heads: the inputs of q_b and kv_b, and the
 /// rotary key. Empty for projected heads.
 struct Latents {
-  Matrix q;         ///< norm(q_a(.)) `[rows, q rank]`; empty without q_a
-  Matrix kv;        ///< norm of the latent `[rows, kv rank]`
-  Matrix rope_key;  ///< `[rows, rope dim]`
+  Tensor q;         ///< norm(q_a(.)) `[rows, q rank]`; empty without q_a
+  Tensor kv;        ///< norm of the latent `[rows, kv rank]`
+  Tensor rope_key;  ///< `[rows, rope dim]`
 };
 
 /// A layer, the weights that its tokens meet, and these tokens.
@@ -24,30 +24,30 @@ struct DecoderLayer {
   const Batch& batch;
 
   /// What q, k and v read, or q_a (q without it) and kv_a.
-  LinearInput attention_input(const Matrix& x) const;
-  Latents latents(const Matrix& x) const;
+  LinearInput attention_input(const Tensor& x) const;
+  Latents latents(const Tensor& x) const;
   /// What q_b and kv_b read, in this order; nothing for projected heads.
   std::vector<LinearInput> latent_inputs(const Latents& latents) const;
   /// Output of the attention core `[rows, heads * value_dim]`: what o reads.
-  Matrix attention_core(const Matrix& x, Latents latents) const;
+  Tensor attention_core(const Tensor& x, Latents latents) const;
   /// x += o(core).
-  void add_attention_output(Matrix core, Matrix& x) const;
+  void add_attention_output(Tensor core, Tensor& x) const;
   /// norm(x): what routers and MLPs read.
-  Matrix mlp_input(const Matrix& x) const;
+  Tensor mlp_input(const Tensor& x) const;
   /// The MLPs of every token; `normed` = mlp_input(x).
-  Routing route(const Matrix& normed) const;
-  ExpertPass experts(const Matrix& normed, const Routing& routing) const {
+  Routing route(const Tensor& normed) const;
+  ExpertPass experts(const Tensor& normed, const Routing& routing) const {
     return {spec, weights, batch, normed, routing};
   }
 
   /// The whole layer: x becomes the next layer's input. The routing is returned for whoever wants
   /// to look at it. With `dispatched` routed experts run where they live; collective then.
-  Routing run(Matrix& x, const DispatchedRun* dispatched = nullptr) const;
+  Routing run(Tensor& x, const DispatchedRun* dispatched = nullptr) const;
 };
 
-Matrix embed_tokens(const Weights& weights, const Batch& batch);
+Tensor embed_tokens(const Weights& weights, const Batch& batch);
 
-/// x += y. Notes what is not finite (finite.h), as all pieces of a layer do.
-void add_matrix(const Matrix& y, Matrix& x);
+/// x += y, the residual stream. Notes what is not finite (finite.h), as all pieces of a layer do.
+void add_to_stream(const Tensor& y, Tensor& x);
 
 }  // namespace aq

@@ -56,7 +56,7 @@ class Dispatch {
   std::vector<Index> gathered_begin_;  ///< [ranks + 1] rows that came from each rank
   Index all_tokens_ = 0;
   Batch gathered_batch_;
-  Matrix gathered_;
+  Tensor gathered_;
   Routing gathered_routing_;
   ExpertPass owner_;
 };

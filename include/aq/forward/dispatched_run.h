@@ -15,7 +15,7 @@ namespace aq {
 /// it is a round of one expert. Owners make outputs before their round comes, up to as many rows as
 /// all ranks have tokens. Collective.
 void combine_outputs(Dispatch& dispatch, std::span<const Index> stay, ByExpert hidden,
-                     PhaseTimes& times, Matrix& y);
+                     PhaseTimes& times, Tensor& y);
 
 /// Parts of a wave, each with at most `most` rows for any owner, or of one expert; `tokens` of each
 /// expert on all ranks. The whole wave when `most` is 0.
@@ -32,7 +32,7 @@ struct DispatchedRun {
   std::function<ExpertPlacement(std::span<const std::int64_t> tokens)> place;
 
   /// y += the outputs of all routed experts. Collective.
-  void run(const ExpertPass& home, Matrix& y) const;
+  void run(const ExpertPass& home, Tensor& y) const;
 };
 
 }  // namespace aq

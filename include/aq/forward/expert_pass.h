@@ -8,8 +8,8 @@
 
 namespace aq {
 
-/// A matrix for each of some MLPs, by its number in the layer; none where it has no tokens.
-using ByExpert = std::map<Index, Matrix>;
+/// A tensor for each of some MLPs, by its number in the layer; none where it has no tokens.
+using ByExpert = std::map<Index, Tensor>;
 
 /// Where the tokens of a pass are.
 enum class TokensAt {
@@ -22,7 +22,7 @@ struct ExpertPass {
   const LayerSpec& layer;
   const Weights& weights;
   const Batch& batch;
-  const Matrix& normed;  ///< norm(x) `[rows, hidden]`
+  const Tensor& normed;  ///< norm(x) `[rows, hidden]`
   const Routing& routing;
   TokensAt at = TokensAt::home;
 
@@ -34,12 +34,12 @@ struct ExpertPass {
   /// down(hidden) of each expert `[tokens, hidden size]`. What was hidden is freed on the way.
   ByExpert outputs(ByExpert hidden) const;
   /// y[row] += weight * output, of the experts in ascending order.
-  void add(const ByExpert& outputs, Matrix& y) const;
+  void add(const ByExpert& outputs, Tensor& y) const;
 
   /// add(outputs(hidden), y), few experts at one time to bound the memory.
-  void add_down(ByExpert hidden, Matrix& y) const;
+  void add_down(ByExpert hidden, Tensor& y) const;
   /// All of the above, a few experts at a time.
-  void run(Range experts, Matrix& y) const;
+  void run(Range experts, Tensor& y) const;
 };
 
 }  // namespace aq

@@ -3,8 +3,8 @@
 /// error on whichever ranks and threads they were met.
 
 #include "aq/comm/communicator.h"
-#include "aq/core/matrix_view.h"
 #include "aq/model/model.h"
+#include "aq/runtime/tensor.h"
 
 namespace aq {
 
@@ -19,10 +19,10 @@ enum class ForwardPart {
   head,              ///< logits of the vocabulary
 };
 
-/// Remembers the part when one of the values is infinite or NaN. Any thread may call it.
+/// Remembers the part when a value of it is infinite or NaN. Any thread may call it.
 /// @param expert  its number in the layer, of gate_up and down
 /// @return whether all are finite
-bool note_finite(ForwardPart part, MatrixView<const float> values, Index expert = 0);
+bool note_finite(ForwardPart part, const Tensor& tensor, Index expert = 0);
 
 /// Throws the same Error{input} on every rank when any of them has noted a value since the last
 /// call. It names the first part of the layer, with layer, expert and linears. Collective.

@@ -14,7 +14,9 @@ namespace aq {
 struct RmsNorm {
   RmsNorm(const Model& model, const Weights& weights, const std::string& name)
       : weight(weights.vector(name, model.hidden)), eps(model.norm_eps) {}
-  Matrix operator()(MatrixView<const float> x) const;
+  /// Of all rows at once, or of each range of them.
+  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Tensor& x, std::span<const Range> ranges) const;
 
   std::vector<float> weight;
   double eps;
@@ -22,7 +24,7 @@ struct RmsNorm {
 
 /// Rows of x, or their norm, which is computed where rows are needed and never kept whole.
 struct LinearInput {
-  const Matrix& x;
+  const Tensor& x;
   std::optional<RmsNorm> norm = std::nullopt;
 };
 

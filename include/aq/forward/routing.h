@@ -22,6 +22,8 @@ struct TokenList {
     return {lane_offsets[static_cast<std::size_t>(number)],
             lane_offsets[static_cast<std::size_t>(number) + 1]};
   }
+  /// Places in `rows`, lane by lane: what is computed as one product each.
+  std::vector<Range> lanes() const;
   std::span<const std::int32_t> rows_of_lane(Index number) const;
   std::span<const float> weights_of_lane(Index number) const;
 };
@@ -37,6 +39,6 @@ std::vector<std::int64_t> routed_tokens(const LayerSpec& layer, const Routing& r
 
 /// The experts of every token, and the tokens of those that take all; `normed` = norm(x).
 Routing route_tokens(const LayerSpec& layer, const Weights& weights, const Batch& batch,
-                     const Matrix& normed);
+                     const Tensor& normed);
 
 }  // namespace aq

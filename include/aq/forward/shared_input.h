@@ -1,6 +1,8 @@
 #pragma once
 /// The input of linears that share it (q, k, v; gate, up), as each of them sees it.
 
+#include <list>
+
 #include "aq/forward/weights.h"
 
 namespace aq {
@@ -9,21 +11,22 @@ namespace aq {
 /// token and group by theirs; each format rounds them once.
 class SharedInput {
  public:
-  /// `values` [tokens, columns] must outlive this.
-  explicit SharedInput(MatrixView<const float> values) : values_(values) {}
+  /// `values` [tokens, columns].
+  explicit SharedInput(const Tensor& values) : values_(values.window()) {}
 
   /// out [tokens, rows of the weight] = input · weightᵀ + bias.
-  void multiply(const UsedLinear& linear, MatrixView<float> out);
+  void multiply(const UsedLinear& linear, Tensor out);
+  Tensor multiply(const UsedLinear& linear);
 
  private:
   struct Rounded {
     Scheme scheme;
-    Matrix values;
+    Tensor values;
   };
-  MatrixView<const float> seen_by(const UsedLinear& linear);
+  const Tensor& seen_by(const UsedLinear& linear);
 
-  MatrixView<const float> values_;
-  std::vector<Rounded> rounded_;
+  const Tensor values_;
+  std::list<Rounded> rounded_;
 };
 
 }  // namespace aq

@@ -13,12 +13,13 @@
 #include "aq/formats/quantized_matrix.h"
 #include "aq/io/checkpoint.h"
 #include "aq/model/model.h"
+#include "aq/runtime/tensor.h"
 
 namespace aq {
 
 /// A linear as it is run.
 struct UsedLinear {
-  Matrix weight;                     ///< `[rows, columns]`, dequantized or from the checkpoint
+  Tensor weight;                     ///< `[rows, columns]`, dequantized or from the checkpoint
   std::vector<float> bias;           ///< `[rows]`; empty: none
   std::optional<Scheme> activation;  ///< how its inputs are rounded; nothing: not at all
 };
@@ -52,7 +53,7 @@ class Weights {
   /// A one-dimensional tensor.
   std::vector<float> vector(const std::string& tensor, Index size) const;
   /// Embeddings of the tokens `[tokens, hidden]`; each row of the table is read once.
-  Matrix embeddings(std::span<const std::int32_t> tokens) const;
+  Tensor embeddings(std::span<const std::int32_t> tokens) const;
 
  private:
   const Checkpoint& checkpoint_;

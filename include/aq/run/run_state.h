@@ -41,11 +41,11 @@ class RunState {
   /// was asked to. `output`: what the next layer reads, where it is to be kept; older ones go then.
   std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records,
                            std::optional<bool> kept_hessians, const Batch& batch,
-                           const Matrix* output);
+                           const Tensor* output);
 
   /// The layers whose joint output was kept and is whole, and that output in x; 0 without one.
   /// Collective.
-  Index load_output(const Batch& batch, Index hidden, Matrix& x) const;
+  Index load_output(const Batch& batch, Index hidden, Tensor& x) const;
 
  private:
   /// Forgets parts from the first damaged one on: later layers were computed from it. Each rank
@@ -61,7 +61,7 @@ class RunState {
   std::vector<LogRow> load_once(Index part, Weights& weights,
                                 const std::function<bool(Index expert)>& wanted) const;
   /// Writes the rows of this rank's lanes.
-  void write_output(Index part, const Batch& batch, const Matrix& x) const;
+  void write_output(Index part, const Batch& batch, const Tensor& x) const;
   /// The part's file names of the ranks that wrote one. Collective.
   std::vector<std::string> written_files(Index part, bool mine) const;
 

@@ -1,0 +1,45 @@
+#pragma once
+/// The pieces of a decoder layer over tensors. Where an operation is given `ranges`, each range of
+/// rows is one product, or one pass, of its own, so that the bits of its rows depend on that range
+/// alone; ranges run side by side, on threads or streams, which is this module's business. Without
+/// ranges an operation is one of them. What an operation computes is said in pieces.h.
+
+#include <functional>
+#include <span>
+
+#include "aq/runtime/pieces.h"
+#include "aq/runtime/tensor.h"
+
+namespace aq::runtime {
+
+/// Runs a chain of operations for each range that is not empty, side by side. `chain` gets the
+/// range's number and its rows.
+void for_each_range(std::span<const Range> ranges,
+                    const std::function<void(Index number, Range rows)>& chain);
+
+Tensor embed(const Tensor& table, std::span<const std::int32_t> tokens);
+
+void rms_norm(const Tensor& x, std::span<const float> weight, double eps, Tensor out);
+Tensor rms_norm(const Tensor& x, std::span<const float> weight, double eps,
+                std::span<const Range> ranges);
+
+/// out [tokens, rows of weight] = x [tokens, inputs] · weightᵀ + bias; no bias when empty.
+void linear(const Tensor& x, const Tensor& weight, std::span<const float> bias, Tensor out);
+
+void attention(const AttentionSpec& spec, const AttentionVectors& vectors, Tensor q, Tensor k,
+               Tensor v, Tensor out);
+void expand_latent(const AttentionSpec& spec, const Tensor& kv, const Tensor& rope_key, Tensor& k,
+                   Tensor& v);
+void gated_activation(const GatedActivation& activation, Tensor& gate, const Tensor& up);
+
+/// out = from.
+void copy(const Tensor& from, Tensor out);
+/// Row i of the result is row rows[i] of x.
+Tensor gather_rows(const Tensor& x, std::span<const std::int32_t> rows);
+/// x += y.
+void add(const Tensor& y, Tensor x);
+/// y[rows[i]] += weights[i] * x[i]. No row comes twice.
+void add_weighted(const Tensor& x, std::span<const std::int32_t> rows,
+                  std::span<const float> weights, Tensor& y);
+
+}  // namespace aq::runtime

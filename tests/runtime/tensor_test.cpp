@@ -1,0 +1,127 @@
+/// Tensors and the operations over them, against the plain functions over views.
+
+#include "aq/runtime/tensor.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "aq/core/error.h"
+#include "aq/core/parallel.h"
+#include "aq/runtime/operations.h"
+#include "runtime/reference.h"
+
+namespace aq::runtime {
+namespace {
+
+using reference::random_matrix;
+
+/// The elements in order, whatever is between the rows.
+std::vector<float> values_of(const Tensor& tensor) {
+  std::vector<float> values;
+  for (Index r = 0; r < tensor.rows(); ++r)
+    for (const float value : tensor.host().row(r)) values.push_back(value);
+  return values;
+}
+
+TEST(Tensor, TakesAMatrixOverWithoutCopying) {
+  Matrix matrix = random_matrix(3, 5, 1);
+  const std::vector<float> expected = matrix.values;
+  const float* data = matrix.values.data();
+  const Tensor tensor = Tensor::from(std::move(matrix));
+  EXPECT_EQ(tensor.host().data, data);
+  EXPECT_EQ(tensor.rows(), 3);
+  EXPECT_EQ(tensor.columns(), 5);
+  EXPECT_EQ(values_of(tensor), expected);
+}
+
+TEST(Tensor, WindowsShareElementsAndKeepThemAlive) {
+  Tensor window;
+  {
+    Tensor whole = Tensor::from(random_matrix(6, 4, 2));
+    window = whole.window({2, 5}).window_columns(1, 2);
+    whole.host()(3, 2) = 42;
+  }
+  EXPECT_EQ(window.rows(), 3);
+  EXPECT_EQ(window.columns(), 2);
+  EXPECT_EQ(window.host()(1, 1), 42);
+  EXPECT_EQ(window.host()(2, 0), random_matrix(6, 4, 2)(4, 1));
+}
+
+TEST(Tensor, ACloneIsApart) {
+  Tensor first = Tensor::zeros(2, 2);
+  Tensor second = first.clone();
+  second.host()(0, 1) = 1;
+  EXPECT_EQ(values_of(first), std::vector<float>(4, 0.0f));
+  EXPECT_EQ(values_of(second), (std::vector<float>{0, 1, 0, 0}));
+}
+
+TEST(Tensor, AMovedOneIsEmpty) {
+  Tensor first = Tensor::zeros(2, 3);
+  const Tensor second = std::move(first);
+  EXPECT_EQ(first.rows(), 0);  // NOLINT(bugprone-use-after-move)
+  EXPECT_EQ(first.host().rows, 0);
+  EXPECT_EQ(second.rows(), 2);
+  EXPECT_EQ(Tensor().clone().rows(), 0);
+}
+
+TEST(Tensor, OnlyWholeRowsAreBytes) {
+  Tensor tensor = Tensor::zeros(4, 3);
+  EXPECT_EQ(tensor.window({1, 3}).bytes().bytes.size(), 2 * 3 * sizeof(float));
+  EXPECT_THROW(tensor.window_columns(0, 2).bytes(), Error);
+}
+
+TEST(Tensor, WhatThisModuleCannotComputeWithIsRefused) {
+  EXPECT_THROW(Tensor(1, 1, {.device = {.kind = Device::Kind::cuda}}), Error);
+  EXPECT_THROW(Tensor::zeros(1, 1, {.dtype = DType::bf16}), Error);
+}
+
+TEST(Operations, LinearGivesTheBitsOfTheViews) {
+  for (const Index rows : {1, 2, 17, 64}) {
+    const Matrix x = random_matrix(rows + 3, 40, 3), weight = random_matrix(24, 40, 4);
+    const std::vector<float> bias = random_matrix(1, 24, 5).values;
+    Matrix expected(rows, 24);
+    linear(x.view().slice_rows(2, rows), weight.view(), expected.view());
+    add_bias(bias, expected.view());
+    Tensor out(rows + 1, 24);
+    linear(Tensor::from(x).window({2, 2 + rows}), Tensor::from(weight), bias,
+           out.window({1, 1 + rows}));
+    EXPECT_EQ(values_of(out.window({1, 1 + rows})), expected.values) << rows;
+  }
+}
+
+TEST(Operations, RangesAreOnePassEachOnAnyNumberOfThreads) {
+  const Matrix x = random_matrix(30, 16, 6);
+  const std::vector<float> weight = random_matrix(1, 16, 7).values;
+  const std::vector<Range> ranges{{0, 7}, {7, 7}, {7, 29}, {29, 30}};
+  Matrix expected(30, 16);
+  rms_norm(x.view(), weight, 1e-5, expected.view());
+  for (const int threads : {1, 3}) {
+    set_thread_count(threads);
+    EXPECT_EQ(values_of(rms_norm(Tensor::from(x), weight, 1e-5, ranges)), expected.values);
+  }
+  set_thread_count(1);
+  std::vector<Index> seen;
+  for_each_range(ranges, [&](Index number, Range) { seen.push_back(number); });
+  EXPECT_EQ(seen, (std::vector<Index>{0, 2, 3}));
+}
+
+TEST(Operations, RowsGatheredAndAddedBackByWeight) {
+  const Tensor x = Tensor::from(random_matrix(5, 3, 8));
+  const std::vector<std::int32_t> rows{4, 0, 3};
+  const Tensor some = gather_rows(x, rows);
+  EXPECT_EQ(some.rows(), 3);
+  EXPECT_EQ(some.host()(0, 2), x.host()(4, 2));
+  Tensor y = Tensor::zeros(5, 3);
+  add_weighted(some, rows, std::vector<float>{2, 0.5f, -1}, y);
+  EXPECT_EQ(y.host()(4, 1), 2 * x.host()(4, 1));
+  EXPECT_EQ(y.host()(0, 0), 0.5f * x.host()(0, 0));
+  EXPECT_EQ(y.host()(3, 2), -x.host()(3, 2));
+  EXPECT_EQ(y.host()(1, 1), 0);
+  add(x, y.window());
+  EXPECT_EQ(y.host()(1, 1), x.host()(1, 1));
+  EXPECT_THROW(add_weighted(some, std::vector<std::int32_t>{1}, std::vector<float>{1}, y), Error);
+}
+
+}  // namespace
+}  // namespace aq::runtime
