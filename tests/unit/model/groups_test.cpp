@@ -60,8 +60,8 @@ TEST(Groups, HaveOneInputAndStagesOnce) {
         ASSERT_FALSE(before[i].linears.empty());
         for (const LinearSpec* linear : before[i].linears)
           EXPECT_EQ(linear->columns, before[i].linears.front()->columns) << linear->name;
-        if (i == 0 || before[i - 1].stage != before[i].stage)
-          EXPECT_TRUE(stages.insert(before[i].stage).second) << model.architecture;
+        const bool begins = i == 0 || before[i - 1].stage != before[i].stage;
+        EXPECT_EQ(stages.insert(before[i].stage).second, begins) << model.architecture;
       }
       EXPECT_EQ(stages.contains(Stage::router), layer.moe.has_value());
       EXPECT_EQ(stages.contains(Stage::latent), layer.latent.has_value());

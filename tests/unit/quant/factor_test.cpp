@@ -108,7 +108,7 @@ TEST(Factor, LadderOfDamping) {
   EXPECT_NEAR(with(1.5F).damping, 1, 1e-12);
   EXPECT_NEAR(with(5).damping, 10, 1e-12);
   EXPECT_EQ(with(12).fallback, Fallback::rtn);
-  EXPECT_TRUE(with(12).u.empty());
+  EXPECT_EQ(with(12).data, nullptr);
 }
 
 TEST(Factor, Float64WhereFloatFails) {
