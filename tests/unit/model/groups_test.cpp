@@ -45,6 +45,7 @@ TEST(Groups, OfLatentAttentionAndExperts) {
 TEST(Groups, AGateOfOutputsReadsWhatTheRouterReads) {
   nlohmann::json config = test::tiny_qwen2_moe();
   config["mlp_only_layers"] = nlohmann::json::array();
+  config["decoder_sparse_step"] = 1;
   const Model model = describe_model(config.dump(), "config.json");
   EXPECT_EQ(lines_of(groups_before_mlps(model.layers[0])).back(),
             "router: mlp.gate mlp.shared_expert_gate");
