@@ -6,12 +6,9 @@
 #include <limits>
 
 #include "aq/core/log.h"
-#include "aq/formats/grid_math.h"
 
 namespace aq {
 namespace {
-
-constexpr float kLargestF16 = 65504, kLeastF16 = 0x1p-24F;
 
 class ByteWriter {
  public:
@@ -83,30 +80,6 @@ void describe_alike(std::span<SolvedSlice> slices) {
     slice.rtn_reason = worst->rtn_reason;
     slice.method = worst->method;
   }
-}
-
-void count_scales(const SolveTask& task, SolvedSlice& slice) {
-  const Scheme& scheme = task.scheme;
-  if (scheme.scale_type != ScaleType::f16) return;
-  if (scheme.group_size == kPerTensor) {  // fitted to the whole matrix, with the first rows' slice
-    if (slice.first_row > 0) return;
-    slice.scales_above = task.tensor_grid.scale >= kLargestF16 ? 1 : 0;
-    slice.scales_below = task.tensor_grid.scale <= kLeastF16 ? 1 : 0;
-    return;
-  }
-  GridRule rule = grid_rule(scheme);
-  rule.scale_type = ScaleType::f32;  // as the weights ask for it
-  const Index width = group_width(scheme, task.weight.columns);
-  for (Index r = 0; r < task.weight.rows; ++r)
-    for (Index c = 0; c < task.weight.columns; c += width) {
-      const std::span<const float> row = task.weight.row(r).subspan(static_cast<std::size_t>(c));
-      const auto [least, most] =
-          std::ranges::minmax(row.first(std::min(row.size(), static_cast<std::size_t>(width))));
-      float scale = 1, zero = 0;
-      fit_grid_inline(rule, least, most, scale, zero);
-      if (scale > kLargestF16 * (1 + 0x1p-12F)) ++slice.scales_above;
-      if (scale <= kLeastF16 / 2) ++slice.scales_below;
-    }
 }
 
 void add_scales(std::span<const SolvedSlice> slices, MatrixStats& stats) {

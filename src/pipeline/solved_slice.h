@@ -21,7 +21,7 @@ struct SolvedSlice {
   Method method = Method::gptq;
   Fallback fallback = Fallback::none;
   RtnReason rtn_reason = RtnReason::none;
-  std::int64_t scales_above = 0, scales_below = 0;  ///< see MatrixStats
+  std::int64_t scales_above = 0, scales_below = 0;  ///< see SolveTask
   double damping = 0;
   double weight_sum = 0;
   std::int64_t tokens = 0;
@@ -32,8 +32,6 @@ struct SolvedSlice {
 void describe(const Factor& factor, SolvedSlice& slice);
 /// The same of a whole matrix: some rows may have overflowed on one rank alone.
 void describe_alike(std::span<SolvedSlice> slices);
-/// Counts the groups whose weights ask for a float16 scale that rounds to infinity or to 0.
-void count_scales(const SolveTask& task, SolvedSlice& slice);
 /// Adds the counts of a matrix to its figures; any makes it a fallback.
 void add_scales(std::span<const SolvedSlice> slices, MatrixStats& stats);
 /// Says that the matrix has such scales.

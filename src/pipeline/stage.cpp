@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "aq/comm/watchdog.h"
-#include "aq/core/parallel.h"
 #include "aq/quant/hessian.h"
 #include "pipeline/factors.h"
 
@@ -129,10 +128,6 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
   std::vector<SolveTask> tasks;
   for (Work& item : work) tasks.push_back(std::move(item.solve));
   context.solver.solve(tasks, context.settings.gptq);
-  parallel_for(std::ssize(work), [&](Index i) {
-    const auto at = static_cast<std::size_t>(i);
-    count_scales(tasks[at], work[at].slice);
-  });
   for (std::size_t i = 0; i < work.size(); ++i) {
     SolvedSlice& slice = work[i].slice;
     const Factor& factor = factors[static_cast<std::size_t>(slice.task)];
@@ -140,6 +135,8 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
     slice.error = std::move(tasks[i].error);
     slice.error_rtn = std::move(tasks[i].error_rtn);
     slice.norm = std::move(tasks[i].norm);
+    slice.scales_above = tasks[i].scales_above;
+    slice.scales_below = tasks[i].scales_below;
     if (tasks[i].factor != nullptr) {
       slice.weight_sum = factor.weight_sum;
       slice.tokens = factor.tokens;

@@ -170,6 +170,33 @@ void prepare(SolveTask& task) {
   task.norm.assign(rows, 0);
 }
 
+/// The counts of scales that float16 does not reach.
+void count_scales(SolveTask& task) {
+  constexpr float kLargest = 65504, kLeast = 0x1p-24F;
+  const Scheme& scheme = task.scheme;
+  task.scales_above = task.scales_below = 0;
+  if (scheme.scale_type != ScaleType::f16) return;
+  if (scheme.group_size == kPerTensor) {
+    if (task.first_row > 0) return;
+    task.scales_above = task.tensor_grid.scale >= kLargest ? 1 : 0;
+    task.scales_below = task.tensor_grid.scale <= kLeast ? 1 : 0;
+    return;
+  }
+  GridRule rule = grid_rule(scheme);
+  rule.scale_type = ScaleType::f32;  // as the weights ask for it
+  const auto width = static_cast<std::size_t>(group_width(scheme, task.weight.columns));
+  for (Index r = 0; r < task.weight.rows; ++r)
+    for (std::span<const float> row = task.weight.row(r); !row.empty();) {
+      const std::span<const float> group = row.first(std::min(row.size(), width));
+      const auto [least, most] = std::ranges::minmax(group);
+      float scale = 1, zero = 0;
+      fit_grid_inline(rule, least, most, scale, zero);
+      if (scale > kLargest * (1 + 0x1p-12F)) ++task.scales_above;
+      if (scale <= kLeast / 2) ++task.scales_below;
+      row = row.subspan(group.size());
+    }
+}
+
 }  // namespace
 
 void solve(std::span<SolveTask> tasks, const GptqSettings& settings) {
@@ -186,6 +213,8 @@ void solve(std::span<SolveTask> tasks, const GptqSettings& settings) {
     const Item& item = items[static_cast<std::size_t>(i)];
     item.norms ? sample_norms(item, settings) : solve_tile(item, settings);
   });
+  parallel_for(std::ssize(tasks),
+               [&](Index i) { count_scales(tasks[static_cast<std::size_t>(i)]); });
 }
 
 Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight, ScaleSearch search) {
