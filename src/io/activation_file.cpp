@@ -32,12 +32,12 @@ LaneActivations read_lane(const hdf5::Object& dataset, Index lane, Index columns
 
 }  // namespace
 
-void write_activations(const std::filesystem::path& name,
+void write_activations(const std::filesystem::path& path,
                        const std::vector<LaneActivations>& lanes) {
-  const std::filesystem::path path = find_regular_output(name);
-  PosixFile::create(partial_path(path));  // a plain reason when it cannot be made
+  const std::filesystem::path place = find_regular_output(path);
+  PosixFile::create(partial_path(place));  // a plain reason when it cannot be made
   try {
-    hdf5::Object file = hdf5::create_file(partial_path(path));
+    hdf5::Object file = hdf5::create_file(partial_path(place));
     {
       const hdf5::Object group = hdf5::create_group(file, kLanes);
       for (const LaneActivations& lane : lanes) {
@@ -48,9 +48,9 @@ void write_activations(const std::filesystem::path& name,
       }
     }
     file.close();
-    publish_partial(path);
+    publish_partial(place);
   } catch (...) {
-    remove_partial(path);
+    remove_partial(place);
     throw;
   }
 }

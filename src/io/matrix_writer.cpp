@@ -126,17 +126,17 @@ void write_zeros(const hdf5::Object& group, const QuantizedMatrix& m, Checksum& 
 
 }  // namespace
 
-MatrixWriter::MatrixWriter(const std::filesystem::path& name) : state_(std::make_unique<State>()) {
-  const std::filesystem::path path = find_regular_output(name);
-  state_->path = path;
+MatrixWriter::MatrixWriter(const std::filesystem::path& path) : state_(std::make_unique<State>()) {
+  const std::filesystem::path place = find_regular_output(path);
+  state_->path = place;
   // Made through POSIX first: the reason of a failure (permission, no directory) is then plain.
-  PosixFile::create(partial_path(path));
+  PosixFile::create(partial_path(place));
   try {
-    state_->file = hdf5::create_file(partial_path(path));
+    state_->file = hdf5::create_file(partial_path(place));
     hdf5::write_text(state_->file, kVersionName, kVersion);
     state_->matrices = hdf5::create_group(state_->file, kMatrices, true);
   } catch (...) {
-    remove_partial(path);
+    remove_partial(place);
     throw;
   }
 }

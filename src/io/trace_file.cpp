@@ -5,11 +5,11 @@
 
 namespace aq {
 
-void write_trace_file(const std::filesystem::path& name, const TraceData& trace) {
-  const std::filesystem::path path = find_regular_output(name);
-  PosixFile::create(partial_path(path));  // a plain reason when it cannot be made
+void write_trace_file(const std::filesystem::path& path, const TraceData& trace) {
+  const std::filesystem::path place = find_regular_output(path);
+  PosixFile::create(partial_path(place));  // a plain reason when it cannot be made
   try {
-    hdf5::Object file = hdf5::create_file(partial_path(path));
+    hdf5::Object file = hdf5::create_file(partial_path(place));
     const auto layers = static_cast<Index>(trace.moe_layers.size());
     hdf5::write_dataset(file, "logits", hdf5::Type::f32,
                         {trace.windows, trace.window, trace.vocabulary}, trace.logits.data());
@@ -21,9 +21,9 @@ void write_trace_file(const std::filesystem::path& name, const TraceData& trace)
       hdf5::write_numbers(file, "moe_layers", hdf5::Type::i32, layers, trace.moe_layers.data());
     }
     file.close();
-    publish_partial(path);
+    publish_partial(place);
   } catch (...) {
-    remove_partial(path);
+    remove_partial(place);
     throw;
   }
 }
