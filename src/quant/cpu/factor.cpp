@@ -232,11 +232,12 @@ bool try_double(const WeightedSum& hessian, double damping, Making& factor) {
   return all_finite(factor.u);
 }
 
-Factor not_usable(FactorFacts facts, RtnReason reason) {
-  facts.damping = 0;
-  facts.fallback = Fallback::rtn;
-  facts.rtn_reason = reason;
-  return {facts};
+Factor not_usable(const FactorFacts& facts, RtnReason reason) {
+  Factor factor{facts};
+  factor.damping = 0;
+  factor.fallback = Fallback::rtn;
+  factor.rtn_reason = reason;
+  return factor;
 }
 
 /// Damping, more damping, float64; `fallback` says which rung held.
@@ -273,7 +274,7 @@ Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& 
   if (!factor.usable()) return not_usable(factor, RtnReason::not_definite);
   factor.diagonal = damped_diagonal(hessian, factor, factor.damping);
   if (settings.refine > 0) factor.h = whole_strips(hessian, factor, factor.damping);
-  const FactorFacts facts = factor;
+  const FactorFacts& facts = factor;
   return {facts, std::make_shared<CpuFactor>(std::move(factor))};
 }
 

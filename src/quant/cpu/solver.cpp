@@ -283,7 +283,8 @@ class CpuSolver final : public Solver {
   }
 
   FactorHeader header_of(const Factor& factor) const override {
-    FactorHeader header{factor, {}};
+    const FactorFacts& facts = factor;
+    FactorHeader header{facts, {}};
     if (factor.data) {
       const CpuFactor& f = cpu_factor(factor);
       header.sizes = {std::ssize(f.u), std::ssize(f.h), std::ssize(f.diagonal),
