@@ -215,7 +215,7 @@ class DamagedCheckpoint(DamagedTest):
         self.assertFalse([name for name in left if name.endswith(".partial") or name == "model.h5"], left)
         complete = json.loads((save / "manifest.json").read_text())["complete"]
         shards = {"shards/" + shard for part in complete for shard in part["shards"]}
-        self.assertLessEqual(left, shards | {"manifest.json", "status.json", "metrics.jsonl"})
+        self.assertLessEqual(left, shards | {"manifest.json", "status.json", "failure.json", "metrics.jsonl"})
         self.assertEqual(json.loads((save / "status.json").read_text())["state"], "failed")
 
 
