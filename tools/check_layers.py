@@ -34,6 +34,7 @@ THIRD_PARTY = [
     ("CUDA", r"(cuda|cublas|cusolver|nvtx)\w*(\.h$|/)", {"quant"}),
     ("CLI11", r"CLI/", {"app"}),
     ("OpenMP", r"omp\.h$", {"core"}),
+    ("xxHash", r"xxhash\w*\.h$", {"core"}),
     ("nlohmann-json", r"nlohmann/", {"model", "io", "recipe", "plan", "report", "app"}),
 ]
 

@@ -6,7 +6,7 @@
 AQ_PACKAGES=(
   g++ cmake ninja-build ccache pkg-config
   libopenmpi-dev openmpi-bin libhdf5-dev libopenblas-dev libopenblas-pthread-dev libtorch-dev
-  nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev
+  libxxhash-dev nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev
   python3 python3-numpy python3-h5py
 )
 # shellcheck disable=SC2034

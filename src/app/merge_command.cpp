@@ -4,6 +4,7 @@
 
 #include "app/commands.h"
 #include "app/pipeline_library.h"
+#include "aq/core/hash.h"
 #include "aq/core/text.h"
 #include "aq/core/timer.h"
 #include "aq/io/compare_ranks.h"
@@ -50,7 +51,7 @@ int merge_on_ranks(const RunDirectory& run) {
     const bool is_run = std::filesystem::exists(run.manifest());
     compare_ranks({{"command", "merge"},
                    {"manifest.json of the run",
-                    is_run ? hash_text(hash_bytes(read_text_file(run.manifest()))) : "absent"}},
+                    is_run ? hash_text(xxh64(read_text_file(run.manifest()))) : "absent"}},
                   comm);
     if (comm.is_first()) merge(run);
     comm.barrier();

@@ -9,6 +9,7 @@
 #include "aq/comm/lanes.h"
 #include "aq/comm/watchdog.h"
 #include "aq/core/error.h"
+#include "aq/core/hash.h"
 
 namespace aq {
 namespace {
@@ -38,19 +39,12 @@ struct Step {
   std::size_t node = 0;  ///< which of that rank's subtrees
 };
 
-/// FNV-1a over what must be equal on all ranks: a difference is a bug that would hang otherwise.
+/// Hash of what must be equal on all ranks: a difference is a bug that would hang otherwise.
 std::int64_t digest(const LaneLayout& layout, const std::vector<Reduction>& reductions) {
-  std::uint64_t hash = 0xcbf29ce484222325u;
-  const auto mix = [&hash](std::int64_t value) {
-    hash = (hash ^ static_cast<std::uint64_t>(value)) * 0x100000001b3u;
-  };
-  mix(layout.sequences);
-  mix(layout.lanes);
-  for (const Reduction& reduction : reductions) {
-    mix(reduction.owner);
-    mix(reduction.values);
-  }
-  return std::bit_cast<std::int64_t>(hash);
+  std::vector<Index> facts{layout.sequences, layout.lanes};
+  for (const Reduction& reduction : reductions)
+    facts.insert(facts.end(), {reduction.owner, reduction.values});
+  return std::bit_cast<std::int64_t>(xxh64(std::as_bytes(std::span(facts))));
 }
 
 void check_partials(const Reduction& reduction, const std::vector<TreeNode>& nodes, int size) {

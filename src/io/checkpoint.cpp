@@ -7,6 +7,7 @@
 #include <functional>
 #include <numeric>
 
+#include "aq/core/hash.h"
 #include "aq/io/file.h"
 #include "aq/model/config_json.h"
 #include "io/checksum.h"
@@ -372,14 +373,14 @@ void Checkpoint::check_unchanged() const {
 std::string Checkpoint::fingerprint() const {
   constexpr std::size_t kSamples = 64;
   constexpr Index kSampleBytes = 4096;
-  std::uint64_t hash = hash_bytes(config_json());
-  for (const PosixFile& file : state_->files) hash = hash_bytes(str("file ", file.size()), hash);
+  std::uint64_t hash = fnv1a(config_json());
+  for (const PosixFile& file : state_->files) hash = fnv1a(str("file ", file.size()), hash);
   for (const auto& [name, tensor] : tensors())
-    hash = hash_bytes(str(name, " ", dtype_name(tensor.dtype), shape_text(tensor.shape),
-                          tensor.file, " ", tensor.offset, "\n"),
-                      hash);
+    hash = fnv1a(str(name, " ", dtype_name(tensor.dtype), shape_text(tensor.shape), tensor.file,
+                     " ", tensor.offset, "\n"),
+                 hash);
   for (const auto& [name, tensor] : other_tensors())
-    hash = hash_bytes(str(name, " ", tensor.dtype, shape_text(tensor.shape), "\n"), hash);
+    hash = fnv1a(str(name, " ", tensor.dtype, shape_text(tensor.shape), "\n"), hash);
   const std::size_t step = tensors().size() / kSamples + 1;
   std::size_t number = 0;
   for (const auto& [name, tensor] : tensors()) {
@@ -388,7 +389,7 @@ std::string Checkpoint::fingerprint() const {
     const Index offset = tensor.offset + (tensor.bytes - static_cast<Index>(sample.size())) / 2;
     state_->files[static_cast<std::size_t>(tensor.file)].read_at(
         offset, std::as_writable_bytes(std::span(sample)));
-    hash = hash_bytes(sample, hash);
+    hash = fnv1a(sample, hash);
   }
   return hash_text(hash);
 }

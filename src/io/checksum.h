@@ -9,16 +9,14 @@
 #include <string_view>
 #include <vector>
 
+#include "aq/core/hash.h"
 #include "aq/io/hessian_file.h"
 #include "io/hdf5.h"
 
 namespace aq {
 
-/// XXH64 (Yann Collet, xxHash fast digest algorithm, specification 0.1.1); several GB/s.
-std::uint64_t xxh64(std::span<const std::byte> bytes, std::uint64_t seed);
-
 /// Checksum of one group: of its name, then of each attribute but `checksum` by name, then of each
-/// dataset by name, followed by its own attributes. The hash of every name and every value is the
+/// dataset by name, followed by its own attributes. The XXH64 of every name and every value is the
 /// seed of the next one, beginning with 0.
 class Checksum {
  public:
@@ -37,7 +35,7 @@ class Checksum {
   std::string text() const;  ///< 16 hex digits
 
  private:
-  void add(std::string_view text) { value_ = xxh64(std::as_bytes(std::span(text)), value_); }
+  void add(std::string_view text) { value_ = xxh64(text, value_); }
 
   std::uint64_t value_ = 0;
 };

@@ -5,9 +5,9 @@
 #include <cstring>
 #include <map>
 
+#include "aq/core/hash.h"
 #include "aq/core/host.h"
 #include "aq/core/parallel.h"
-#include "aq/io/file.h"
 #include "io/checksum.h"
 #include "io/posix_file.h"
 
@@ -83,7 +83,7 @@ void compare_ranks(RankFields mine, Communicator& comm) {
   if (comm.size() == 1) return;
   mine.insert(mine.begin(), {"program version", AQ_VERSION});
   const std::string text = packed(mine);
-  const std::uint64_t digest = xxh64(std::as_bytes(std::span(text)), 0);
+  const std::uint64_t digest = xxh64(text);
   const auto digests = comm.all_gather(std::as_bytes(std::span(&digest, 1)));
   if (std::ranges::adjacent_find(digests, std::not_equal_to{}) == digests.end()) return;
   const auto all = comm.all_gather(std::as_bytes(std::span(text)));
@@ -133,7 +133,7 @@ void compare_files(const std::string& what, const std::vector<std::filesystem::p
     const Block& block = blocks[static_cast<std::size_t>(i)];
     Bytes bytes(static_cast<std::size_t>(block.bytes));
     files[block.file].read_at(block.offset, bytes);
-    sums[static_cast<std::size_t>(i)] = xxh64(bytes, 0);
+    sums[static_cast<std::size_t>(i)] = xxh64(bytes);
   });
   const auto all = comm.all_gather(std::as_bytes(std::span(sums)));
   std::vector<std::uint64_t> content(files.size());

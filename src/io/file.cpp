@@ -7,7 +7,6 @@
 
 #include <array>
 #include <cerrno>
-#include <cstdio>
 #include <system_error>
 
 #include "aq/core/text.h"
@@ -85,18 +84,6 @@ Index bytes_below(const std::filesystem::path& directory) {
     if (!ignored) bytes += static_cast<Index>(size);
   }
   return bytes;
-}
-
-std::uint64_t hash_bytes(std::string_view bytes, std::uint64_t seed) {
-  constexpr std::uint64_t kPrime = 0x100000001b3ULL;
-  for (const char c : bytes) seed = (seed ^ static_cast<unsigned char>(c)) * kPrime;
-  return seed;
-}
-
-std::string hash_text(std::uint64_t hash) {
-  std::array<char, 17> text{};
-  std::snprintf(text.data(), text.size(), "%016llx", static_cast<unsigned long long>(hash));
-  return text.data();
 }
 
 }  // namespace aq

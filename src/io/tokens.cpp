@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "aq/io/file.h"
+#include "aq/core/hash.h"
 #include "io/hdf5.h"
 
 namespace aq {
@@ -104,12 +104,12 @@ Sequences TokenFile::read(Index begin, Index count, Index max_length, Index voca
 
 std::string TokenFile::fingerprint(Index count, Index max_length) const {
   const Rows rows = read_rows(*this, 0, count, max_length);
-  std::uint64_t hash = hash_bytes("tokens");
+  std::uint64_t hash = fnv1a("tokens");
   for (Index row = 0; row < count; ++row) {
     const Index used = rows.lengths[static_cast<std::size_t>(row)];
     const auto* first = reinterpret_cast<const char*>(rows.tokens.data() + row * rows.width);
-    hash = hash_bytes(str(used, ":"), hash);
-    hash = hash_bytes({first, static_cast<std::size_t>(used) * sizeof(std::int64_t)}, hash);
+    hash = fnv1a(str(used, ":"), hash);
+    hash = fnv1a({first, static_cast<std::size_t>(used) * sizeof(std::int64_t)}, hash);
   }
   return hash_text(hash);
 }

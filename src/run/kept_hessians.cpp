@@ -3,9 +3,9 @@
 #include <array>
 #include <charconv>
 
+#include "aq/core/hash.h"
 #include "aq/core/parallel.h"
 #include "aq/core/text.h"
-#include "aq/io/file.h"
 #include "aq/quant/hessian.h"
 #include "aq/run/sources.h"
 
@@ -117,10 +117,10 @@ void KeptHessians::check_fields(const Manifest& now) const {
 }
 
 std::string KeptHessians::identity() const {
-  std::uint64_t hash = hash_bytes(field("numerics"));
-  for (const std::string_view name : kFields) hash = hash_bytes(field(std::string(name)), hash);
+  std::uint64_t hash = fnv1a(field("numerics"));
+  for (const std::string_view name : kFields) hash = fnv1a(field(std::string(name)), hash);
   for (const CompletePart& part : manifest_.complete)
-    for (const auto& [name, sum] : part.sources) hash = hash_bytes(str(name, sum), hash);
+    for (const auto& [name, sum] : part.sources) hash = fnv1a(str(name, sum), hash);
   return hash_text(hash);
 }
 

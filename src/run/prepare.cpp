@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "aq/core/hash.h"
 #include "aq/core/host.h"
 #include "aq/core/log.h"
 #include "aq/core/memory.h"
@@ -96,10 +97,10 @@ void check_options(const QuantizeOptions& options) {
 
 /// Hash over what the recipe means for this model, whatever it looks like.
 std::string recipe_fingerprint(const Assignments& assignments, const Model& model) {
-  std::uint64_t hash = hash_bytes(settings_to_json(assignments.settings));
+  std::uint64_t hash = fnv1a(settings_to_json(assignments.settings));
   for (const LinearSpec* linear : all_linears(model)) {
-    hash = hash_bytes(linear->name, hash);
-    hash = hash_bytes(to_string(assignments.of(*linear)), hash);
+    hash = fnv1a(linear->name, hash);
+    hash = fnv1a(to_string(assignments.of(*linear)), hash);
   }
   return hash_text(hash);
 }
@@ -131,8 +132,7 @@ Manifest fresh_manifest(const QuantizeOptions& options, const ModelFiles& files,
   manifest.files = files.checkpoint.file_states();
   manifest.fingerprint = {
       {"model", files.checkpoint.fingerprint()},
-      {"architecture",
-       str(files.row.name, " ", hash_text(hash_bytes(architecture_to_json(files.row))))},
+      {"architecture", str(files.row.name, " ", hash_text(fnv1a(architecture_to_json(files.row))))},
       {"tokens", tokens.fingerprint},
       {"sequences", str(workload.lanes.sequences)},
       {"sequence_length", str(workload.sequence_length)},

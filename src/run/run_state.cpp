@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "aq/core/hash.h"
 #include "aq/core/log.h"
 #include "aq/core/timer.h"
 #include "aq/io/activation_file.h"
@@ -147,8 +148,7 @@ RunState::RunState(const QuantizeOptions& options, const Prepared& prepared, Com
   comm.barrier();
   if (!comm.is_first()) manifest_ = shared_manifest(directory_);
   compare_ranks(
-      {{"manifest.json in --save", hash_text(hash_bytes(read_text_file(directory_.manifest())))}},
-      comm);
+      {{"manifest.json in --save", hash_text(xxh64(read_text_file(directory_.manifest())))}}, comm);
   drop_damaged_parts(options.keep_hessians);
   drop_changed_parts();
   if (comm.is_first()) write_manifest(directory_, manifest_);

@@ -29,8 +29,5 @@ void make_directory(const std::filesystem::path& path);
 void check_free_space(const std::filesystem::path& directory, Index bytes);
 /// Bytes of the regular files below; 0 when there is no such directory.
 Index bytes_below(const std::filesystem::path& directory);
-/// 64-bit FNV-1a of `bytes`, continued from `seed`.
-std::uint64_t hash_bytes(std::string_view bytes, std::uint64_t seed = 0xcbf29ce484222325ULL);
-std::string hash_text(std::uint64_t hash);  ///< 16 hex digits
 
 }  // namespace aq

@@ -243,13 +243,6 @@ TEST(File, AFullDiskFailsAMatrixFile) {
   EXPECT_EQ(MatrixReader(path).names().size(), 4u);
 }
 
-TEST(File, HashesAreFnv1a) {  // vectors of the reference: http://www.isthe.com/chongo/tech/comp/fnv
-  EXPECT_EQ(hash_text(hash_bytes("")), "cbf29ce484222325");
-  EXPECT_EQ(hash_text(hash_bytes("a")), "af63dc4c8601ec8c");
-  EXPECT_EQ(hash_text(hash_bytes("foobar")), "85944171f73967e8");
-  EXPECT_EQ(hash_bytes("bar", hash_bytes("foo")), hash_bytes("foobar"));
-}
-
 TEST(FreeSpace, TooLittleNamesDirectoryAndSizes) {
   const TemporaryDirectory directory;
   EXPECT_NO_THROW(check_free_space(directory.path(), 1));

@@ -69,7 +69,7 @@ class CheckLayers(unittest.TestCase):
         for header, module in [("torch/torch.h", "pipeline"), ("ATen/core/Tensor.h", "app"), ("c10/util/x.h", "quant"),
                                ("mpi.h", "pipeline"), ("nccl.h", "quant"), ("hdf5.h", "report"), ("H5Fpublic.h", "plan"),
                                ("cblas.h", "runtime"), ("cuda_runtime.h", "runtime"), ("CLI/App.hpp", "plan"),
-                               ("nlohmann/json.hpp", "quant"), ("omp.h", "quant")]:
+                               ("nlohmann/json.hpp", "quant"), ("omp.h", "quant"), ("xxhash.h", "io")]:
             with self.subTest(header=header):
                 self.expect_one(f"src/{module}/a.cpp", f"#include <{header}>\n", header)
 
