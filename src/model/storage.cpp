@@ -43,38 +43,42 @@ class TensorList {
   }
   void plain(const std::string& name, std::vector<Index> shape) {
     const Index parameters = product(shape, name);
-    tensors.push_back({name, std::move(shape), parameters});
+    tensors.push_back({name, std::move(shape), parameters, part});
   }
   /// gate and up of fused experts are one tensor, all experts of a layer as well.
   void linear(const LinearSpec& linear) {
     if (is_fused(model_, linear) && (linear.expert > 0 || linear.role == Role::up)) return;
     weight(linear);
     if (linear.bias) {
-      const StoredPart part = stored_bias(model_, linear);
-      plain(part.tensor, part.shape());
+      const StoredPart stored = stored_bias(model_, linear);
+      plain(stored.tensor, stored.shape());
     }
   }
 
   std::vector<ExpectedTensor> tensors;
+  Index part = 0;  ///< of what is added next
 
  private:
   void weight(const LinearSpec& linear) {
-    const StoredPart part = stored_weight(model_, linear);
-    const Index parameters = product(part.shape(), part.tensor);
-    if (part.fused() && model_.encoding == SourceEncoding::mxfp4) {
-      const Index groups = part.inputs / kMxfp4Group;
-      tensors.push_back({mxfp4_blocks_name(part.tensor),
-                         {part.slices, part.outputs, groups, kMxfp4Group / 2},
-                         parameters});
-      tensors.push_back({mxfp4_scales_name(part.tensor), {part.slices, part.outputs, groups}, 0});
+    const StoredPart stored = stored_weight(model_, linear);
+    const Index parameters = product(stored.shape(), stored.tensor);
+    if (stored.fused() && model_.encoding == SourceEncoding::mxfp4) {
+      const Index groups = stored.inputs / kMxfp4Group;
+      tensors.push_back({mxfp4_blocks_name(stored.tensor),
+                         {stored.slices, stored.outputs, groups, kMxfp4Group / 2},
+                         parameters,
+                         part});
+      tensors.push_back(
+          {mxfp4_scales_name(stored.tensor), {stored.slices, stored.outputs, groups}, 0, part});
       return;
     }
-    tensors.push_back({part.tensor, part.shape(), parameters});
+    tensors.push_back({stored.tensor, stored.shape(), parameters, part});
     if (model_.encoding == SourceEncoding::fp8_blocks && has_block_scales(linear.role))
-      tensors.push_back(
-          {block_scales_name(part.tensor),
-           {ceil_div(part.outputs, model_.block_rows), ceil_div(part.inputs, model_.block_columns)},
-           0});
+      tensors.push_back({block_scales_name(stored.tensor),
+                         {ceil_div(stored.outputs, model_.block_rows),
+                          ceil_div(stored.inputs, model_.block_columns)},
+                         0,
+                         part});
   }
   static bool has_block_scales(Role role) {
     return role != Role::router && role != Role::shared_router && role != Role::head;
@@ -179,10 +183,12 @@ std::vector<ExpectedTensor> expected_tensors(const Model& model) {
   TensorList list(model);
   list.plain(model.embedding, {model.vocabulary, model.hidden});
   for (const LayerSpec& layer : model.layers) {
+    list.part = layer.index;
     list_vectors(model, layer, list);
     for (const LinearGroup& group : groups(layer))
       for (const LinearSpec* linear : group.linears) list.linear(*linear);
   }
+  list.part = std::ssize(model.layers);
   list.vector(model.final_norm, model.hidden);
   if (!model.tied_head) list.linear(model.head);
   return std::move(list.tensors);

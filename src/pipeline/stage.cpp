@@ -120,14 +120,12 @@ void read_weights(const StageContext& context, const StagePlan& stage,
 void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const std::size_t> chunk,
                  const std::vector<Factor>& factors, std::vector<SolvedSlice>& solved) {
   std::vector<Work> work = list_work(stage, chunk, context.comm.rank(), factors);
-  {
-    const PhaseTimer timer(context.times, Phase::read);
-    read_weights(context, stage, chunk, work);
-  }
-  const PhaseTimer timer(context.times, Phase::solve);
+  timed(context.times, Phase::read, "original rows",
+        [&] { read_weights(context, stage, chunk, work); });
   std::vector<SolveTask> tasks;
   for (Work& item : work) tasks.push_back(std::move(item.solve));
-  context.solver.solve(tasks, context.settings.gptq);
+  timed(context.times, Phase::solve, "GPTQ",
+        [&] { context.solver.solve(tasks, context.settings.gptq); });
   for (std::size_t i = 0; i < work.size(); ++i) {
     SolvedSlice& slice = work[i].slice;
     const Factor& factor = factors[static_cast<std::size_t>(slice.task)];
@@ -285,10 +283,8 @@ std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
                           {},
                           task.matrices.front().linear.name});
   }
-  {
-    const PhaseTimer timer(context.times, Phase::reduce);
-    reduce_to_owners(context.transport, context.lanes, reductions);
-  }
+  timed(context.times, Phase::reduce, "Hessians",
+        [&] { reduce_to_owners(context.transport, context.lanes, reductions); });
   for (std::size_t i = 0; i < stage.tasks.size(); ++i)
     sums[i].sum = std::move(reductions[i].result);
   observe(context, stage, sums);

@@ -7,19 +7,12 @@ namespace aq {
 
 std::vector<std::vector<std::string>> tensors_of_parts(const ModelFiles& files) {
   const Model& model = files.model;
-  const std::size_t layers = model.layers.size();
-  std::vector<std::vector<std::string>> parts(layers + 1);
-  const auto layer_prefix = [&](std::size_t layer) {
-    return replace_all(files.row.tensors.layer, "{i}", str(layer));
-  };
-  std::size_t part = 0;
-  for (const ExpectedTensor& tensor : expected_tensors(model)) {  // in order of use
-    if (part + 1 < layers && tensor.name.starts_with(layer_prefix(part + 1))) ++part;
-    if (tensor.name == model.final_norm) part = layers;
+  std::vector<std::vector<std::string>> parts(model.layers.size() + 1);
+  for (const ExpectedTensor& tensor : expected_tensors(model))
     // Scales of a weight that is stored plainly after all are not there.
-    if (files.checkpoint.has(tensor.name)) parts[part].push_back(tensor.name);
-  }
-  if (model.tied_head) parts[layers].push_back(model.embedding);
+    if (files.checkpoint.has(tensor.name))
+      parts[static_cast<std::size_t>(tensor.part)].push_back(tensor.name);
+  if (model.tied_head) parts.back().push_back(model.embedding);
   return parts;
 }
 
