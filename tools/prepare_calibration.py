@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Turn text into a token file for calibration or evaluation.
 
-    python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --text FILE... --out tokens.h5
+    python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --text FILE... --out tokens.safetensors
     python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --text data.jsonl --field text --out tokens.h5
     python3 tools/prepare_calibration.py --tokenizer tokenizer.json --dataset wikitext2 --out tokens.h5
 
 The text is tokenized without special tokens and cut into windows that do not overlap; --nsamples of them,
-chosen at random with --seed, are written as dataset `tokens` int32 [nsamples, seqlen].
+chosen at random with --seed, are written as `tokens` int32 [nsamples, seqlen]: as a tensor of a safetensors file
+where --out ends in .safetensors, otherwise as a dataset of an HDF5 file.
 
 Exit codes: 0 written; 2 bad command line or missing Python package; 3 bad or too little input data.
 """
@@ -197,21 +198,37 @@ def choose_windows(ids, nsamples, seqlen, seed):
     return windows[chosen]
 
 
-def write(path, tokens, attributes):
-    """Write the HDF5 file beside its place and rename it, so that a file of that name is always whole."""
+def is_safetensors(path):
+    return str(path).endswith(".safetensors")
+
+
+def write_safetensors(path, tokens, attributes):
+    """A file with one tensor, as safetensors lays it out; attributes become texts of its metadata."""
+    tensor = {"dtype": "I32", "shape": list(tokens.shape), "data_offsets": [0, tokens.nbytes]}
+    header = json.dumps({"__metadata__": {name: str(value) for name, value in attributes.items()}, "tokens": tensor})
+    header += " " * (-len(header) % 8)  # the data are aligned
+    pathlib.Path(path).write_bytes(len(header).to_bytes(8, "little") + header.encode() + tokens.astype("<i4").tobytes())
+
+
+def write_hdf5(path, tokens, attributes):
     h5py, numpy = require("h5py", "h5py"), require("numpy", "numpy")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("tokens", data=tokens)
+        for name, value in attributes.items():
+            file.attrs[name] = numpy.bytes_(value.encode()) if isinstance(value, str) else value
+
+
+def write(path, tokens, attributes):
+    """Write the file beside its place and rename it, so that a file of that name is always whole."""
+    write_content = write_safetensors if is_safetensors(path) else write_hdf5
     path = pathlib.Path(os.path.realpath(path))  # a link stays, the file that it names is replaced
     if path.exists() and not path.is_file():
-        raise Failure(BAD_DATA, f"{path}: it is no regular file, and HDF5 cannot be written to anything else; "
-                                "name a file")
+        raise Failure(BAD_DATA, f"{path}: it is no regular file; name a file")
     try:
         handle, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".partial", dir=path.parent)
         os.close(handle)
         try:
-            with h5py.File(temporary, "w") as file:
-                file.create_dataset("tokens", data=tokens)
-                for name, value in attributes.items():
-                    file.attrs[name] = numpy.bytes_(value.encode()) if isinstance(value, str) else value
+            write_content(temporary, tokens, attributes)
             mask = os.umask(0)
             os.umask(mask)
             os.chmod(temporary, 0o666 & ~mask)
@@ -243,7 +260,7 @@ def parse_arguments():
     parser.add_argument("--nsamples", type=positive, default=128, help="windows to write (default 128)")
     parser.add_argument("--seqlen", type=positive, default=2048, help="tokens in a window (default 2048)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of windows (default 0)")
-    parser.add_argument("--out", required=True, metavar="FILE", help="HDF5 file to write")
+    parser.add_argument("--out", required=True, metavar="FILE", help="file to write: *.safetensors, or HDF5")
     arguments = parser.parse_args()
     if arguments.seed < 0:
         parser.error("argument --seed: must be 0 or more")
@@ -253,7 +270,7 @@ def parse_arguments():
 
 
 def run(arguments):
-    for package in ("numpy", "h5py"):
+    for package in ("numpy",) if is_safetensors(arguments.out) else ("numpy", "h5py"):
         require(package, package)
     tokenizer = find_tokenizer(arguments.tokenizer)
     encode, vocab_size = load_tokenizer(tokenizer)

@@ -54,7 +54,8 @@ void add_eval(CLI::App& app, Action& action) {
   command->add_option("--model", options->model, "checkpoint directory")->required();
   add_model_options(*command, options->architecture, options->assume_unused);
   command->add_option("--quantized", options->quantized, "run directory");
-  command->add_option("--tokens", options->tokens, "evaluation tokens (HDF5)")->required();
+  command->add_option("--tokens", options->tokens, "evaluation tokens (safetensors or HDF5)")
+      ->required();
   command->add_option("--window", options->window, "tokens of a window")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -68,13 +69,10 @@ void add_eval(CLI::App& app, Action& action) {
   command->callback([=, &action] {
     action = [=] {
       apply(*common);
-      TokenProbe probe;
-      probe.run(options->tokens);
       std::optional<StallWatch> watch;  // lives longer than MPI, whose end is watched too
       return run_on_ranks([&](Communicator& comm) {
         // No signs of life: there is no directory that all ranks may write into.
         watch.emplace(*stall_timeout, comm.rank(), comm.size(), *stall_timeout);
-        probe.tell(comm);
         const EvaluateResult result = pipeline().evaluate_model(*options, comm);
         if (!comm.is_first()) return 0;
         print(result, !options->quantized.empty());

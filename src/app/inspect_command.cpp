@@ -14,7 +14,6 @@
 #include "aq/io/matrix_file.h"
 #include "aq/io/model_files.h"
 #include "aq/io/run_directory.h"
-#include "aq/io/token_probe.h"
 #include "aq/io/tokens.h"
 #include "aq/model/architecture_json.h"
 #include "aq/recipe/recipe.h"
@@ -100,10 +99,7 @@ void inspect_model(const Arguments& arguments, Json& json) {
 
 /// Needs the forward pass, so it runs on the ranks of the job.
 int inspect_utilization(const Arguments& arguments, Json& json) {
-  TokenProbe probe;
-  probe.run(arguments.tokens);
   return run_on_ranks([&](Communicator& comm) {
-    probe.tell(comm);
     const Model model =
         open_model(arguments.path, arguments.architecture, arguments.assume_unused).model;
     if (model.moe_layers().empty())
@@ -160,7 +156,6 @@ void print_run(const RunDirectory& run, Json& json) {
 }
 
 void inspect_file(const fs::path& path, Json& json) {
-  probe_token_file(path, 1);
   if (TokenFile::is_one(path))
     print_tokens(TokenFile::open(path), json);
   else

@@ -162,7 +162,6 @@ void add_plan(CLI::App& app, Action& action) {
   command->callback([common, arguments, &action] {
     action = [common, arguments] {
       apply(*common);
-      arguments->probe.tell(*make_self_communicator());
       print_plan(*arguments, common->threads, common->json);
       return 0;
     };

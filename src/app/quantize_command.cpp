@@ -67,7 +67,6 @@ void add_quantize(CLI::App& app, Action& action) {
       apply(*common);
       std::optional<StallWatch> watch;  // lives longer than MPI, whose end is watched too
       return run_on_ranks([&](Communicator& comm) {
-        arguments->probe.tell(comm);
         QuantizeOptions options = resolve_options(*arguments);
         watch.emplace(arguments->stall_timeout, comm.rank(), comm.size());
         options.stall_watch = &*watch;

@@ -21,7 +21,7 @@ void add_model_options(CLI::App& command, std::filesystem::path& architecture,
 void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
   command.add_option("--config", a.recipe, "recipe (JSON)")->required();
   command.add_option("--calib", a.calibration,
-                     "calibration tokens (HDF5); not needed with --hessians");
+                     "calibration tokens (safetensors or HDF5); not needed with --hessians");
   command
       .add_option("--nsamples", a.options.samples, "calibration sequences to use (default: all)")
       ->check(CLI::PositiveNumber);
@@ -41,8 +41,6 @@ void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
                   "reduce: sums of each rank's tokens travel to the owners; dispatch: tokens "
                   "travel to their experts; the bytes are the same (default: what takes less time)")
       ->check(CLI::IsMember({"auto", "reduce", "dispatch"}));
-  command.parse_complete_callback(
-      [&a] { a.probe.run(a.calibration, a.options.samples, a.options.sequence_length); });
 }
 
 void add_stall_timeout(CLI::App& command, double& seconds, const std::string& help) {

@@ -5,7 +5,6 @@
 #include <string>
 #include <string_view>
 
-#include "app/token_probe.h"
 #include "aq/pipeline/quantize.h"
 
 namespace CLI {
@@ -22,7 +21,6 @@ struct QuantizeArguments {
   std::string resume = "auto", tokens_to_experts = "auto";
   double stall_timeout = kStallTimeout;
   QuantizeOptions options;
-  TokenProbe probe;                                  ///< has run when the command line is read
   std::map<std::string_view, std::string> settings;  ///< of setting_keys(); empty: not given
 };
 

@@ -3,9 +3,6 @@ Each is refused with its exit code and a message that names file, object and rea
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import unittest
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import h5py
 import numpy as np
 
 from damage import DamagedTest, append, cut, dangling, deep, directory, in_file, replace, tokens, unreadable
-from program import EVALUATION, EXAMPLE, RECIPE, SOURCE, quantize_arguments, run
+from program import EVALUATION, EXAMPLE, RECIPE, quantize_arguments
 
 
 def virtual(file):
@@ -40,7 +37,7 @@ TOKENS = [
     ("token file is a dangling link", dangling, []),
     ("token file may not be read", unreadable, ["Permission denied"]),
     ("token file empty", cut(0), []),
-    ("token file is text", replace("1 2 3\n"), ["signature"]),
+    ("token file is text", replace("1 2 3\n"), ["neither a safetensors nor an HDF5 file"]),
     ("token file cut in its superblock", cut(40), []),
     ("token file cut in its tree", cut(700), []),
     ("token file cut in its data", cut(-1), []),
@@ -96,25 +93,6 @@ class DamagedInputs(DamagedTest):
             self.refuse(title, damage, path, 3, [*words, path.name],
                         *quantize_arguments(save, calibration=path, samples=0, length=0))
             self.assertFalse(save.exists())
-
-    def test_tokens_that_crash_the_library(self):
-        """h5py, which shares the library, is the proof that it crashes."""
-        path, save = SOURCE / "tests" / "fuzz" / "corpus" / "tokens" / "heap-at-the-end", self.directory / "run"
-        opened = subprocess.run([sys.executable, "-c", f"import h5py; h5py.File('{path}')['tokens']"], check=False,
-                                capture_output=True)
-        if opened.returncode != -signal.SIGSEGV:
-            self.skipTest("this HDF5 library survives the file")
-        words = [path.name, "the HDF5 library crashes on it: the file is damaged", "tools/prepare_calibration.py"]
-        quantize = quantize_arguments(save, calibration=path, samples=0, length=0)
-        evaluate = ["eval", "--model", EXAMPLE, "--tokens", path]
-        plan = ["plan", "--model", EXAMPLE, "--config", RECIPE, "--calib", path, "--ranks", 2]
-        for arguments in (quantize, evaluate, plan, ["inspect", path], ["inspect", EXAMPLE, "--tokens", path]):
-            self.refuse(arguments[0], lambda _: None, path, 3, words, *arguments)
-        for arguments in (quantize, evaluate):
-            done = run(*arguments, ranks=3)
-            self.assertEqual(done.returncode, 3, done.stderr)
-            self.assertEqual(done.stderr.count(words[1]), 1, done.stderr)
-        self.assertFalse(save.exists())
 
     def test_files_of_the_old_format_are_good_input(self):
         self.assertLess(EVALUATION.read_bytes()[8], 2)

@@ -139,6 +139,23 @@ class PrepareCalibration(unittest.TestCase):
             self.assertEqual(list(PREPARE.read_texts([self.text], None)), [content])
 
     @unittest.skipIf(NO_HDF5, NO_HDF5)
+    def test_safetensors_holds_the_same(self):
+        import numpy
+        written, said = numpy.arange(6, dtype=numpy.int32).reshape(2, 3), {"source": "text \u00e4.txt", "seed": 3}
+        PREPARE.write(self.out, written, said)
+        tokens, attributes = self.tokens()
+        path = self.directory / "tokens.safetensors"
+        PREPARE.write(path, written, said)
+        whole = path.read_bytes()
+        begin = 8 + int.from_bytes(whole[:8], "little")
+        self.assertEqual(begin % 8, 0)
+        header = json.loads(whole[8:begin])
+        self.assertEqual(header.pop("__metadata__"), {name: value.decode() if isinstance(value, bytes) else str(value)
+                                                      for name, value in attributes.items()})
+        self.assertEqual(header, {"tokens": {"dtype": "I32", "shape": [2, 3], "data_offsets": [0, 24]}})
+        self.assertEqual(whole[begin:], tokens.tobytes())
+
+    @unittest.skipIf(NO_HDF5, NO_HDF5)
     def test_where_the_file_goes(self):
         import numpy
         tokens = numpy.ones((2, 3), numpy.int32)

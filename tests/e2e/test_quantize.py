@@ -2,13 +2,18 @@
 
 import csv
 import json
+import sys
 import unittest
 
 import h5py
 import numpy as np
 
-from program import EVALUATION, EXAMPLE, FIXTURES, ProgramTest, quantize_arguments, results, run
+from program import (CALIBRATION, EVALUATION, EXAMPLE, FIXTURES, SOURCE, ProgramTest, quantize_arguments, results,
+                     run)
 from matrix_file import dequantize
+
+sys.path.append(str(SOURCE / "tools"))
+from prepare_calibration import write  # noqa: E402
 
 
 class SameBytes(ProgramTest):
@@ -24,6 +29,27 @@ class SameBytes(ProgramTest):
 
     def test_ranks_and_threads(self):
         self.check([(0, 1, ()), (0, 2, ()), (1, 1, ()), (2, 2, ()), (3, 1, ()), (4, 1, ())])
+
+    def test_tokens_of_either_format(self):
+        tokens = self.directory / "tokens.safetensors"
+        with h5py.File(CALIBRATION) as file:
+            write(tokens, file["tokens"][:], {"seed": 0})
+        found = []
+        for calibration, ranks in ((CALIBRATION, 1), (tokens, 1), (tokens, 2)):
+            save = self.directory / f"run-{len(found)}"
+            self.succeed(*quantize_arguments(save, calibration=calibration), ranks=ranks)
+            found.append(results(save))
+        self.assertEqual(len(set(found)), 1, found)
+        self.assertIn("128 sequences of 256", self.succeed("inspect", tokens).stdout)
+        figures = []
+        for path in (EVALUATION, self.directory / "evaluation.safetensors"):
+            if path != EVALUATION:
+                with h5py.File(EVALUATION) as file:
+                    write(path, file["tokens"][:], {})
+            self.succeed("eval", "--model", EXAMPLE, "--tokens", path, "--max-windows", 4, "--json",
+                         self.directory / "eval.json")
+            figures.append(json.loads((self.directory / "eval.json").read_text())["mean_nll"])
+        self.assertEqual(figures[0], figures[1])
 
     def test_ranks_and_threads_on_the_haswell_kernel(self):
         self.env = {"OPENBLAS_CORETYPE": "HASWELL"}

@@ -1,6 +1,8 @@
 #pragma once
-/// Calibration and evaluation tokens: HDF5, dataset `tokens` int32 [sequences, length] and
-/// optionally `lengths` (integers, [sequences]; the rest of a row is padding).
+/// Calibration and evaluation tokens: `tokens` int32 or int64 [sequences, length] and optionally
+/// `lengths` (the same types, [sequences]; the rest of a row is padding), as tensors of a
+/// safetensors file or as datasets (integers of any type) of an HDF5 file. The content decides
+/// which it is. HDF5 files are trusted: the library may crash on one that is made to harm it.
 
 #include <cstdint>
 #include <filesystem>
@@ -26,9 +28,9 @@ struct TokenFile {
   Index length = 0;
   bool has_lengths = false;
 
-  /// Throws Error{input} naming file and dataset when it is missing, not integer, not 2-D or empty.
+  /// Throws Error{input} naming file and field when it is missing, not integer, not 2-D or empty.
   static TokenFile open(const std::filesystem::path& path);
-  /// Whether the file is HDF5 with a dataset of that name; open() says what is wrong with it.
+  /// Whether it is a safetensors file, or HDF5 with `tokens`; open() says what is wrong with it.
   static bool is_one(const std::filesystem::path& path);
   /// Rows [begin, begin + count), each cut to `max_length` tokens. Throws Error{input} for a token
   /// outside [0, vocabulary) (naming row, position and value) and for lengths outside [1, length].

@@ -1,9 +1,10 @@
-/// Damaged and hostile safetensors files, indexes and directories.
+/// Damaged and hostile safetensors files (of weights and of tokens), indexes and directories.
 #include <cstring>
 #include <fstream>
 
 #include "aq/io/checkpoint.h"
 #include "aq/io/file.h"
+#include "aq/io/tokens.h"
 #include "expect_error.h"
 #include "support/temporary_directory.h"
 
@@ -123,6 +124,9 @@ void expect_all_fail(const std::vector<DamagedFile>& table) {
     std::vector<std::string> expected = damaged.expected;
     expected.push_back(path.string());
     expect_input_error([&] { Checkpoint::open(directory.path()); }, expected);
+    const bool is_known = damaged.bytes.size() > 8 && damaged.bytes[8] == '{';
+    if (!is_known) expected = {path.string(), "neither a safetensors nor an HDF5 file"};
+    expect_input_error([&] { TokenFile::open(path); }, expected);
   }
 }
 
@@ -144,6 +148,7 @@ TEST(DamagedSafetensors, EveryShorterFileFails) {
   for (std::size_t length = 0; length < whole.size(); ++length) {
     write_bytes(path, whole.substr(0, length));
     expect_input_error([&] { Checkpoint::open(directory.path()); }, {path.string()});
+    expect_input_error([&] { TokenFile::open(path); }, {path.string()});
   }
 }
 
