@@ -1,12 +1,13 @@
 #include "aq/core/text.h"
 
+#include <fnmatch.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <numeric>
-#include <tuple>
 #include <utility>
 
 namespace aq {
@@ -98,60 +99,11 @@ std::string did_you_mean(std::string_view word, std::span<const std::string_view
   return near.empty() ? std::string() : str("; did you mean '", near, "'?");
 }
 
-namespace {
-
-/// Length of the bracket expression that `pattern` begins with, and whether `c` is in it; length 0
-/// when it has no end (then '[' is an ordinary character).
-std::pair<std::size_t, bool> match_bracket(std::string_view pattern, char c) {
-  std::size_t i = 1;
-  const bool negated = i < pattern.size() && pattern[i] == '!';
-  if (negated) ++i;
-  const std::size_t first = i;
-  bool found = false;
-  for (; i < pattern.size(); ++i) {
-    if (pattern[i] == ']' && i > first) return {i + 1, found != negated};
-    if (i + 2 < pattern.size() && pattern[i + 1] == '-' && pattern[i + 2] != ']') {
-      found = found || (pattern[i] <= c && c <= pattern[i + 2]);
-      i += 2;
-    } else {
-      found = found || pattern[i] == c;
-    }
-  }
-  return {0, false};
-}
-
-}  // namespace
-
-bool matches_pattern(std::string_view pattern, std::string_view text) {
-  std::size_t p = 0, t = 0;
-  std::size_t star = std::string_view::npos, star_text = 0;  // where to go on after a mismatch
-  while (t < text.size()) {
-    std::size_t width = 0;
-    bool match = false;
-    if (p < pattern.size()) {
-      if (pattern[p] == '*') {
-        star = p++;
-        star_text = t;
-        continue;
-      }
-      if (pattern[p] == '[') std::tie(width, match) = match_bracket(pattern.substr(p), text[t]);
-      if (width == 0) {
-        width = 1;
-        match = pattern[p] == '?' || pattern[p] == text[t];
-      }
-    }
-    if (match) {
-      p += width;
-      ++t;
-    } else if (star != std::string_view::npos) {
-      p = star + 1;
-      t = ++star_text;
-    } else {
-      return false;
-    }
-  }
-  while (p < pattern.size() && pattern[p] == '*') ++p;
-  return p == pattern.size();
+bool matches_pattern(const std::string& pattern, const std::string& text) {
+  // fnmatch would take a zero byte for the end.
+  const auto is_whole = [](const std::string& s) { return s.find('\0') == std::string::npos; };
+  return is_whole(pattern) && is_whole(text) &&
+         ::fnmatch(pattern.c_str(), text.c_str(), FNM_NOESCAPE) == 0;
 }
 
 std::string replace_all(std::string text, std::string_view key, std::string_view value) {

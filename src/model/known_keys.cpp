@@ -197,8 +197,9 @@ constexpr NeutralValue kNeutral[] = {
 };
 
 bool is_without_meaning(const std::string& path, const nlohmann::json& value) {
-  return std::ranges::any_of(kUnused,
-                             [&](const UnusedKey& k) { return matches_pattern(k.key, path); }) ||
+  return std::ranges::any_of(
+             kUnused,
+             [&](const UnusedKey& k) { return matches_pattern(std::string(k.key), path); }) ||
          std::ranges::any_of(kNeutral, [&](const NeutralValue& k) {
            return k.key == path && value == nlohmann::json::parse(k.value);
          });

@@ -43,7 +43,7 @@ std::optional<std::vector<std::string>> find_inside(const Json& object) {
 
 bool is_tower(const std::string& key, const Json& value) {
   return value.is_object() && std::ranges::any_of(kTowers, [&](std::string_view pattern) {
-           return matches_pattern(pattern, key);
+           return matches_pattern(std::string(pattern), key);
          });
 }
 

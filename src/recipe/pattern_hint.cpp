@@ -48,7 +48,7 @@ std::string as_fnmatch(std::string_view regex) {
 }  // namespace
 
 std::string regex_hint(std::string_view pattern, const std::vector<const LinearSpec*>& linears) {
-  const auto matched = [&](std::string_view text) {
+  const auto matched = [&](const std::string& text) {
     return std::any_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
       return matches_pattern(text, linear->name);
     });

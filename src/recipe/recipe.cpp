@@ -49,7 +49,7 @@ const Rule* find_name(const Recipe& recipe, std::string_view name) {
 }
 
 /// Recipes are written for the names of plain checkpoints as well as for those of the files.
-bool matches_either(std::string_view pattern, std::string_view name, std::string_view plain) {
+bool matches_either(const std::string& pattern, const std::string& name, const std::string& plain) {
   return matches_pattern(pattern, name) || (plain != name && matches_pattern(pattern, plain));
 }
 

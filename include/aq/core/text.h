@@ -26,8 +26,10 @@ std::string nearest_word(std::string_view word, std::span<const std::string_view
 /// " (did you mean 'x'?)" or empty.
 std::string did_you_mean(std::string_view word, std::span<const std::string_view> words);
 
-/// fnmatch on the whole text: `*` (crosses dots), `?`, `[..]`, `[!..]`.
-bool matches_pattern(std::string_view pattern, std::string_view text);
+/// fnmatch(3) on the whole text: `*` (crosses dots), `?`, `[..]`, `[!..]`; a backslash stands for
+/// itself. POSIX leaves open what `[^..]` means (glibc: as `[!..]`). The process's locale counts,
+/// which is "C" in aq-dist.
+bool matches_pattern(const std::string& pattern, const std::string& text);
 
 /// `text` with every "{key}" replaced.
 std::string replace_all(std::string text, std::string_view key, std::string_view value);
