@@ -1,10 +1,9 @@
-"""Writes the seeds of the fuzz targets: tests/fuzz/corpus/<target>/. Needs numpy and h5py.
+"""Writes the seeds of the fuzz targets: DIRECTORY/<target>/. Needs numpy and h5py.
 
-Usage: make_corpus.py   (the seeds are committed; run it again when a format changes)
+Usage: make_corpus.py DIRECTORY
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ SOURCE = HERE.parents[1]
 sys.path.insert(0, str(SOURCE / "tests" / "support"))
 from matrix_file import checksum  # noqa: E402
 
-CORPUS = HERE / "corpus"
+CORPUS = Path(sys.argv[1])
 
 
 def write(target, name, content):
@@ -112,26 +111,15 @@ def hdf5_file(target, name, **options):
 
 
 def write_tokens():
-    tokens = np.arange(12, dtype=np.int32).reshape(3, 4)
-    for name, options in (("old-format", {}), ("new-format", {"libver": ("v110", "v110")})):
-        with hdf5_file("tokens", name, **options) as file:
-            file["tokens"] = tokens
-            file["lengths"] = np.array([4, 2, 1], np.int64)
-    # Names of the root's members at the end of the address space: HDF5 1.10 crashes on them.
-    whole = bytearray((CORPUS / "tokens" / "old-format").read_bytes())
-    heap = whole.index(b"HEAP")
-    whole[heap + 8:heap + 16] = (1).to_bytes(8, "little")  # size
-    whole[heap + 16:heap + 24] = (1).to_bytes(8, "little")  # nothing is free
-    whole[heap + 24:heap + 32] = b"\xff" * 8  # address
-    write("tokens", "heap-at-the-end", bytes(whole))
-    with hdf5_file("tokens", "compressed", libver=("v110", "v110")) as file:
-        file.create_dataset("tokens", data=tokens.astype(np.int64), chunks=(2, 2), compression="gzip")
-    with hdf5_file("tokens", "chunked-old-format") as file:
-        file.create_dataset("tokens", data=tokens.astype(">i2"), chunks=(1, 4), maxshape=(None, 4))
-    with hdf5_file("tokens", "floats", libver=("v110", "v110")) as file:
-        file["tokens"] = tokens.astype(np.float32)
-    with hdf5_file("tokens", "outside-the-vocabulary", libver=("v110", "v110")) as file:
-        file["tokens"] = tokens - 1
+    tokens = np.arange(12, dtype=np.int32)
+    lengths = np.array([4, 2, 1], np.int64)
+    whole = {"__metadata__": {"seed": "0"}, "lengths": tensor("I64", [3], 0, 24), "tokens": tensor("I32", [3, 4], 24, 72)}
+    write("tokens", "whole", safetensors(whole, lengths.tobytes() + tokens.tobytes()))
+    write("tokens", "without-lengths", safetensors({"tokens": tensor("I64", [6, 1], 0, 48)}, tokens.tobytes()))
+    write("tokens", "length-outside", safetensors(whole, (lengths + 1).tobytes() + tokens.tobytes()))
+    write("tokens", "outside-the-vocabulary", safetensors(whole, lengths.tobytes() + (tokens - 1).tobytes()))
+    write("tokens", "floats", safetensors({"tokens": tensor("F32", [3, 4], 0, 48)}, tokens.tobytes()))
+    write("tokens", "empty", safetensors({"tokens": tensor("I32", [0, 1 << 62], 0, 0)}))
 
 
 def write_manifests():
@@ -210,7 +198,6 @@ def write_hessians():
 
 
 def main():
-    shutil.rmtree(CORPUS, ignore_errors=True)
     for step in (write_safetensors, write_index, write_configs, write_recipes, write_architectures, write_tokens,
                  write_manifests, write_shards, write_hessians):
         step()
