@@ -1,11 +1,9 @@
 // Flat plans, and the annotations that recipes carry into them.
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
-#include "aq/core/error.h"
 #include "aq/recipe/recipe.h"
 #include "support/small_models.h"
 
@@ -20,16 +18,6 @@ LinearSpec linear(std::string name, Role role = Role::down) {
 
 std::string said(const Recipe& recipe, const std::string& name, Role role = Role::down) {
   return to_string(resolve(recipe, linear(name, role)));
-}
-
-std::string refused(const std::string& text) {
-  try {
-    parse_recipe(text, "plan.json");
-    return "accepted";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::usage);
-    return error.what();
-  }
 }
 
 constexpr const char* kFlat = R"({
@@ -57,31 +45,6 @@ TEST(FlatPlan, EveryNameIsExact) {
     EXPECT_EQ(said(plan, name), "untouched") << name;
   EXPECT_EQ(plan.settings.gptq.refine, 2);
   EXPECT_EQ(plan.annotations, (Annotations{{"comment", "\"of a search\""}}));
-}
-
-TEST(FlatPlan, WhatIsNoPlan) {
-  using testing::HasSubstr;
-  EXPECT_THAT(refused("{}"), HasSubstr("plan.json:1: key 'default' is missing"));
-  EXPECT_THAT(refused(R"({"gptq": {}, "comment": 1})"), HasSubstr("key 'default' is missing"));
-  EXPECT_THAT(refused(R"({"overrides": []})"), HasSubstr("key 'default' is missing"));
-  EXPECT_THAT(refused(R"({"defualt": {"wq": "int4"}})"),
-              HasSubstr("key 'defualt' is not known; did you mean 'default'?"));
-  EXPECT_THAT(refused(R"({"a.b": "int4", "gtpq": {}})"),
-              HasSubstr("key 'gtpq' is not known; did you mean 'gptq'?"));
-  EXPECT_THAT(refused("{\"a.b\": \"int4\",\n\"a.c\": \"int44\"}"),
-              HasSubstr("plan.json:2: key 'a.c' is 'int44', which is not known; did you mean"));
-  EXPECT_THAT(refused("{\"a.b\": \"int4\",\n\"a.c\": 4}"),
-              HasSubstr("plan.json:2: key 'a.c' is 4, neither a format nor an object"));
-  EXPECT_THAT(refused("{\"a.b\":\n{\"wq\": \"int4\",\n\"group\": 4}}"),
-              HasSubstr("plan.json:3: a.b: key 'group' is not known; did you mean"));
-  EXPECT_THAT(refused("{\"a.b\":\n{\"pattern\": \"*\", \"wq\": \"int4\"}}"),
-              HasSubstr("plan.json:2: a.b: key 'pattern' is not known"));
-  EXPECT_THAT(refused("{\n\"a.b\":\n{\"group_size\": 32}}"),
-              HasSubstr("plan.json:2: a.b: key 'wq' is missing"));
-  EXPECT_THAT(refused("{\"a.b\": \"int4\",\n\"a.b\": \"int3\"}"),
-              HasSubstr("plan.json:2: key 'a.b' stands twice"));
-  EXPECT_THAT(refused("{\"a.b\":\n{\"wq\": \"mxfp4\",\n\"group_size\": 8}}"),
-              HasSubstr("plan.json:3: a.b: key 'group_size' does not fit"));
 }
 
 TEST(FlatPlan, NamesThatAreNoLinearAreCountedInOneRemark) {

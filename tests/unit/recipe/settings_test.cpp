@@ -34,9 +34,18 @@ QuantizeSettings other_settings() {
   return settings;
 }
 
-constexpr const char* kOtherSettings = R"("damping": 0.05, "scale_search": "hessian",
-    "scale_sign": "positive", "act_order": "static", "refine": 7, "block": 64, "sequential": "none",
-    "routing_exponent": 0.5, "starved": "rtn", "min_tokens": 0, "expert_tokens": "all")";
+/// The values of other_settings() as flags.
+const std::vector<std::pair<std::string, std::string>> kFlags{{"damping", "0.05"},
+                                                              {"scale_search", "hessian"},
+                                                              {"scale_sign", "positive"},
+                                                              {"act_order", "static"},
+                                                              {"refine", "7"},
+                                                              {"block", "64"},
+                                                              {"sequential", "none"},
+                                                              {"routing_exponent", ".5"},
+                                                              {"starved", "rtn"},
+                                                              {"min_tokens", "0"},
+                                                              {"expert_tokens", "all"}};
 
 TEST(RecipeSettings, AreTheDefaultsWhenNothingIsSaid) {
   const QuantizeSettings plain = parse_recipe(R"({"default": {"wq": "int4"}})", "r.json").settings;
@@ -50,10 +59,6 @@ TEST(RecipeSettings, AreTheDefaultsWhenNothingIsSaid) {
   EXPECT_EQ(plain.min_tokens, 32);
   EXPECT_EQ(plain.starved, Starved::all_tokens);
   EXPECT_EQ(settings_of(""), QuantizeSettings{});
-}
-
-TEST(RecipeSettings, EveryKeyIsRead) {
-  EXPECT_EQ(settings_of(kOtherSettings), other_settings());
 }
 
 TEST(RecipeSettings, EveryWord) {
@@ -74,49 +79,23 @@ TEST(RecipeSettings, AsJsonReadBackTheSame) {
   EXPECT_EQ(settings_to_json(settings).find("{\"damping\":0.05,"), 0u);
 }
 
-/// What decides the result is in the text: another value of any key gives another text.
-TEST(RecipeSettings, EveryKeyIsInTheJson) {
-  const std::vector<std::pair<const char*, const char*>> others{{"damping", "0.02"},
-                                                                {"scale_search", "hessian"},
-                                                                {"scale_sign", "positive"},
-                                                                {"act_order", "static"},
-                                                                {"refine", "1"},
-                                                                {"block", "256"},
-                                                                {"sequential", "layer"},
-                                                                {"routing_exponent", "2"},
-                                                                {"starved", "rtn"},
-                                                                {"min_tokens", "1"},
-                                                                {"expert_tokens", "all"}};
-  ASSERT_EQ(others.size(), setting_keys().size());
-  for (const auto& [key, value] : others) {
-    QuantizeSettings settings;
-    set_setting(settings, key, value);
-    EXPECT_NE(settings, QuantizeSettings{}) << key;
-    EXPECT_NE(settings_to_json(settings), settings_to_json({})) << key;
+/// A flag changes its key alone, and wins over the file; every key is in the JSON, which decides
+/// whether two runs are of one recipe.
+TEST(RecipeSettings, EveryKeyAsAFlag) {
+  ASSERT_EQ(kFlags.size(), setting_keys().size());
+  QuantizeSettings all = settings_of("\"damping\": 1, \"refine\": 2, \"block\": 8");
+  for (const auto& [key, value] : kFlags) {
+    QuantizeSettings one;
+    set_setting(one, key, value);
+    EXPECT_NE(one, QuantizeSettings{}) << key;
+    EXPECT_NE(settings_to_json(one), settings_to_json({})) << key;
+    set_setting(all, key, value);
   }
-}
-
-/// A flag wins over the file, key by key.
-TEST(RecipeSettings, AFlagChangesItsKeyAlone) {
-  const std::vector<std::pair<const char*, const char*>> flags{{"damping", "0.05"},
-                                                               {"scale_search", "hessian"},
-                                                               {"scale_sign", "positive"},
-                                                               {"act_order", "static"},
-                                                               {"refine", "7"},
-                                                               {"block", "64"},
-                                                               {"sequential", "none"},
-                                                               {"routing_exponent", ".5"},
-                                                               {"starved", "rtn"},
-                                                               {"min_tokens", "0"},
-                                                               {"expert_tokens", "all"}};
-  QuantizeSettings from_flags = settings_of("\"damping\": 1, \"refine\": 2, \"block\": 8");
-  for (const auto& [key, value] : flags) set_setting(from_flags, key, value);
-  EXPECT_EQ(from_flags, other_settings());
-  QuantizeSettings one = other_settings();
-  set_setting(one, "refine", "0");
+  EXPECT_EQ(all, other_settings());
+  set_setting(all, "refine", "0");
   QuantizeSettings expected = other_settings();
   expected.gptq.refine = 0;
-  EXPECT_EQ(one, expected);
+  EXPECT_EQ(all, expected);
 }
 
 TEST(RecipeSettings, KeysTellWhatTheyTake) {
