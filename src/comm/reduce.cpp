@@ -8,7 +8,7 @@
 
 #include "aq/comm/lanes.h"
 #include "aq/comm/watchdog.h"
-#include "aq/core/error.h"
+#include "aq/core/bytes.h"
 #include "aq/core/hash.h"
 
 namespace aq {
@@ -40,11 +40,11 @@ struct Step {
 };
 
 /// Hash of what must be equal on all ranks: a difference is a bug that would hang otherwise.
-std::int64_t digest(const LaneLayout& layout, const std::vector<Reduction>& reductions) {
+std::uint64_t digest(const LaneLayout& layout, const std::vector<Reduction>& reductions) {
   std::vector<Index> facts{layout.sequences, layout.lanes};
   for (const Reduction& reduction : reductions)
     facts.insert(facts.end(), {reduction.owner, reduction.values});
-  return std::bit_cast<std::int64_t>(xxh64(std::as_bytes(std::span(facts))));
+  return xxh64(std::as_bytes(std::span(facts)));
 }
 
 void check_partials(const Reduction& reduction, const std::vector<TreeNode>& nodes, int size) {
@@ -68,27 +68,27 @@ Exchange exchange_headers(Communicator& comm, const LaneLayout& layout,
     exchange.nodes.push_back(maximal_subtrees(layout.lanes_of_rank(r, comm.size())));
   const auto& own_nodes = exchange.nodes[static_cast<std::size_t>(comm.rank())];
 
-  std::vector<std::int64_t> message{digest(layout, reductions)};
+  const std::uint64_t own_digest = digest(layout, reductions);
+  ByteWriter message;
+  message.value(own_digest);
   for (const Reduction& reduction : reductions) {
     check_partials(reduction, own_nodes, comm.size());
     for (std::size_t n = 0; n < own_nodes.size(); ++n) {
       const bool present = !reduction.partials.empty() && !reduction.partials[n].sum.empty();
-      message.push_back(present ? reduction.partials[n].sum.tokens : 0);
-      message.push_back(present ? std::bit_cast<std::int64_t>(reduction.partials[n].sum.weight_sum)
-                                : 0);
+      message.value(present ? PartialHeader{reduction.partials[n].sum.tokens,
+                                            reduction.partials[n].sum.weight_sum}
+                            : PartialHeader{});
     }
   }
   const WorkLabel label("token counts of all sums");
-  const auto all = comm.all_gather(std::as_bytes(std::span(message)));
+  const auto all = comm.all_gather(message.take());
   for (std::size_t r = 0; r < all.size(); ++r) {
-    std::vector<std::int64_t> words(all[r].size() / sizeof(std::int64_t));
-    std::copy(all[r].begin(), all[r].end(), std::as_writable_bytes(std::span(words)).begin());
-    AQ_CHECK(words.front() == message.front(), "rank ", r, " lists other reductions than rank ",
-             comm.rank());
-    auto& headers = exchange.headers.emplace_back();
-    for (std::size_t i = 1; i + 1 < words.size(); i += 2)
-      headers.push_back({words[i], std::bit_cast<double>(words[i + 1])});
-    AQ_CHECK(headers.size() == reductions.size() * exchange.nodes[r].size(), headers.size());
+    ByteReader in(all[r]);
+    AQ_CHECK(in.value<std::uint64_t>() == own_digest, "rank ", r,
+             " lists other reductions than rank ", comm.rank());
+    exchange.headers.push_back(
+        in.values<PartialHeader>(std::ssize(reductions) * std::ssize(exchange.nodes[r])));
+    AQ_CHECK(in.at_end(), "rank ", r, " lists more partials");
   }
   return exchange;
 }

@@ -200,12 +200,8 @@ class Evaluation {
 /// Every rank's sums in window order: only one rank has a value other than zero for a window.
 std::vector<double> gather_windows(const std::vector<double>& mine, Communicator& comm) {
   std::vector<double> all(mine.size(), 0.0);
-  for (const std::vector<std::byte>& bytes : comm.all_gather(std::as_bytes(std::span(mine))))
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      double value = 0;
-      std::memcpy(&value, bytes.data() + i * sizeof value, sizeof value);
-      all[i] += value;
-    }
+  for (const std::vector<double>& values : all_gather_values(comm, mine))
+    for (std::size_t i = 0; i < all.size(); ++i) all[i] += values.at(i);
   return all;
 }
 

@@ -1,7 +1,6 @@
 #include "eval/trace.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "aq/io/trace_file.h"
@@ -13,11 +12,8 @@ namespace {
 template <class T>
 std::vector<T> gather(const std::vector<T>& mine, Communicator& comm) {
   std::vector<T> all;
-  for (const std::vector<std::byte>& bytes : comm.all_gather(std::as_bytes(std::span(mine)))) {
-    const std::size_t before = all.size();
-    all.resize(before + bytes.size() / sizeof(T));
-    if (!bytes.empty()) std::memcpy(all.data() + before, bytes.data(), bytes.size());
-  }
+  for (const std::vector<T>& some : all_gather_values(comm, mine))
+    all.insert(all.end(), some.begin(), some.end());
   return all;
 }
 

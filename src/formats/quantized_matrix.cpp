@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 namespace aq {
 namespace {
@@ -18,30 +17,6 @@ ArraySizes array_sizes(const Scheme& scheme, Index rows, Index columns) {
   const auto scales = static_cast<std::size_t>(scale_count(scheme, rows, columns));
   return {static_cast<std::size_t>(rows * words_per_row(scheme.bits, columns)), scales,
           scheme.symmetric ? 0 : scales};
-}
-
-/// Fixed-size part of the travelling form.
-struct TravelHeader {
-  Scheme scheme;
-  Index rows = 0, columns = 0;
-  float global_scale = 1;
-};
-static_assert(std::is_trivially_copyable_v<TravelHeader>);
-
-/// Copies to the front of `bytes` and drops what was written.
-template <class T>
-void put(std::span<std::byte>& bytes, const T* values, std::size_t count) {
-  AQ_CHECK(bytes.size() >= count * sizeof(T), bytes.size(), " bytes left");
-  if (count > 0) std::memcpy(bytes.data(), values, count * sizeof(T));
-  bytes = bytes.subspan(count * sizeof(T));
-}
-
-/// Copies from the front of `bytes` and drops what was read.
-template <class T>
-void take(std::span<const std::byte>& bytes, T* values, std::size_t count) {
-  AQ_CHECK(bytes.size() >= count * sizeof(T), bytes.size(), " bytes left");
-  if (count > 0) std::memcpy(values, bytes.data(), count * sizeof(T));
-  bytes = bytes.subspan(count * sizeof(T));
 }
 
 /// What each code stands for: the code itself, or the value of the float element.
@@ -143,36 +118,42 @@ QuantizedMatrix stack_rows(std::span<const QuantizedMatrix> slices) {
   return whole;
 }
 
-std::vector<std::byte> to_bytes(const QuantizedMatrix& matrix) {
-  TravelHeader header;
-  std::memset(static_cast<void*>(&header), 0, sizeof header);  // padding too: equal bytes
-  header.scheme.element = matrix.scheme.element;
-  header.scheme.bits = matrix.scheme.bits;
-  header.scheme.symmetric = matrix.scheme.symmetric;
-  header.scheme.group_size = matrix.scheme.group_size;
-  header.scheme.scale_type = matrix.scheme.scale_type;
-  header.rows = matrix.rows;
-  header.columns = matrix.columns;
-  header.global_scale = matrix.global_scale;
-  std::vector<std::byte> bytes(sizeof header + matrix.codes.size() * sizeof(std::uint32_t) +
-                               matrix.scales.size() * sizeof(float) + matrix.zeros.size());
-  std::span<std::byte> rest = bytes;
-  put(rest, &header, 1);
-  put(rest, matrix.codes.data(), matrix.codes.size());
-  put(rest, matrix.scales.data(), matrix.scales.size());
-  put(rest, matrix.zeros.data(), matrix.zeros.size());
-  return bytes;
+void write_bytes(const QuantizedMatrix& matrix, ByteWriter& out) {
+  const Scheme& scheme = matrix.scheme;
+  out.value(scheme.element);  // one by one: equal bytes, as there is no padding
+  out.value(scheme.bits);
+  out.value(scheme.symmetric);
+  out.value(scheme.group_size);
+  out.value(scheme.scale_type);
+  out.value(matrix.rows);
+  out.value(matrix.columns);
+  out.value(matrix.global_scale);
+  out.array(matrix.codes);
+  out.array(matrix.scales);
+  out.array(matrix.zeros);
 }
 
-QuantizedMatrix from_bytes(std::span<const std::byte> bytes) {
-  TravelHeader header;
-  take(bytes, &header, 1);
-  QuantizedMatrix matrix = make_quantized(header.scheme, header.rows, header.columns);
-  matrix.global_scale = header.global_scale;
-  take(bytes, matrix.codes.data(), matrix.codes.size());
-  take(bytes, matrix.scales.data(), matrix.scales.size());
-  take(bytes, matrix.zeros.data(), matrix.zeros.size());
-  AQ_CHECK(bytes.empty(), bytes.size(), " bytes left");
+QuantizedMatrix read_bytes(ByteReader& in) {
+  QuantizedMatrix matrix;
+  const auto read = [&in](auto& field) {
+    field = in.value<std::remove_cvref_t<decltype(field)>>();
+  };
+  read(matrix.scheme.element);
+  read(matrix.scheme.bits);
+  read(matrix.scheme.symmetric);
+  read(matrix.scheme.group_size);
+  read(matrix.scheme.scale_type);
+  read(matrix.rows);
+  read(matrix.columns);
+  read(matrix.global_scale);
+  matrix.codes = in.array<std::uint32_t>();
+  matrix.scales = in.array<float>();
+  matrix.zeros = in.array<std::uint8_t>();
+  const ArraySizes sizes = array_sizes(matrix.scheme, matrix.rows, matrix.columns);
+  AQ_CHECK(matrix.codes.size() == sizes.codes && matrix.scales.size() == sizes.scales &&
+               matrix.zeros.size() == sizes.zeros,
+           matrix.codes.size(), " words of codes, ", matrix.scales.size(), " scales, ",
+           matrix.zeros.size(), " zeros");
   return matrix;
 }
 

@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
-#include <cstring>
 
 #include "aq/comm/watchdog.h"
-#include "aq/core/error.h"
+#include "aq/core/bytes.h"
 #include "aq/runtime/operations.h"
 
 namespace aq {
@@ -17,11 +15,8 @@ constexpr int kListTag = 7101, kRowsTag = 7102, kOutputTag = 7103;
 /// Sizes of the messages that every rank sends here; `mine` are those to every other.
 std::vector<std::int64_t> sizes_to_me(Communicator& comm, const std::vector<std::int64_t>& mine) {
   std::vector<std::int64_t> sizes;
-  for (const std::vector<std::byte>& bytes : comm.all_gather(std::as_bytes(std::span(mine)))) {
-    sizes.push_back(0);
-    std::memcpy(&sizes.back(), bytes.data() + static_cast<std::size_t>(comm.rank()) * sizeof(Index),
-                sizeof(Index));
-  }
+  for (const std::vector<std::int64_t>& sent : all_gather_values(comm, mine))
+    sizes.push_back(sent.at(static_cast<std::size_t>(comm.rank())));
   return sizes;
 }
 
@@ -63,34 +58,33 @@ void Dispatch::choose_rows() {
 
 /// What `owner` must know: for each of my lanes its number of rows; then for each expert there and
 /// each of my lanes the number of its tokens, their places among the rows, and their weights.
-std::vector<std::int32_t> Dispatch::list_for(int owner) const {
+std::vector<std::byte> Dispatch::list_for(int owner) const {
   const std::vector<std::int32_t>& rows = rows_for_[static_cast<std::size_t>(owner)];
   const auto place = [&](std::int64_t row) {
     return checked_cast<std::int32_t>(std::lower_bound(rows.begin(), rows.end(), row) -
                                       rows.begin());
   };
-  std::vector<std::int32_t> list;
+  ByteWriter list;
   for (Index lane = 0; lane < home_.batch.lanes(); ++lane) {
     const Range range = home_.batch.rows_of_lane(lane);
-    list.push_back(place(range.end) - place(range.begin));
+    list.value(place(range.end) - place(range.begin));
   }
   for (std::size_t i = 0; i < experts_.size(); ++i) {
     if (owners_[i] != owner) continue;
     const TokenList& tokens = home_.tokens(experts_[i]);
     for (Index lane = 0; lane < home_.batch.lanes(); ++lane) {
-      list.push_back(checked_cast<std::int32_t>(tokens.lane(lane).size()));
-      for (const std::int32_t row : tokens.rows_of_lane(lane)) list.push_back(place(row));
-      for (const float weight : tokens.weights_of_lane(lane))
-        list.push_back(std::bit_cast<std::int32_t>(weight));
+      list.value(checked_cast<std::int32_t>(tokens.lane(lane).size()));
+      for (const std::int32_t row : tokens.rows_of_lane(lane)) list.value(place(row));
+      list.values(tokens.weights_of_lane(lane));
     }
   }
-  return list;
+  return list.take();
 }
 
 void Dispatch::exchange_lists() {
   const WorkLabel label("tokens of experts");
   const int ranks = comm_.size(), me = comm_.rank();
-  std::vector<std::vector<std::int32_t>> sent, received(static_cast<std::size_t>(ranks));
+  std::vector<std::vector<std::byte>> sent, received(static_cast<std::size_t>(ranks));
   std::vector<std::int64_t> lengths;
   for (int to = 0; to < ranks; ++to) {
     sent.push_back(list_for(to));
@@ -105,7 +99,7 @@ void Dispatch::exchange_lists() {
     }
     received[at].resize(static_cast<std::size_t>(received_lengths[at]));
     if (!sent[at].empty())
-      transport_.start_send(host_buffer(std::span<const std::int32_t>(sent[at])), other, kListTag);
+      transport_.start_send(host_buffer(std::span<const std::byte>(sent[at])), other, kListTag);
     if (!received[at].empty())
       transport_.start_receive(host_buffer(std::span(received[at])), other, kListTag);
   }
@@ -118,16 +112,17 @@ void Dispatch::exchange_lists() {
 }
 
 /// Appends the lanes of rank `from`, which follow those of the ranks before it.
-void Dispatch::read_list(int from, std::span<const std::int32_t> list) {
+void Dispatch::read_list(int from, std::span<const std::byte> bytes) {
   const Index lanes = layout_.lanes_of_rank(from, comm_.size()).size();
-  std::size_t at = 0;
+  ByteReader list(bytes);
   const std::int64_t first = gathered_begin_.back();
   std::int64_t row = first;
   for (Index lane = 0; lane < lanes; ++lane) {
     const Index sequence = gathered_batch_.lanes();
     gathered_batch_.lane_sequences.push_back({sequence, sequence + 1});
-    gathered_batch_.sequence_rows.push_back({row, row + list[at]});
-    row += list[at++];
+    const std::int64_t begin = row;
+    row += list.value<std::int32_t>();
+    gathered_batch_.sequence_rows.push_back({begin, row});
   }
   gathered_begin_.push_back(row);
   std::vector<bool> here(gathered_routing_.experts.size(), false);
@@ -137,17 +132,16 @@ void Dispatch::read_list(int from, std::span<const std::int32_t> list) {
     TokenList& tokens = gathered_routing_.experts[expert];
     for (Index lane = 0; lane < lanes; ++lane) {
       if (here[expert]) {
-        const auto count = static_cast<std::size_t>(list[at++]);
-        for (const std::int32_t place : list.subspan(at, count))
+        const auto count = list.value<std::int32_t>();
+        for (const std::int32_t place : list.values<std::int32_t>(count))
           tokens.rows.push_back(checked_cast<std::int32_t>(first + place));
-        for (const std::int32_t bits : list.subspan(at + count, count))
-          tokens.weights.push_back(std::bit_cast<float>(bits));
-        at += 2 * count;
+        const std::vector<float> weights = list.values<float>(count);
+        tokens.weights.insert(tokens.weights.end(), weights.begin(), weights.end());
       }
       tokens.lane_offsets.push_back(tokens.size());
     }
   }
-  AQ_CHECK(at == list.size(), "read ", at, " of ", list.size(), " from rank ", from);
+  AQ_CHECK(list.at_end(), "rank ", from, " lists more than it has tokens");
 }
 
 Range Dispatch::gathered_rows_of(int rank) const {

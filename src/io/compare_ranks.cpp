@@ -1,10 +1,9 @@
 #include "aq/io/compare_ranks.h"
 
 #include <algorithm>
-#include <charconv>
-#include <cstring>
 #include <map>
 
+#include "aq/core/bytes.h"
 #include "aq/core/hash.h"
 #include "aq/core/host.h"
 #include "aq/core/parallel.h"
@@ -16,25 +15,21 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
-std::string packed(const RankFields& fields) {
-  std::string text;
-  for (const auto& [name, value] : fields)
-    for (const std::string& part : {name, value}) text += str(part.size(), ":", part);
-  return text;
+Bytes packed(const RankFields& fields) {
+  ByteWriter out;
+  for (const auto& [name, value] : fields) {
+    out.text(name);
+    out.text(value);
+  }
+  return out.take();
 }
 
 RankFields unpacked(const Bytes& bytes) {
-  const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  std::vector<std::string> parts;
-  for (std::size_t at = 0; at < text.size();) {
-    std::size_t size = 0;
-    const char* colon = std::from_chars(text.data() + at, text.data() + text.size(), size).ptr;
-    at = static_cast<std::size_t>(colon - text.data()) + 1;
-    parts.push_back(text.substr(at, size));
-    at += size;
-  }
   RankFields fields;
-  for (std::size_t i = 0; i + 1 < parts.size(); i += 2) fields.emplace_back(parts[i], parts[i + 1]);
+  for (ByteReader in(bytes); !in.at_end();) {
+    std::string name = in.text();
+    fields.emplace_back(std::move(name), in.text());
+  }
   return fields;
 }
 
@@ -82,17 +77,12 @@ std::vector<Block> blocks_of(const std::vector<FileState>& states) {
 void compare_ranks(RankFields mine, Communicator& comm) {
   if (comm.size() == 1) return;
   mine.insert(mine.begin(), {"program version", AQ_VERSION});
-  const std::string text = packed(mine);
-  const std::uint64_t digest = xxh64(text);
-  const auto digests = comm.all_gather(std::as_bytes(std::span(&digest, 1)));
+  const Bytes bytes = packed(mine);
+  const auto digests = all_gather_values(comm, std::vector{xxh64(bytes)});
   if (std::ranges::adjacent_find(digests, std::not_equal_to{}) == digests.end()) return;
-  const auto all = comm.all_gather(std::as_bytes(std::span(text)));
-  const std::string host = host_name();
-  const auto hosts = comm.all_gather(std::as_bytes(std::span(host)));
-  const auto name_of = [&](std::size_t rank) {
-    return str("rank ", rank, " on ",
-               std::string(reinterpret_cast<const char*>(hosts[rank].data()), hosts[rank].size()));
-  };
+  const auto all = comm.all_gather(bytes);
+  const auto hosts = all_gather_values(comm, host_name());
+  const auto name_of = [&](std::size_t rank) { return str("rank ", rank, " on ", hosts[rank]); };
   const std::size_t typical = typical_rank(all);
   const auto other = static_cast<std::size_t>(
       std::ranges::find_if(all, [&](const Bytes& one) { return one != all[typical]; }) -
@@ -135,12 +125,12 @@ void compare_files(const std::string& what, const std::vector<std::filesystem::p
     files[block.file].read_at(block.offset, bytes);
     sums[static_cast<std::size_t>(i)] = xxh64(bytes);
   });
-  const auto all = comm.all_gather(std::as_bytes(std::span(sums)));
+  const auto all = all_gather_values(comm, sums);
   std::vector<std::uint64_t> content(files.size());
   for (Index i = 0; i < std::ssize(blocks); ++i) {
-    const auto at = static_cast<std::size_t>(i) * sizeof(std::uint64_t);
-    std::uint64_t& sum = content[blocks[static_cast<std::size_t>(i)].file];
-    sum = xxh64(std::span(all[reader(i)]).subspan(at, sizeof sum), sum);
+    const auto at = static_cast<std::size_t>(i);
+    std::uint64_t& sum = content[blocks[at].file];
+    sum = xxh64(std::as_bytes(std::span(&all[reader(i)].at(at), 1)), sum);
   }
   RankFields fields;
   for (std::size_t file = 0; file < files.size(); ++file)

@@ -2,63 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
+#include "aq/core/bytes.h"
 #include "aq/core/log.h"
 
 namespace aq {
-namespace {
-
-class ByteWriter {
- public:
-  template <class T>
-  void value(const T& value) {
-    static_assert(std::is_trivially_copyable_v<T>);
-    append(&value, sizeof value);
-  }
-  template <class T>
-  void array(const std::vector<T>& values) {
-    value(static_cast<std::int64_t>(values.size()));
-    append(values.data(), values.size() * sizeof(T));
-  }
-  std::vector<std::byte> take() { return std::move(bytes_); }
-
- private:
-  void append(const void* data, std::size_t size) {
-    const auto* begin = static_cast<const std::byte*>(data);
-    bytes_.insert(bytes_.end(), begin, begin + size);
-  }
-  std::vector<std::byte> bytes_;
-};
-
-class ByteReader {
- public:
-  explicit ByteReader(std::span<const std::byte> bytes) : bytes_(bytes) {}
-  bool at_end() const { return bytes_.empty(); }
-  template <class T>
-  T value() {
-    T result{};
-    copy(&result, sizeof result);
-    return result;
-  }
-  template <class T>
-  std::vector<T> array() {
-    std::vector<T> result(checked_cast<std::size_t>(value<std::int64_t>()));
-    copy(result.data(), result.size() * sizeof(T));
-    return result;
-  }
-
- private:
-  void copy(void* to, std::size_t size) {
-    AQ_CHECK(size <= bytes_.size(), "a message of another rank is too short");
-    if (size > 0) std::memcpy(to, bytes_.data(), size);
-    bytes_ = bytes_.subspan(size);
-  }
-  std::span<const std::byte> bytes_;
-};
-
-}  // namespace
 
 void describe(const Factor& factor, SolvedSlice& slice) {
   slice.fallback = factor.fallback;
@@ -126,7 +75,7 @@ std::vector<std::byte> slices_to_bytes(std::span<const SolvedSlice> slices) {
     out.value(slice.damping);
     out.value(slice.weight_sum);
     for (const auto* values : {&slice.error, &slice.error_rtn, &slice.norm}) out.array(*values);
-    out.array(to_bytes(slice.rows));
+    write_bytes(slice.rows, out);
   }
   return out.take();
 }
@@ -145,7 +94,7 @@ std::vector<SolvedSlice> slices_from_bytes(std::span<const std::byte> bytes) {
     slice.damping = in.value<double>();
     slice.weight_sum = in.value<double>();
     for (auto* values : {&slice.error, &slice.error_rtn, &slice.norm}) *values = in.array<double>();
-    slice.rows = from_bytes(in.array<std::byte>());
+    slice.rows = read_bytes(in);
     slices.push_back(std::move(slice));
   }
   return slices;

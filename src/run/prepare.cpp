@@ -22,12 +22,7 @@ constexpr Index kHeadroomPercent = 80;  // of what the machine has free
 /// Ranks on the machine that has most of them.
 int ranks_of_node(Communicator& comm) {
   const std::string name = host_name();
-  int neighbours = 0;
-  for (const std::vector<std::byte>& other :
-       comm.all_gather(std::as_bytes(std::span(name.data(), name.size()))))
-    if (std::equal(other.begin(), other.end(), std::as_bytes(std::span(name)).begin(),
-                   std::as_bytes(std::span(name)).end()))
-      ++neighbours;
+  const auto neighbours = std::ranges::count(all_gather_values(comm, name), name);
   std::array<std::int64_t, 1> most{neighbours};
   comm.all_reduce_max(most);
   return static_cast<int>(most[0]);

@@ -32,7 +32,7 @@ std::vector<SourceChecksums> read_sources(const ModelFiles& files, Index first, 
   });
   std::string mine;
   for (const std::string& sum : sums) mine += sum;
-  const auto all = comm.all_gather(std::as_bytes(std::span(mine)));
+  const std::vector<std::string> all = all_gather_values(comm, mine);
   std::vector<std::size_t> read(all.size());
   std::vector<SourceChecksums> result;
   std::size_t at = 0;
@@ -41,8 +41,7 @@ std::vector<SourceChecksums> read_sources(const ModelFiles& files, Index first, 
     for (const std::string& name : parts[static_cast<std::size_t>(part)]) {
       constexpr std::size_t kDigits = 16;
       const std::size_t rank = at++ % all.size();
-      const auto* text = reinterpret_cast<const char*>(all[rank].data()) + kDigits * read[rank]++;
-      checksums.emplace_back(name, std::string(text, kDigits));
+      checksums.emplace_back(name, all[rank].substr(kDigits * read[rank]++, kDigits));
     }
   }
   return result;

@@ -1,6 +1,7 @@
 #pragma once
 /// Ranks and their messages behind one interface.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -48,6 +49,18 @@ class Communicator {
   bool is_last() const { return rank() == size() - 1; }
   bool is_first() const { return rank() == 0; }
 };
+
+/// The values of every rank, by rank: vectors, or texts. Counts may differ.
+template <class Values>
+std::vector<Values> all_gather_values(Communicator& comm, const Values& mine) {
+  std::vector<Values> all;
+  for (const std::vector<std::byte>& bytes : comm.all_gather(std::as_bytes(std::span(mine)))) {
+    all.emplace_back(bytes.size() / sizeof(typename Values::value_type),
+                     typename Values::value_type{});
+    std::ranges::copy(bytes, std::as_writable_bytes(std::span(all.back())).begin());
+  }
+  return all;
+}
 
 /// One rank alone, without MPI.
 std::unique_ptr<Communicator> make_self_communicator();

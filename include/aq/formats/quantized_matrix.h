@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "aq/core/bytes.h"
 #include "aq/core/matrix_view.h"
 #include "aq/formats/grid.h"
 #include "aq/formats/scheme.h"
@@ -45,8 +46,7 @@ QuantizedMatrix slice_rows(const QuantizedMatrix& matrix, Index begin, Index cou
 /// Slices one below the other. @pre same scheme and columns; per tensor: equal scales
 QuantizedMatrix stack_rows(std::span<const QuantizedMatrix> slices);
 
-/// Bytes for travel between ranks of one program (not a file format).
-std::vector<std::byte> to_bytes(const QuantizedMatrix& matrix);
-QuantizedMatrix from_bytes(std::span<const std::byte> bytes);
+void write_bytes(const QuantizedMatrix& matrix, ByteWriter& out);
+QuantizedMatrix read_bytes(ByteReader& in);
 
 }  // namespace aq

@@ -40,9 +40,9 @@ class Dispatch {
 
  private:
   void choose_rows();
-  std::vector<std::int32_t> list_for(int owner) const;
+  std::vector<std::byte> list_for(int owner) const;
   void exchange_lists();
-  void read_list(int from, std::span<const std::int32_t> list);
+  void read_list(int from, std::span<const std::byte> bytes);
   Range gathered_rows_of(int rank) const;
 
   Transport& transport_;

@@ -74,6 +74,18 @@ TEST(QuantizedMatrix, SlicesStackToTheWhole) {
   }
 }
 
+std::vector<std::byte> to_bytes(const QuantizedMatrix& matrix) {
+  ByteWriter out;
+  write_bytes(matrix, out);
+  return out.take();
+}
+QuantizedMatrix from_bytes(std::span<const std::byte> bytes) {
+  ByteReader in(bytes);
+  QuantizedMatrix matrix = read_bytes(in);
+  EXPECT_TRUE(in.at_end());
+  return matrix;
+}
+
 TEST(QuantizedMatrix, TravelsAsBytes) {
   for (const Scheme& scheme : schemes()) {
     const QuantizedMatrix matrix = example(scheme, 4, 33);
@@ -90,6 +102,9 @@ TEST(QuantizedMatrix, BytesOfAnotherLengthAreRefused) {
   bytes.pop_back();
   EXPECT_ANY_THROW(from_bytes(bytes));
   EXPECT_ANY_THROW(from_bytes(std::span(bytes).first(3)));
+  QuantizedMatrix longer = example(Scheme{}, 4, 33);
+  longer.scales.push_back(1);
+  EXPECT_ANY_THROW(from_bytes(to_bytes(longer)));
 }
 
 }  // namespace
