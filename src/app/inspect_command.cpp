@@ -51,8 +51,8 @@ void print_recipe(const Recipe& recipe, const Model& model, Json& json) {
   std::cout << table_text(rows);
   for (const std::string& remark : group_remarks(assignments, model))
     std::cout << "  " << remark << "\n";
-  for (const RecipeRemark& remark : unmatched_patterns(recipe, model))
-    std::cout << "  " << remark.place << ": " << remark.text << "\n";
+  for (const std::string& remark : unmatched_patterns(recipe, model))
+    std::cout << "  " << recipe.file << ": " << remark << "\n";
 }
 
 void print_utilization(const Utilization& utilization, const Model& model, Json& json) {

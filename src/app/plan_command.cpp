@@ -6,13 +6,13 @@
 #include "app/commands.h"
 #include "app/plan_text.h"
 #include "app/quantize_options.h"
+#include "aq/core/json.h"
 #include "aq/core/parallel.h"
 #include "aq/core/text.h"
 #include "aq/io/file.h"
 #include "aq/io/model_files.h"
 #include "aq/io/tokens.h"
 #include "aq/model/architecture_json.h"
-#include "aq/model/config_json.h"
 
 namespace aq::app {
 namespace {
@@ -63,7 +63,8 @@ PlannedModel from_config(const Arguments& a) {
                   : describe_model(
                         architecture_from_json(read_text_file(row, Index{1} << 20), row.string()),
                         text, file, {}, a.options.assume_unused);
-  const Json json = Json::parse(standard_json(text), nullptr, false);
+  const aq::Json json = parse_json(text, {ErrorKind::input, "read the model's configuration", file},
+                                   JsonDialect::python);
   const bool wide = json.value("torch_dtype", json.value("dtype", "")) == "float32";
   planned.weight_bytes = [encoding = planned.model.encoding,
                           plain = wide ? 4.0 : 2.0](const LinearSpec& linear) {
@@ -103,10 +104,10 @@ std::vector<std::string> remarks_on(const Arguments& a, const Recipe& recipe,
   std::vector<std::string> remarks = assumption_texts(a.options.assume_unused);
   for (std::string& remark : group_remarks(assignments, model))
     remarks.push_back(std::move(remark));
-  for (const RecipeRemark& remark : unmatched_patterns(recipe, model)) {
+  for (const std::string& remark : unmatched_patterns(recipe, model)) {
     if (a.options.strict)
-      throw Error(ErrorKind::usage, "apply the recipe", remark.place, remark.text, "--strict");
-    remarks.push_back(str(remark.place, ": ", remark.text));
+      throw Error(ErrorKind::usage, "apply the recipe", recipe.file, remark, "--strict");
+    remarks.push_back(str(recipe.file, ": ", remark));
   }
   return remarks;
 }

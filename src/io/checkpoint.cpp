@@ -8,10 +8,9 @@
 #include <numeric>
 
 #include "aq/core/hash.h"
+#include "aq/core/json.h"
 #include "aq/io/file.h"
-#include "aq/model/config_json.h"
 #include "io/checksum.h"
-#include "io/json_text.h"
 #include "io/safetensors.h"
 #include "io/shape_text.h"
 
@@ -91,7 +90,8 @@ std::string read_config(const fs::path& directory) {
   if (!is_there(path))
     fail_open(directory, "it holds no config.json", "is this a Hugging Face checkpoint?");
   std::string text = read_text_file(path, Index{1} << 24);
-  parse_json_object(standard_json(text), "read the model configuration", path.string());
+  parse_json(text, {ErrorKind::input, "read the model configuration", path.native()},
+             JsonDialect::python);
   return text;
 }
 
@@ -106,8 +106,8 @@ void check_shard_name(const std::string& file, const std::string& tensor, const 
 /// weight_map of the index: file name -> names of its tensors.
 std::map<std::string, std::vector<std::string>> read_index(const fs::path& path) {
   const std::string object = path.string();
-  const Json index =
-      parse_json_object(read_text_file(path, Index{1} << 28), "read the index", object);
+  const Json index = parse_json(read_text_file(path, Index{1} << 28),
+                                {ErrorKind::input, "read the index", object});
   const auto map = index.find("weight_map");
   if (map == index.end() || !map->is_object() || map->empty())
     throw Error(ErrorKind::input, "read the index", object, "it has no object 'weight_map'");

@@ -4,9 +4,9 @@
 #include <set>
 
 #include "aq/core/dtype.h"
+#include "aq/core/json.h"
 #include "aq/io/matrix_file.h"
 #include "io/checksum.h"
-#include "io/json_text.h"
 #include "io/matrix_names.h"
 #include "io/shape_text.h"
 
@@ -269,7 +269,8 @@ NamedMatrix MatrixReader::read(const std::string& name) const {
   NamedMatrix named;
   named.name = name;
   named.stats_json = required_text(group, kStats);
-  parse_json_object(named.stats_json, kOperation, str(group.text(), ", attribute ", kStats));
+  const std::string place = str(group.text(), ", attribute ", kStats);
+  parse_json(named.stats_json, {ErrorKind::input, kOperation, place});
   QuantizedMatrix& m = named.matrix;
   named.activation = read_activation(group);
   m.scheme = d.scheme;

@@ -1,10 +1,10 @@
 #include <array>
 
 #include "aq/core/dtype.h"
+#include "aq/core/json.h"
 #include "aq/io/hessian_file.h"
 #include "aq/io/matrix_file.h"
 #include "io/checksum.h"
-#include "io/json_text.h"
 #include "io/matrix_names.h"
 #include "io/posix_file.h"
 

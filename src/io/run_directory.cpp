@@ -1,15 +1,13 @@
 #include "aq/io/run_directory.h"
 
 #include <iomanip>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "aq/core/json.h"
 #include "aq/io/file.h"
 
 namespace aq {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr Index kManifestVersion = 1;
 constexpr Index kMostLayers = Index{1} << 20;
@@ -22,19 +20,19 @@ constexpr std::size_t kFailureBytes = 4096;  // one block: it is rewritten in pl
 template <class Convert>
 auto read_json(const std::filesystem::path& path, const char* operation, Index limit,
                const Convert& convert) {
-  const std::string text = read_text_file(path, limit);
+  const JsonPlace place{ErrorKind::input, operation, path.native(),
+                        "the file is damaged; remove the run directory to start afresh"};
+  const auto json = parse_json<OrderedJson>(read_text_file(path, limit), place);
   try {
-    return convert(Json::parse(text));
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::input, operation, path.string(),
-                std::string(error.what()).substr(0, 300),
-                "the file is damaged; remove the run directory to start afresh");
+    return convert(json);
+  } catch (const Json::exception& error) {
+    place.fail(std::string(error.what()).substr(0, 300));
   }
 }
 
 /// A whole number in [0, most]; a float of any size is none.
-Index whole_number(const RunDirectory& run, const Json& json, const char* key, Index most) {
-  const Json& value = json.at(key);
+Index whole_number(const RunDirectory& run, const OrderedJson& json, const char* key, Index most) {
+  const OrderedJson& value = json.at(key);
   if (!value.is_number_unsigned() || value.get<std::uint64_t>() > static_cast<std::uint64_t>(most))
     throw Error(ErrorKind::input, "read the manifest", run.manifest().string(),
                 str("'", key, "' is no whole number in [0, ", most, "]"));
@@ -42,7 +40,8 @@ Index whole_number(const RunDirectory& run, const Json& json, const char* key, I
 }
 
 /// An array of [name, value], which keeps thousands of them cheap; empty where there is none.
-std::vector<std::pair<std::string, std::string>> pairs_of(const Json& json, const char* key) {
+std::vector<std::pair<std::string, std::string>> pairs_of(const OrderedJson& json,
+                                                          const char* key) {
   if (!json.contains(key)) return {};
   return json.at(key).get<std::vector<std::pair<std::string, std::string>>>();
 }
@@ -65,47 +64,48 @@ std::string RunDirectory::shard_name(Index layer, int rank) {
 
 std::optional<Manifest> read_manifest(const RunDirectory& run) {
   if (!file_exists(run.manifest())) return std::nullopt;
-  return read_json(run.manifest(), "read the manifest", kManifestBytes, [&](const Json& json) {
-    if (const Index version = whole_number(run, json, "version", Index{1} << 30);
-        version != kManifestVersion)
-      throw Error(ErrorKind::input, "read the manifest", run.manifest().string(),
-                  str("version ", version, " is not ", kManifestVersion),
-                  "the run was made by another version of aq-dist");
-    Manifest manifest;
-    for (const auto& [key, value] : json.at("fingerprint").items())
-      manifest.fingerprint.emplace_back(key, value.get<std::string>());
-    manifest.files = pairs_of(json, "files");
-    manifest.layers = whole_number(run, json, "layers", kMostLayers);
-    for (const Json& part : json.at("complete")) {
-      manifest.complete.push_back({whole_number(run, part, "layer", kMostLayers),
-                                   part.at("shards").get<std::vector<std::string>>(),
-                                   part.at("matrices").get<std::vector<std::string>>()});
-      CompletePart& complete = manifest.complete.back();
-      check_plain(run, complete.shards);
-      complete.sources = pairs_of(part, "sources");
-      if (part.contains("activations")) {
-        complete.activations = part.at("activations").get<std::vector<std::string>>();
-        check_plain(run, complete.activations);
-      }
-      if (!part.contains("hessians")) continue;
-      complete.hessians = part.at("hessians").get<std::vector<std::string>>();
-      check_plain(run, *complete.hessians);
-    }
-    for (const auto& [key, value] : json.at("configuration").items())
-      manifest.configuration.emplace_back(key, value.get<std::string>());
-    return manifest;
-  });
+  return read_json(
+      run.manifest(), "read the manifest", kManifestBytes, [&](const OrderedJson& json) {
+        if (const Index version = whole_number(run, json, "version", Index{1} << 30);
+            version != kManifestVersion)
+          throw Error(ErrorKind::input, "read the manifest", run.manifest().string(),
+                      str("version ", version, " is not ", kManifestVersion),
+                      "the run was made by another version of aq-dist");
+        Manifest manifest;
+        for (const auto& [key, value] : json.at("fingerprint").items())
+          manifest.fingerprint.emplace_back(key, value.get<std::string>());
+        manifest.files = pairs_of(json, "files");
+        manifest.layers = whole_number(run, json, "layers", kMostLayers);
+        for (const OrderedJson& part : json.at("complete")) {
+          manifest.complete.push_back({whole_number(run, part, "layer", kMostLayers),
+                                       part.at("shards").get<std::vector<std::string>>(),
+                                       part.at("matrices").get<std::vector<std::string>>()});
+          CompletePart& complete = manifest.complete.back();
+          check_plain(run, complete.shards);
+          complete.sources = pairs_of(part, "sources");
+          if (part.contains("activations")) {
+            complete.activations = part.at("activations").get<std::vector<std::string>>();
+            check_plain(run, complete.activations);
+          }
+          if (!part.contains("hessians")) continue;
+          complete.hessians = part.at("hessians").get<std::vector<std::string>>();
+          check_plain(run, *complete.hessians);
+        }
+        for (const auto& [key, value] : json.at("configuration").items())
+          manifest.configuration.emplace_back(key, value.get<std::string>());
+        return manifest;
+      });
 }
 
 void write_manifest(const RunDirectory& run, const Manifest& manifest) {
-  Json json;
+  OrderedJson json;
   json["program"] = "aq-dist";
   json["version"] = kManifestVersion;
   for (const auto& [key, value] : manifest.fingerprint) json["fingerprint"][key] = value;
   for (const auto& [key, value] : manifest.configuration) json["configuration"][key] = value;
   json["files"] = manifest.files;
   json["layers"] = manifest.layers;
-  json["complete"] = Json::array();
+  json["complete"] = OrderedJson::array();
   for (const CompletePart& part : manifest.complete) {
     json["complete"].push_back(
         {{"layer", part.layer}, {"shards", part.shards}, {"matrices", part.matrices}});
@@ -129,30 +129,30 @@ std::string first_difference(const Manifest& run, const Manifest& now) {
 namespace {
 
 /// Messages name files, whose names need not be valid UTF-8.
-std::string json_text(const Json& json) {
-  return json.dump(1, ' ', false, Json::error_handler_t::replace);
+std::string json_text(const OrderedJson& json) {
+  return json.dump(1, ' ', false, OrderedJson::error_handler_t::replace);
 }
 
 }  // namespace
 
 void write_status(const RunDirectory& run, const RunStatus& status) {
-  const Json json{{"state", status.state},
-                  {"message", status.message},
-                  {"layer", status.layer},
-                  {"layers", status.layers},
-                  {"elapsed_seconds", status.elapsed_seconds},
-                  {"remaining_seconds", status.remaining_seconds},
-                  {"ranks", status.ranks},
-                  {"host", status.host},
-                  {"process", status.process},
-                  {"updated", status.updated}};
+  const OrderedJson json{{"state", status.state},
+                         {"message", status.message},
+                         {"layer", status.layer},
+                         {"layers", status.layers},
+                         {"elapsed_seconds", status.elapsed_seconds},
+                         {"remaining_seconds", status.remaining_seconds},
+                         {"ranks", status.ranks},
+                         {"host", status.host},
+                         {"process", status.process},
+                         {"updated", status.updated}};
   write_text_file(run.status(), json_text(json) + "\n");
 }
 
 namespace {
 
 RunStatus read_first_rank(const RunDirectory& run) {
-  return read_json(run.status(), "read the status", kStatusBytes, [](const Json& json) {
+  return read_json(run.status(), "read the status", kStatusBytes, [](const OrderedJson& json) {
     RunStatus status;
     status.state = json.at("state").get<std::string>();
     status.message = json.at("message").get<std::string>();
@@ -175,7 +175,7 @@ bool is_blank(const std::string& text) {
 std::optional<RunFailure> read_failure(const RunDirectory& run) {
   if (!file_exists(run.failure())) return std::nullopt;
   if (is_blank(read_text_file(run.failure(), kStatusBytes))) return std::nullopt;
-  return read_json(run.failure(), "read the status", kStatusBytes, [](const Json& json) {
+  return read_json(run.failure(), "read the status", kStatusBytes, [](const OrderedJson& json) {
     return RunFailure{json.at("message").get<std::string>(), json.at("state").get<std::string>(),
                       json.at("updated").get<Index>()};
   });

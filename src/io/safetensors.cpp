@@ -7,8 +7,8 @@
 #include <optional>
 #include <utility>
 
+#include "aq/core/json.h"
 #include "aq/io/checkpoint.h"
-#include "io/json_text.h"
 #include "io/shape_text.h"
 
 namespace aq {
@@ -55,13 +55,6 @@ std::vector<Index> size_list(const Json& tensor, const std::string& object, cons
   return sizes;
 }
 
-void check_keys(const Json& tensor, const std::string& object) {
-  if (!tensor.is_object()) fail(object, "its entry is not a JSON object");
-  for (const auto& entry : tensor.items())
-    if (entry.key() != "dtype" && entry.key() != "shape" && entry.key() != "data_offsets")
-      fail(object, str("unknown key '", entry.key(), "'"));
-}
-
 /// Bytes that a tensor of this dtype and shape takes.
 Index expected_bytes(const StoredTensor& tensor, const std::string& object) {
   const std::optional<Index> bits = element_bits(tensor.dtype);
@@ -76,12 +69,12 @@ Index expected_bytes(const StoredTensor& tensor, const std::string& object) {
 StoredTensor parse_tensor(const std::string& name, const Json& entry, const std::string& file,
                           Index data_begin, Index data_bytes) {
   const std::string object = str(file, ": ", name);
-  check_keys(entry, object);
+  static constexpr std::array<std::string_view, 3> keys{"dtype", "shape", "data_offsets"};
+  const JsonValue value{entry, {ErrorKind::input, kOperation, object}};
+  value.check_keys(keys);
   StoredTensor tensor;
   tensor.name = name;
-  const auto dtype = entry.find("dtype");
-  if (dtype == entry.end() || !dtype->is_string()) fail(object, "it has no text 'dtype'");
-  tensor.dtype = dtype->get<std::string>();
+  tensor.dtype = value.at("dtype").text();
   tensor.shape = size_list(entry, object, "shape");
   const std::vector<Index> offsets = size_list(entry, object, "data_offsets");
   if (offsets.size() != 2) fail(object, "data_offsets does not hold two numbers");
@@ -102,10 +95,9 @@ StoredTensor parse_tensor(const std::string& name, const Json& entry, const std:
 }
 
 void check_metadata(const Json& metadata, const std::string& file) {
-  const std::string object = str(file, ": __metadata__");
-  if (!metadata.is_object()) fail(object, "it is not a JSON object");
-  for (const auto& entry : metadata.items())
-    if (!entry.value().is_string()) fail(object, str("'", entry.key(), "' is not a text"));
+  const JsonPlace place{ErrorKind::input, kOperation, file, {}, "__metadata__"};
+  if (!metadata.is_object()) JsonValue{metadata, place}.fail_as("an object");
+  for (const auto& [key, value] : metadata.items()) JsonValue{value, place.at(key)}.text();
 }
 
 /// The data must be covered from its first to its last byte, each byte once.
@@ -155,7 +147,7 @@ std::vector<StoredTensor> read_safetensors_header(const PosixFile& file) {
   const std::string path = file.path().string();
   const Index file_bytes = file.size();
   const std::string text = read_header_text(file, file_bytes);
-  const Json header = parse_json_object(text, kOperation, path);
+  const Json header = parse_json(text, {ErrorKind::input, kOperation, path});
   const Index data_begin = 8 + static_cast<Index>(text.size());
   std::vector<StoredTensor> tensors;
   for (const auto& entry : header.items()) {
@@ -179,7 +171,7 @@ void write_safetensors(const std::filesystem::path& path,
   std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
     return dtype_size(a->dtype) > dtype_size(b->dtype);
   });
-  nlohmann::ordered_json header;
+  OrderedJson header;
   header["__metadata__"] = {{"format", "pt"}};
   Index offset = 0;
   for (const TensorToWrite* tensor : order) {

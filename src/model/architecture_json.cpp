@@ -1,22 +1,18 @@
 #include "aq/model/architecture_json.h"
 
 #include <algorithm>
-#include <cmath>
+#include <array>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <type_traits>
 #include <utility>
 
-#include "aq/core/error.h"
+#include "aq/core/json.h"
 #include "aq/core/text.h"
 #include "model/architecture_fields.h"
-#include "model/shallow_json.h"
 
 namespace aq {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 template <class Enum>
 using Words = std::vector<std::pair<std::string_view, Enum>>;
@@ -48,202 +44,157 @@ const Words<WindowedLayers>& words(WindowedLayers) {
 
 // ---- values to JSON; a Size, Real or Flag in its shortest form
 
-Json to_value(const std::string& field) {
+OrderedJson to_value(const std::string& field) {
   return field;
 }
-Json to_value(bool field) {
+OrderedJson to_value(bool field) {
   return field;
 }
-Json to_value(Index field) {
+OrderedJson to_value(Index field) {
   return field;
 }
-Json to_value(const Keys& field) {
+OrderedJson to_value(const Keys& field) {
   return field;
 }
 template <class Enum>
-Json words_value(Enum field) {
+OrderedJson words_value(Enum field) {
   for (const auto& [word, value] : words(field))
     if (value == field) return word;
   return nullptr;
 }
-Json to_value(QkNorm field) {
+OrderedJson to_value(QkNorm field) {
   return words_value(field);
 }
-Json to_value(RouterScore field) {
+OrderedJson to_value(RouterScore field) {
   return words_value(field);
 }
-Json to_value(GroupScore field) {
+OrderedJson to_value(GroupScore field) {
   return words_value(field);
 }
-Json to_value(WindowedLayers field) {
+OrderedJson to_value(WindowedLayers field) {
   return words_value(field);
 }
 template <class Number>
-Json number_value(const Number& field) {
+OrderedJson number_value(const Number& field) {
   if (field.keys.empty()) return field.otherwise;
   if (field.otherwise == 0) return field.keys;
   return {{"keys", field.keys}, {"otherwise", field.otherwise}};
 }
-Json to_value(const Size& field) {
+OrderedJson to_value(const Size& field) {
   return number_value(field);
 }
-Json to_value(const Real& field) {
+OrderedJson to_value(const Real& field) {
   return number_value(field);
 }
-Json to_value(const Flag& field) {
+OrderedJson to_value(const Flag& field) {
   if (field.key.empty()) return field.otherwise;
   return {{"key", field.key}, {"otherwise", field.otherwise}};
 }
 
-constexpr std::size_t kLongestText = 300;  // in messages
-
-/// One value of the file and how to complain about it.
-struct Place {
-  std::string_view file;
-  std::string name;  ///< "tensors.q"
-
-  [[noreturn]] void fail(std::string_view reason, std::string_view hint = {}) const {
-    throw Error(ErrorKind::usage, "read the architecture", file,
-                str("'", name.substr(0, kLongestText), "' ", reason.substr(0, kLongestText)), hint);
-  }
-};
-
 // ---- JSON to values
 
-void from_value(const Json& value, const Place& place, std::string& field) {
-  if (!value.is_string()) place.fail("is not a text");
-  field = value.get<std::string>();
+JsonPlace place_in(std::string_view file, std::string path) {
+  return {ErrorKind::usage, "read the architecture", file, {}, std::move(path)};
 }
-void from_value(const Json& value, const Place& place, bool& field) {
-  if (!value.is_boolean()) place.fail("is not true or false");
-  field = value.get<bool>();
+
+void from_value(const JsonValue& value, std::string& field) {
+  field = value.text();
 }
-void from_value(const Json& value, const Place& place, Index& field) {
-  if (!value.is_number_integer() || value.get<double>() < 0 || value.get<double>() > 0x1p31)
-    place.fail("is not a whole number in [0, 2^31]");
-  field = value.get<Index>();
+void from_value(const JsonValue& value, bool& field) {
+  field = value.flag();
 }
-void from_value(const Json& value, const Place& place, double& field) {
-  if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() < 0)
-    place.fail("is not a number of at least zero");
-  field = value.get<double>();
+void from_value(const JsonValue& value, Index& field) {
+  field = value.whole(0, Index{1} << 31);
 }
-void from_value(const Json& value, const Place& place, Keys& field) {
+void from_value(const JsonValue& value, double& field) {
+  field = value.number();
+  if (field < 0) value.fail_as("a number of at least zero");
+}
+void from_value(const JsonValue& value, Keys& field) {
   const auto is_text = [](const Json& item) { return item.is_string(); };
-  if (value.is_string())
-    field = {value.get<std::string>()};
-  else if (value.is_array() && std::all_of(value.begin(), value.end(), is_text))
-    field = value.get<Keys>();
+  if (value.json.is_string())
+    field = {value.text()};
+  else if (value.json.is_array() && std::ranges::all_of(value.json, is_text))
+    field = value.json.get<Keys>();
   else
-    place.fail("is neither a text nor a list of texts");
+    value.fail_as("a text or a list of texts");
 }
 template <class Enum>
-void word_from_value(const Json& value, const Place& place, Enum& field) {
+void word_from_value(const JsonValue& value, Enum& field) {
   std::vector<std::string_view> known;
-  for (const auto& [word, meaning] : words(field)) {
-    known.push_back(word);
-    if (!value.is_string() || value != word) continue;
-    field = meaning;
-    return;
-  }
-  std::string list;
-  for (const std::string_view word : known) list += str(list.empty() ? "" : ", ", word);
-  place.fail(str("is ", value.dump(), "; known are ", list));
+  for (const auto& [word, meaning] : words(field)) known.push_back(word);
+  field = words(field)[value.word(known)].second;
 }
-void from_value(const Json& value, const Place& place, QkNorm& field) {
-  word_from_value(value, place, field);
+void from_value(const JsonValue& value, QkNorm& field) {
+  word_from_value(value, field);
 }
-void from_value(const Json& value, const Place& place, RouterScore& field) {
-  word_from_value(value, place, field);
+void from_value(const JsonValue& value, RouterScore& field) {
+  word_from_value(value, field);
 }
-void from_value(const Json& value, const Place& place, GroupScore& field) {
-  word_from_value(value, place, field);
+void from_value(const JsonValue& value, GroupScore& field) {
+  word_from_value(value, field);
 }
-void from_value(const Json& value, const Place& place, WindowedLayers& field) {
-  word_from_value(value, place, field);
+void from_value(const JsonValue& value, WindowedLayers& field) {
+  word_from_value(value, field);
 }
 
 /// The object {first: ..., "otherwise": ...}; both may be missing.
 template <class First, class Otherwise>
-void pair_from_value(const Json& value, const Place& place, const char* first_key, First& first,
+void pair_from_value(const JsonValue& value, std::string_view first_key, First& first,
                      Otherwise& otherwise) {
-  for (const auto& [key, part] : value.items()) {
-    const Place inner{place.file, str(place.name, ".", key)};
-    if (key == first_key)
-      from_value(part, inner, first);
-    else if (key == "otherwise")
-      from_value(part, inner, otherwise);
-    else
-      inner.fail(str("is not known; known are ", first_key, " and otherwise"));
-  }
+  value.check_keys(std::array{first_key, std::string_view("otherwise")});
+  if (const auto part = value.find(first_key)) from_value(*part, first);
+  if (const auto part = value.find("otherwise")) from_value(*part, otherwise);
 }
 /// A number, the key or keys of config.json, or both as an object.
 template <class Number>
-void number_from_value(const Json& value, const Place& place, Number& field) {
+void number_from_value(const JsonValue& value, Number& field) {
   field = {};
-  if (value.is_number())
-    from_value(value, place, field.otherwise);
-  else if (value.is_object())
-    pair_from_value(value, place, "keys", field.keys, field.otherwise);
+  if (value.json.is_number())
+    from_value(value, field.otherwise);
+  else if (value.json.is_object())
+    pair_from_value(value, "keys", field.keys, field.otherwise);
   else
-    from_value(value, place, field.keys);
+    from_value(value, field.keys);
 }
-void from_value(const Json& value, const Place& place, Size& field) {
-  number_from_value(value, place, field);
+void from_value(const JsonValue& value, Size& field) {
+  number_from_value(value, field);
 }
-void from_value(const Json& value, const Place& place, Real& field) {
-  number_from_value(value, place, field);
+void from_value(const JsonValue& value, Real& field) {
+  number_from_value(value, field);
 }
 /// true or false, the key of config.json, or both as an object.
-void from_value(const Json& value, const Place& place, Flag& field) {
+void from_value(const JsonValue& value, Flag& field) {
   field = {};
-  if (value.is_boolean())
-    field.otherwise = value.get<bool>();
-  else if (value.is_object())
-    pair_from_value(value, place, "key", field.key, field.otherwise);
+  if (value.json.is_boolean())
+    from_value(value, field.otherwise);
+  else if (value.json.is_object())
+    pair_from_value(value, "key", field.key, field.otherwise);
   else
-    from_value(value, place, field.key);
-}
-
-Json parse(std::string_view text, std::string_view file) {
-  Json json;
-  try {
-    json = parse_shallow<Json>(text);
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::usage, "read the architecture", file, shown_reason(error.what()),
-                "the file must be valid JSON");
-  }
-  if (!json.is_object())
-    throw Error(ErrorKind::usage, "read the architecture", file,
-                "the file does not hold a JSON object");
-  return json;
+    from_value(value, field.key);
 }
 
 /// The row that the file starts from.
-Architecture base_row(const Json& json, std::string_view file) {
+Architecture base_row(const JsonValue& json) {
   const auto like = json.find("like");
-  if (like == json.end()) return {};
+  if (!like) return {};
   std::vector<std::string_view> known;
   for (const Architecture& row : architectures()) known.emplace_back(row.name);
-  const std::string name = like->is_string() ? like->get<std::string>() : like->dump();
-  const Architecture* row = find_architecture(name);
-  if (row != nullptr) return *row;
-  Place{file, "like"}.fail(str("is '", name, "', which is not known", did_you_mean(name, known)));
+  return architectures()[like->word(known)];
 }
 
-/// Sections and keys that no field has.
-void refuse_unknown_keys(const Json& json, const std::set<std::string>& read,
-                         std::string_view file) {
-  const std::vector<std::string_view> known(read.begin(), read.end());
-  const auto check = [&](const std::string& name) {
-    if (!read.contains(name))
-      Place{file, name}.fail(str("is not known", did_you_mean(name, known)));
-  };
-  for (const auto& [section, value] : json.items()) {
-    check(section);
-    if (!value.is_object()) continue;
-    for (const auto& [key, ignored] : value.items()) check(str(section, ".", key));
-  }
+/// Refuses sections and keys that no field has.
+void check_keys(const JsonValue& json) {
+  std::map<std::string_view, std::vector<std::string_view>> keys;  // of each section
+  const Architecture any;
+  visit_fields(any, [&](const char* section, const char* key, const auto&) {
+    keys[section].emplace_back(key);
+  });
+  std::vector<std::string_view> known{"like", "name", "family"};
+  for (const auto& [section, ignored] : keys) known.push_back(section);
+  json.check_keys(known);
+  for (const auto& [section, names] : keys)
+    if (const auto values = json.find(section)) values->check_keys(names);
 }
 
 /// What would make two linears the same one, or fill the memory with names.
@@ -252,13 +203,13 @@ void check_names(const Architecture& row, std::string_view file) {
   visit_fields(row, [&](std::string_view section, const char* key, const auto& field) {
     if constexpr (std::is_same_v<decltype(field), const std::string&>)
       if (section == "tensors" && field.size() > kLongestName)
-        Place{file, str("tensors.", key)}.fail(str("is longer than ", kLongestName, " bytes"));
+        place_in(file, str("tensors.", key)).fail(str("is longer than ", kLongestName, " bytes"));
   });
   const TensorNames& names = row.tensors;
   const auto require = [&](const char* key, const std::string& name, const char* number) {
     if (name.find(number) == std::string::npos)
-      Place{file, str("tensors.", key)}.fail(
-          str("is '", name, "', without ", number, ": all would be the same tensors"));
+      place_in(file, str("tensors.", key))
+          .fail(str("is '", name, "', without ", number, ": all would be the same tensors"));
   };
   require("layer", names.layer, "{i}");
   if (!has_experts(row)) return;
@@ -280,8 +231,8 @@ void check_distinct(const Architecture& row, std::string_view file) {
         if (section != "tensors" || field.empty() || !(here || attention.contains(key))) return;
         const auto [other, is_new] = seen.emplace(field, key);
         if (!is_new)
-          Place{file, str("tensors.", key)}.fail(
-              str("is '", field, "', as 'tensors.", other->second, "' is"));
+          place_in(file, str("tensors.", key))
+              .fail(str("is '", field, "', as 'tensors.", other->second, "' is"));
       }
     });
   }
@@ -290,23 +241,17 @@ void check_distinct(const Architecture& row, std::string_view file) {
 }  // namespace
 
 Architecture architecture_from_json(std::string_view text, std::string_view file) {
-  const Json json = parse(text, file);
-  Architecture row = base_row(json, file);
-  std::set<std::string> known{"like", "name", "family"};
+  const Json json = parse_json(text, place_in(file, {}));
+  const JsonValue top{json, place_in(file, {})};
+  check_keys(top);
+  Architecture row = base_row(top);
   visit_fields(row, [&](const char* section, const char* key, auto& field) {
-    known.insert(section);
-    known.insert(str(section, ".", key));
-    const auto values = json.find(section);
-    if (values == json.end()) return;
-    if (!values->is_object()) Place{file, section}.fail("is not an object");
-    if (const auto value = values->find(key); value != values->end())
-      from_value(*value, {file, str(section, ".", key)}, field);
+    if (const auto values = top.find(section))
+      if (const auto value = values->find(key)) from_value(*value, field);
   });
-  refuse_unknown_keys(json, known, file);
-  if (!json.contains("name")) Place{file, "name"}.fail("is missing");
-  from_value(json["name"], {file, "name"}, row.name);
-  if (json.contains("family")) from_value(json["family"], {file, "family"}, row.family);
-  if (row.name.empty()) Place{file, "name"}.fail("is empty");
+  row.name = top.at("name").text();
+  if (const auto family = top.find("family")) row.family = family->text();
+  if (row.name.empty()) top.at("name").fail("is empty");
   if (row.family.empty()) row.family = row.name;
   check_names(row, file);
   check_distinct(row, file);
@@ -314,7 +259,7 @@ Architecture architecture_from_json(std::string_view text, std::string_view file
 }
 
 std::string architecture_to_json(const Architecture& row) {
-  Json json{{"name", row.name}, {"family", row.family}};
+  OrderedJson json{{"name", row.name}, {"family", row.family}};
   visit_fields(row, [&](const char* section, const char* key, const auto& field) {
     json[section][key] = to_value(field);
   });

@@ -1,40 +1,27 @@
 #include "model/config_reader.h"
 
-#include <cmath>
-
-#include "aq/model/config_json.h"
-#include "model/shallow_json.h"
-
 namespace aq {
 namespace {
 
 constexpr std::string_view kOperation = "read the model's configuration";
 constexpr Index kLargestExtent = Index{1} << 31;  // so that a product of two fits
-constexpr std::size_t kLongestReason = 300;       // what is shown of a value may be long
 
 }  // namespace
 
-ConfigReader::ConfigReader(std::string_view text, std::string_view file) : file_(file) {
-  try {
-    json_ = std::make_shared<nlohmann::json>(parse_shallow<nlohmann::json>(standard_json(text)));
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(ErrorKind::input, kOperation, file_, shown_reason(error.what()),
-                "the file must be valid JSON");
-  }
-  if (!json_->is_object())
-    throw Error(ErrorKind::input, kOperation, file_, "the file does not hold a JSON object");
+Json parse_config(std::string_view text, std::string_view file) {
+  return parse_json(text, {ErrorKind::input, kOperation, file}, JsonDialect::python);
 }
+
+ConfigReader::ConfigReader(std::string_view text, std::string_view file)
+    : json_(std::make_shared<Json>(parse_config(text, file))), file_(file) {}
 
 void ConfigReader::fail(std::string_view key, std::string_view reason,
                         std::string_view hint) const {
-  const bool cut = reason.size() > kLongestReason;
-  throw Error(ErrorKind::input, kOperation, file_,
-              str("key '", path_, key, "' ", reason.substr(0, kLongestReason), cut ? "..." : ""),
-              hint);
+  JsonPlace{ErrorKind::input, kOperation, file_, hint, str(path_, key)}.fail(reason);
 }
 
 ConfigReader::ConfigReader(const ConfigReader& outer, std::string_view key)
-    : json_(outer.json_, &outer.at(key)),
+    : json_(outer.json_, &outer.at(key).json),
       trace_(outer.trace_),
       path_(str(outer.path_, key, ".")),
       file_(outer.file_) {
@@ -57,11 +44,11 @@ void ConfigReader::disregard(const Keys& keys) const {
 }
 
 void ConfigReader::agree(std::string_view key, bool fact, std::string_view what) const {
-  if (flag_or(key, fact) != fact) fail(key, str("is ", at(key).dump(), "; ", what));
+  if (flag_or(key, fact) != fact) fail(key, str("is ", shown(at(key).json), "; ", what));
 }
 
-std::vector<std::pair<std::string, const nlohmann::json*>> ConfigReader::unread() const {
-  std::vector<std::pair<std::string, const nlohmann::json*>> found;
+std::vector<std::pair<std::string, const Json*>> ConfigReader::unread() const {
+  std::vector<std::pair<std::string, const Json*>> found;
   for (const auto& [key, value] : json_->items()) {
     const std::string path = str(path_, key);
     if (trace_->entered.contains(path)) {
@@ -74,18 +61,13 @@ std::vector<std::pair<std::string, const nlohmann::json*>> ConfigReader::unread(
   return found;
 }
 
-const nlohmann::json& ConfigReader::at(std::string_view key) const {
+JsonValue ConfigReader::at(std::string_view key) const {
   if (!has(key)) fail(key, "is missing");
-  return *json_->find(key);
+  return {*json_->find(key), {ErrorKind::input, kOperation, file_, {}, str(path_, key)}};
 }
 
 Index ConfigReader::whole(std::string_view key, Index least) const {
-  const nlohmann::json& value = at(key);
-  if (!value.is_number_integer() || value.get<double>() < static_cast<double>(least) ||
-      value.get<double>() > static_cast<double>(kLargestExtent))
-    fail(key,
-         str("is ", value.dump(), ", not a whole number in [", least, ", ", kLargestExtent, "]"));
-  return value.get<Index>();
+  return at(key).whole(least, kLargestExtent);
 }
 
 Index ConfigReader::positive(std::string_view key) const {
@@ -97,11 +79,7 @@ Index ConfigReader::positive_or(std::string_view key, Index otherwise) const {
 }
 
 std::optional<double> ConfigReader::optional_number(std::string_view key) const {
-  if (!has(key)) return std::nullopt;
-  const nlohmann::json& value = at(key);
-  if (!value.is_number() || !std::isfinite(value.get<double>()) || value.get<double>() <= 0)
-    fail(key, str("is ", value.dump(), ", not a number above zero"));
-  return value.get<double>();
+  return has(key) ? std::optional(at(key).positive()) : std::nullopt;
 }
 
 double ConfigReader::number_or(std::string_view key, double otherwise) const {
@@ -109,20 +87,16 @@ double ConfigReader::number_or(std::string_view key, double otherwise) const {
 }
 
 bool ConfigReader::flag_or(std::string_view key, bool otherwise) const {
-  if (!has(key)) return otherwise;
-  if (!at(key).is_boolean()) fail(key, str("is ", at(key).dump(), ", not true or false"));
-  return at(key).get<bool>();
+  return has(key) ? at(key).flag() : otherwise;
 }
 
 std::string ConfigReader::text_or(std::string_view key, std::string_view otherwise) const {
-  if (!has(key)) return std::string(otherwise);
-  if (!at(key).is_string()) fail(key, str("is ", at(key).dump(), ", not a text"));
-  return at(key).get<std::string>();
+  return has(key) ? at(key).text() : std::string(otherwise);
 }
 
 std::optional<ConfigReader> ConfigReader::object(std::string_view key) const {
   if (!has(key)) return std::nullopt;
-  if (!at(key).is_object()) fail(key, str("is ", at(key).dump(), ", not an object"));
+  if (const JsonValue value = at(key); !value.json.is_object()) value.fail_as("an object");
   return ConfigReader(*this, key);
 }
 
@@ -131,8 +105,8 @@ std::string ConfigReader::first_of(const Keys& keys) const {
   for (const std::string& key : keys) {
     if (!has(key)) continue;
     if (first.empty()) first = key;
-    if (at(key) != at(first))
-      fail(key, str("is ", at(key).dump(), ", but '", first, "' is ", at(first).dump()));
+    if (at(key).json != at(first).json)
+      fail(key, str("is ", shown(at(key).json), ", but '", first, "' is ", shown(at(first).json)));
   }
   return first;
 }

@@ -2,22 +2,24 @@
 /// Typed access to the keys of config.json with errors that name file and key.
 
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "aq/core/json.h"
 #include "aq/model/architecture.h"
 
 namespace aq {
+
+/// The JSON object of config.json as Python writes it. Throws Error{input}.
+Json parse_config(std::string_view text, std::string_view file);
 
 /// Every key that is asked for is recorded, in the objects inside as well: what nobody asks for is
 /// refused in the end (known_keys.h).
 class ConfigReader {
  public:
-  /// Throws Error{input} unless the text is one JSON object, as Python writes it (config_json.h).
   ConfigReader(std::string_view text, std::string_view file);
 
   /// Present and not null.
@@ -32,7 +34,7 @@ class ConfigReader {
   bool flag_or(std::string_view key, bool otherwise) const;
   std::string text_or(std::string_view key, std::string_view otherwise) const;
   std::optional<double> optional_number(std::string_view key) const;
-  const nlohmann::json& json() const { return *json_; }
+  const Json& json() const { return *json_; }
   /// An object inside; nothing when absent or null.
   std::optional<ConfigReader> object(std::string_view key) const;
 
@@ -57,7 +59,7 @@ class ConfigReader {
 
   /// Keys that nobody asked for as paths, "rope_scaling.factor", with their values; those whose
   /// value is null only in the objects inside, where null may stand for anything.
-  std::vector<std::pair<std::string, const nlohmann::json*>> unread() const;
+  std::vector<std::pair<std::string, const Json*>> unread() const;
   const std::string& file() const { return file_; }
 
  private:
@@ -65,10 +67,10 @@ class ConfigReader {
     std::set<std::string, std::less<>> read, entered;  // paths; of keys, of objects
   };
   ConfigReader(const ConfigReader& outer, std::string_view key);
-  const nlohmann::json& at(std::string_view key) const;
+  JsonValue at(std::string_view key) const;
   Index whole(std::string_view key, Index least) const;
 
-  std::shared_ptr<const nlohmann::json> json_;  // shared with the objects inside
+  std::shared_ptr<const Json> json_;  // shared with the objects inside
   std::shared_ptr<Trace> trace_ = std::make_shared<Trace>();
   std::string path_;  // of an object inside, with a dot behind it
   std::string file_;

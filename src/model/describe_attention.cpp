@@ -44,10 +44,10 @@ bool is_windowed_by_rule(const Source& source, Index layer) {
 std::optional<bool> is_windowed_by_type(const Source& source, Index layer) {
   const ConfigReader& config = source.config;
   if (!config.has("layer_types")) return std::nullopt;
-  const nlohmann::json& types = config.json().at("layer_types");
+  const Json& types = config.json().at("layer_types");
   if (!types.is_array() || static_cast<Index>(types.size()) != config.get(source.row.keys.layers))
     config.fail("layer_types", "is not a list with one text for each layer");
-  const nlohmann::json& type = types.at(static_cast<std::size_t>(layer));
+  const Json& type = types.at(static_cast<std::size_t>(layer));
   if (type != "sliding_attention" && type != "full_attention")
     config.fail("layer_types", str("holds ", type.dump(), " for layer ", layer,
                                    "; known are 'full_attention' and 'sliding_attention'"));

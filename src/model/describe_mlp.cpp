@@ -10,8 +10,8 @@ namespace {
 bool is_listed_dense(const Source& source, Index layer) {
   const std::string key = source.config.first_of(source.row.keys.dense_layers);
   if (key.empty()) return false;
-  const nlohmann::json& layers = source.config.json().at(key);
-  const auto is_layer = [](const nlohmann::json& value) { return value.is_number_integer(); };
+  const Json& layers = source.config.json().at(key);
+  const auto is_layer = [](const Json& value) { return value.is_number_integer(); };
   if (!layers.is_array() || layers.size() > kMostLayers ||
       !std::all_of(layers.begin(), layers.end(), is_layer))
     source.config.fail(key, str("is ", layers.dump(), ", not a list of layers"));

@@ -59,7 +59,7 @@ void read_yarn(const ConfigReader& section, RopeSpec& rope) {
 
 std::optional<ConfigReader> rope_section(const ConfigReader& config) {
   const auto is_there = [&](const char* key) {
-    return config.has(key) && config.json().at(key) != nlohmann::json::object();
+    return config.has(key) && config.json().at(key) != Json::object();
   };
   if (!is_there("rope_scaling")) return config.object("rope_parameters");
   if (is_there("rope_parameters") &&

@@ -9,8 +9,8 @@ namespace {
 
 std::string first_class_name(const ConfigReader& config) {
   if (!config.has("architectures")) return {};
-  const nlohmann::json& names = config.json().at("architectures");
-  const auto is_text = [](const nlohmann::json& name) { return name.is_string(); };
+  const Json& names = config.json().at("architectures");
+  const auto is_text = [](const Json& name) { return name.is_string(); };
   if (!names.is_array() || !std::all_of(names.begin(), names.end(), is_text))
     config.fail("architectures", "is not a list of texts");
   return names.empty() ? "" : names.front().get<std::string>();

@@ -196,25 +196,17 @@ constexpr NeutralValue kNeutral[] = {
     {"zero_expert_num", "0", kNone},
 };
 
-bool is_without_meaning(const std::string& path, const nlohmann::json& value) {
+bool is_without_meaning(const std::string& path, const Json& value) {
   return std::ranges::any_of(
              kUnused,
              [&](const UnusedKey& k) { return matches_pattern(std::string(k.key), path); }) ||
          std::ranges::any_of(kNeutral, [&](const NeutralValue& k) {
-           return k.key == path && value == nlohmann::json::parse(k.value);
+           return k.key == path && value == Json::parse(k.value);
          });
 }
 
 bool contains(const Keys& keys, const std::string& key) {
   return std::find(keys.begin(), keys.end(), key) != keys.end();
-}
-
-/// "'logit_scale' (0.5)", cut: both may be long.
-std::string shown(const std::string& path, const nlohmann::json& value) {
-  constexpr std::size_t kLongest = 40;
-  const std::string text = value.dump(-1, ' ', true);
-  return str("'", path.substr(0, 2 * kLongest), "' (", text.substr(0, kLongest),
-             text.size() > kLongest ? "..." : "", ")");
 }
 
 }  // namespace
@@ -227,7 +219,8 @@ void refuse_unread_keys(const ConfigReader& config, const Architecture& row, con
   for (const auto& [path, value] : config.unread()) {
     if (is_without_meaning(path, *value) || contains(row.unused_keys, path)) continue;
     if (std::erase(open, path) > 0) continue;
-    if (++count <= kMostShown) unknown += str(unknown.empty() ? "" : ", ", shown(path, *value));
+    if (++count <= kMostShown)
+      unknown += str(unknown.empty() ? "" : ", ", "'", shown_key(path), "' (", shown(*value), ")");
   }
   if (count > kMostShown) unknown += str(" and ", count - kMostShown, " more");
   if (count > 0)

@@ -112,8 +112,8 @@ void read_encoding(const Source& source, Model& model) {
   if (method == "fp8" && quantization->has("weight_block_size")) {
     if (const std::string format = quantization->text_or("fmt", "e4m3"); format != "e4m3")
       source.config.fail("quantization_config", str("has fmt '", format, "', not 'e4m3'"));
-    const nlohmann::json& block = quantization->json().at("weight_block_size");
-    const auto is_size = [](const nlohmann::json& v) {
+    const Json& block = quantization->json().at("weight_block_size");
+    const auto is_size = [](const Json& v) {
       return v.is_number_integer() && v.get<double>() >= 1 && v.get<double>() <= 65536;
     };
     if (!block.is_array() || block.size() != 2 || !is_size(block[0]) || !is_size(block[1]))

@@ -1,17 +1,13 @@
 #include "aq/model/text_config.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "aq/core/text.h"
-#include "aq/model/config_json.h"
-#include "model/shallow_json.h"
+#include "model/config_reader.h"
 
 namespace aq {
 namespace {
-
-using Json = nlohmann::json;
 
 /// Objects that hold, or hold an object that holds, what a text model's config.json holds.
 constexpr std::string_view kContainers[] = {
@@ -67,13 +63,7 @@ void take_from_around(const Json& around, Json& text) {
 
 TextConfig text_config(std::string_view config_json, std::string_view file) {
   TextConfig result{std::string(config_json), std::string(file), {}, {}};
-  Json whole;
-  try {
-    whole = parse_shallow<Json>(standard_json(config_json));
-  } catch (const Json::exception&) {
-    return result;  // whoever reads it says what is wrong
-  }
-  if (!whole.is_object()) return result;
+  Json whole = parse_config(config_json, file);
   const auto path = find_inside(whole);
   if (!path) {
     for (const auto& [key, value] : whole.items())

@@ -56,7 +56,7 @@ bool matches_either(const std::string& pattern, const std::string& name, const s
 }  // namespace
 
 JsonPlace place_of(const Recipe& recipe, const Rule& rule) {
-  return {"read the recipe", recipe.file, recipe.text, rule.path};
+  return {ErrorKind::usage, "read the recipe", recipe.file, {}, rule.path};
 }
 
 RuleStack::RuleStack(const Recipe& recipe, const LinearSpec& linear)
@@ -90,7 +90,7 @@ const Rule* RuleStack::change(std::optional<Value> Rule::*key) const {
 
 void RuleStack::fail(const Rule& rule, std::string_view key, const std::string& reason) const {
   const std::string where = linear_.empty() ? "" : str("; so for '", linear_, "'");
-  place_of(recipe_, rule).fail_key(key, reason + where);
+  place_of(recipe_, rule).at(key).fail(reason + where);
 }
 
 std::optional<Scheme> RuleStack::weights() const {
@@ -230,7 +230,7 @@ std::vector<std::string> group_remarks(const Assignments& assignments, const Mod
 
 namespace {
 
-std::vector<RecipeRemark> unknown_modules(const Recipe& recipe, const Model& model) {
+std::vector<std::string> unknown_modules(const Recipe& recipe, const Model& model) {
   std::set<std::string> names;
   for (const LinearSpec* linear : all_linears(model)) {
     names.insert(linear->name);
@@ -245,29 +245,26 @@ std::vector<RecipeRemark> unknown_modules(const Recipe& recipe, const Model& mod
   if (first == nullptr) return {};
   const std::vector<std::string_view> known(names.begin(), names.end());
   const bool is_pattern = first->pattern.find_first_of("*?[\\^$(|:") != std::string::npos;
-  return {{place_of(recipe, *first).line(),
-           str(count, " of ", recipe.rules.size() - 1, " names are no linear of the model, first '",
-               first->pattern, "'",
-               is_pattern ? "; a flat plan takes whole names: patterns stand in 'overrides'"
-                          : did_you_mean(first->pattern, known))}};
+  return {str(count, " of ", recipe.rules.size() - 1, " names are no linear of the model, first '",
+              first->pattern, "'",
+              is_pattern ? "; a flat plan takes whole names: patterns stand in 'overrides'"
+                         : did_you_mean(first->pattern, known))};
 }
 
 }  // namespace
 
-std::vector<RecipeRemark> unmatched_patterns(const Recipe& recipe, const Model& model) {
+std::vector<std::string> unmatched_patterns(const Recipe& recipe, const Model& model) {
   if (recipe.flat) return unknown_modules(recipe, model);
   const std::vector<const LinearSpec*> linears = all_linears(model);
-  std::vector<RecipeRemark> remarks;
+  std::vector<std::string> remarks;
   for (std::size_t i = 1; i < recipe.rules.size(); ++i) {
     const Rule& rule = recipe.rules[i];
     const bool used = std::any_of(linears.begin(), linears.end(), [&](const LinearSpec* linear) {
       return matches_either(rule.pattern, linear->name, plain_name(linear->name));
     });
-    const JsonPlace place = place_of(recipe, rule);
     if (!used)
-      remarks.push_back({place.line(), str(place.where(), ": pattern '", rule.pattern,
-                                           "' matches no linear of the model",
-                                           regex_hint(rule.pattern, linears))});
+      remarks.push_back(str(rule.path, ": pattern '", rule.pattern,
+                            "' matches no linear of the model", regex_hint(rule.pattern, linears)));
   }
   return remarks;
 }

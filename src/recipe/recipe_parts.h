@@ -3,19 +3,18 @@
 
 #include <vector>
 
+#include "aq/core/json.h"
 #include "aq/recipe/recipe.h"
-#include "recipe/json_lines.h"
 
 namespace aq {
 
 /// Adds the annotations of `object` to `annotations`.
 void read_annotations(const Json& object, Annotations& annotations);
 /// Throws for keys that are neither in `known` nor annotations.
-void check_rule_keys(const Json& object, std::span<const std::string_view> known,
-                     const JsonPlace& place);
+void check_rule_keys(const JsonValue& object, std::span<const std::string_view> known);
 
 /// The object "gptq".
-QuantizeSettings read_settings(const Json& object, const JsonPlace& place);
+QuantizeSettings read_settings(const JsonValue& object);
 
 JsonPlace place_of(const Recipe& recipe, const Rule& rule);
 

@@ -112,13 +112,12 @@ bool in_range(const Setting& setting, const Json& value) {
   return number >= setting.least && number <= setting.most;
 }
 
-void set_from_json(QuantizeSettings& settings, const Setting& setting, const Json& value,
-                   const JsonPlace& place) {
+void set_from_json(QuantizeSettings& settings, const Setting& setting, const JsonValue& value) {
   if (!setting.words.empty())
-    read_word(value, setting.key, setting.words, place);
-  else if (!in_range(setting, value))
-    place.fail_key(setting.key, str("is ", shown(value), ", not ", values_text(setting)));
-  setting.set(settings, value);
+    value.word(setting.words);
+  else if (!in_range(setting, value.json))
+    value.fail_as(values_text(setting));
+  setting.set(settings, value.json);
 }
 
 /// The whole text as a number of that type, else the text.
@@ -163,19 +162,18 @@ void set_setting(QuantizeSettings& settings, std::string_view key, std::string_v
   setting.set(settings, value);
 }
 
-QuantizeSettings read_settings(const Json& object, const JsonPlace& place) {
+QuantizeSettings read_settings(const JsonValue& object) {
   std::vector<std::string_view> known;
   for (const Setting& setting : settings_table()) known.push_back(setting.key);
-  check_rule_keys(object, known, place);
+  check_rule_keys(object, known);
   QuantizeSettings settings;
   for (const Setting& setting : settings_table())
-    if (const auto found = object.find(setting.key); found != object.end())
-      set_from_json(settings, setting, *found, place);
+    if (const auto found = object.find(setting.key)) set_from_json(settings, setting, *found);
   return settings;
 }
 
 std::string settings_to_json(const QuantizeSettings& settings) {
-  nlohmann::ordered_json json;  // in the order of the table
+  OrderedJson json;  // in the order of the table
   for (const Setting& setting : settings_table())
     json[std::string(setting.key)] = setting.get(settings);
   return json.dump();

@@ -191,11 +191,11 @@ void check_disk(const QuantizeOptions& options, const Plan& plan) {
 /// with --strict, an error.
 void check_patterns(const QuantizeOptions& options, const Assignments& assignments,
                     const Model& model, bool warns) {
-  for (const RecipeRemark& remark : unmatched_patterns(options.recipe, model)) {
+  for (const std::string& remark : unmatched_patterns(options.recipe, model)) {
     if (options.strict)
-      throw Error(ErrorKind::usage, "apply the recipe", remark.place, remark.text,
+      throw Error(ErrorKind::usage, "apply the recipe", options.recipe.file, remark,
                   "--strict; names are listed by `aq-dist inspect DIR --recipe FILE --recipe-out`");
-    if (warns) log_warning(str(remark.place, ": ", remark.text));
+    if (warns) log_warning(str(options.recipe.file, ": ", remark));
   }
   for (const std::string& remark : group_remarks(assignments, model))
     if (options.strict)

@@ -72,8 +72,8 @@ CHECKPOINTS = [
     ("Git LFS pointer", WEIGHTS, replace("version https://git-lfs.github.com/spec/v1\n"), ["git lfs pull"]),
     ("a web page", WEIGHTS, replace("<!DOCTYPE html><html>" + 100 * " "), ["above the limit"]),
     ("header is a list", WEIGHTS, header(lambda entries: "[1]"), ["does not begin with '{'"]),
-    ("header is no JSON", WEIGHTS, header(lambda entries: "{" + 40 * "x"), ["no valid JSON"]),
-    ("header is no UTF-8", WEIGHTS, header(lambda entries: '{"\udcff": ' + 40 * " " + "1}"), ["no valid JSON"]),
+    ("header is no JSON", WEIGHTS, header(lambda entries: "{" + 40 * "x"), ["not valid JSON"]),
+    ("header is no UTF-8", WEIGHTS, header(lambda entries: '{"\udcff": ' + 40 * " " + "1}"), ["not valid JSON"]),
     ("header nested deeply", WEIGHTS, header(lambda entries: '{"w":' + deep(100_000) + "}"), ["levels of brackets"]),
     ("tensor twice", WEIGHTS, header(twice), [Q, "appears twice"]),
     ("unknown dtype", WEIGHTS, entry(Q, dtype="F31"), [Q, "unknown dtype 'F31'"]),
@@ -97,10 +97,10 @@ CHECKPOINTS = [
     ("weights are a circular link", WEIGHTS, circular, []),
     ("weights may not be read", WEIGHTS, unreadable, ["Permission denied"]),
     ("no config.json", "config.json", Path.unlink, []),
-    ("config.json empty", "config.json", cut(0), ["no valid JSON"]),
-    ("config.json cut", "config.json", cut(300), ["no valid JSON"]),
+    ("config.json empty", "config.json", cut(0), ["not valid JSON"]),
+    ("config.json cut", "config.json", cut(300), ["not valid JSON"]),
     ("config.json is a list", "config.json", replace("[1]"), ["not a JSON object"]),
-    ("config.json is no UTF-8", "config.json", raw_key("x", '"\\ud800"'), ["no valid JSON"]),
+    ("config.json is no UTF-8", "config.json", raw_key("x", '"\\ud800"'), ["not valid JSON"]),
     ("config.json nested deeply", "config.json", raw_key("rope_theta2", deep(100_000)), ["levels of brackets"]),
     ("config.json is huge", "config.json", append(b" " * (1 << 25)), ["longer than the limit"]),
     ("config.json is a directory", "config.json", directory, ["directory"]),
@@ -123,7 +123,7 @@ CHECKPOINTS = [
 ]
 
 INDEXES = [
-    ("index empty", INDEX, cut(0), ["no valid JSON"]),
+    ("index empty", INDEX, cut(0), ["not valid JSON"]),
     ("index without a map", INDEX, replace("{}"), ["weight_map"]),
     ("index names a number", INDEX, replace('{"weight_map": {"a": 1}}'), ["'a'"]),
     ("index leads outside", INDEX, replace('{"weight_map": {"a": "../a.safetensors"}}'), ["../a.safetensors"]),

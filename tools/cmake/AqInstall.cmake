@@ -6,7 +6,8 @@ install(TARGETS ${libraries} EXPORT aq-dist-targets LIBRARY DESTINATION ${CMAKE_
 if(TARGET aq-dist)
   install(TARGETS aq-dist RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
-install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/aq DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+# Users of the installed headers need no third-party header.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/aq DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} PATTERN core/json.h EXCLUDE)
 install(EXPORT aq-dist-targets NAMESPACE aq:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/aq-dist)
 
 configure_package_config_file(

@@ -20,7 +20,7 @@ using Annotations = std::map<std::string, std::string>;
 /// there.
 struct Rule {
   std::string pattern;  ///< fnmatch on the whole dotted module name; in a flat plan the name itself
-  std::string path;     ///< of the rule in the file, for messages: "/overrides/2"
+  std::string path;     ///< of the rule in the file, for messages: "overrides[2]"
   std::optional<std::string> format;  ///< "wq": "int4", ..., or "bf16" (untouched)
   std::optional<Index> group_size;
   std::optional<bool> symmetric;
@@ -47,7 +47,7 @@ struct Recipe {
   Annotations settings_annotations;  ///< in the object "gptq"
 };
 
-/// Throws Error{usage} naming file, line and key, with the nearest valid word, for what is no
+/// Throws Error{usage} naming file, place and key, with the nearest valid word, for what is no
 /// strict JSON, unknown keys and formats, values of a wrong type or range, and keys of one rule
 /// that contradict each other.
 Recipe parse_recipe(std::string_view text, const std::string& file);
@@ -65,13 +65,8 @@ Assignments assign(const Recipe& recipe, const Model& model);
 /// that apply to it; read back it gives the same assignments and settings.
 std::string flat_plan(const Recipe& recipe, const Model& model);
 
-/// Something about a place of the recipe.
-struct RecipeRemark {
-  std::string place;  ///< "my.json:7"
-  std::string text;   ///< "overrides[2]: pattern '*.w1' matches no linear of the model"
-};
 /// Overrides whose pattern matches no linear of the model; of a flat plan one remark for all names
-/// that are none.
-std::vector<RecipeRemark> unmatched_patterns(const Recipe& recipe, const Model& model);
+/// that are none: "overrides[2]: pattern '*.w1' matches no linear of the model".
+std::vector<std::string> unmatched_patterns(const Recipe& recipe, const Model& model);
 
 }  // namespace aq

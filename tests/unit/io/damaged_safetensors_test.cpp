@@ -51,10 +51,10 @@ std::vector<DamagedFile> damaged_headers() {
       {"header above the limit", length_bytes(100'000'001) + "{}", {"above the limit"}},
       {"negative header length", length_bytes(~0ULL) + "{}", {"above the limit"}},
       {"Git LFS pointer", "version https://git-lfs.github.com/spec/v1\noid 1\n", {"git lfs pull"}},
-      {"not JSON", file_of("{nonsense", 0), {"no valid JSON"}},
-      {"cut JSON", file_of(good.substr(0, 20), 8), {"no valid JSON"}},
-      {"text after the JSON", file_of(good + "x", 8), {"no valid JSON"}},
-      {"no UTF-8", file_of("{\"\xff\":1}", 0), {"no valid JSON"}},
+      {"not JSON", file_of("{nonsense", 0), {"not valid JSON"}},
+      {"cut JSON", file_of(good.substr(0, 20), 8), {"not valid JSON"}},
+      {"text after the JSON", file_of(good + "x", 8), {"not valid JSON"}},
+      {"no UTF-8", file_of("{\"\xff\":1}", 0), {"not valid JSON"}},
       {"array", file_of("[1]", 0), {"does not begin with '{'"}},
       {"deep nesting", file_of("{\"w\":" + std::string(300'000, '['), 0), {"64 levels"}},
       {"data missing", file_of(good, 7), {": w", "outside the file's 7 bytes"}},
@@ -68,8 +68,8 @@ std::vector<DamagedFile> damaged_tensors() {
   };
   const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
   return {
-      {"entry is a number", file_of(R"({"w":1})", 0), {": w", "not a JSON object"}},
-      {"unknown key", file_of(R"({"w":{"x":1}})", 0), {": w", "unknown key 'x'"}},
+      {"entry is a number", file_of(R"({"w":1})", 0), {": w", "is 1, not an object"}},
+      {"unknown key", file_of(R"({"w":{"x":1}})", 0), {": w", "'x' is not known"}},
       {"no dtype", file_of(R"({"w":{"shape":[],"data_offsets":[0,0]}})", 0), {": w", "dtype"}},
       {"dtype is a number",
        file_of(R"({"w":{"dtype":1,"shape":[],"data_offsets":[0,0]}})", 0),
@@ -103,14 +103,16 @@ std::vector<DamagedFile> damaged_tensors() {
       {"duplicate tensor", file_of(R"({"w":{},"w":{}})", 0), {"'w' appears twice"}},
       {"duplicate key",
        file_of(R"({"w":{"dtype":"F32","dtype":"F16","shape":[],"data_offsets":[0,4]}})", 4),
-       {"'dtype' appears twice"}},
+       {"'w.dtype' appears twice"}},
       {"overlap",
        file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
                R"("b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
                12),
        {": b", "overlap those of 'a'"}},
       {"metadata is a list", file_of(R"({"__metadata__":[1]})", 0), {"__metadata__"}},
-      {"metadata holds a number", file_of(R"({"__metadata__":{"a":1}})", 0), {"'a' is not a text"}},
+      {"metadata holds a number",
+       file_of(R"({"__metadata__":{"a":1}})", 0),
+       {"'__metadata__.a' is 1, not a text"}},
   };
 }
 
@@ -160,7 +162,7 @@ struct DamagedIndex {
 
 TEST(DamagedSafetensors, Indexes) {
   const std::vector<DamagedIndex> table = {
-      {"not JSON", "nonsense", {"index.json", "no valid JSON"}},
+      {"not JSON", "nonsense", {"index.json", "not valid JSON"}},
       {"no map", R"({"metadata":{}})", {"index.json", "weight_map"}},
       {"map is a list", R"({"weight_map":["a.safetensors"]})", {"index.json", "weight_map"}},
       {"empty map", R"({"weight_map":{}})", {"index.json", "weight_map"}},
@@ -175,7 +177,7 @@ TEST(DamagedSafetensors, Indexes) {
       {"missing tensor", R"({"weight_map":{"v":"a.safetensors"}})", {"a.safetensors", "'v'"}},
       {"same tensor twice",
        R"({"weight_map":{"w":"a.safetensors","w":"b"}})",
-       {"'w' appears twice"}},
+       {"'weight_map.w' appears twice"}},
   };
   for (const DamagedIndex& damaged : table) {
     SCOPED_TRACE(damaged.title);
@@ -206,7 +208,7 @@ TEST(DamagedSafetensors, Directories) {
   write_bytes(directory / "config.json", "[1]");
   expect_input_error(open(directory.path()), {"config.json", "not a JSON object"});
   write_bytes(directory / "config.json", R"({"a":{"b":1,"b":2}})");
-  expect_input_error(open(directory.path()), {"config.json", "'b' appears twice"});
+  expect_input_error(open(directory.path()), {"config.json", "'a.b' appears twice"});
 }
 
 }  // namespace

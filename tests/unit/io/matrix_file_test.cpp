@@ -170,16 +170,16 @@ TEST(SchemeJson, Damaged) {
     return text;
   };
   const std::vector<std::pair<std::string, std::string>> table = {
-      {"nonsense", "no valid JSON"},
+      {"nonsense", "not valid JSON"},
       {"[]", "not a JSON object"},
       {"{}", "'format' is missing"},
-      {with("int4", "int9"), "unknown format 'int9'"},
-      {with("\"int4\"", "4"), "'format' is of the wrong kind"},
-      {with("true", "1"), "'symmetric' is of the wrong kind"},
-      {with("128", "1.5"), "'group_size' is of the wrong kind"},
-      {with("128", "-2"), "'group_size' is of the wrong kind"},
-      {with("128", "18446744073709551615"), "'group_size' is of the wrong kind"},
-      {with("bf16", "bf17"), "unknown scale_dtype 'bf17'"},
+      {with("int4", "int9"), "'format' is 'int9', which is not known"},
+      {with("\"int4\"", "4"), "'format' is 4, not a text"},
+      {with("true", "1"), "'symmetric' is 1, not true or false"},
+      {with("128", "1.5"), "'group_size' is 1.5, not a whole number"},
+      {with("128", "-2"), "'group_size' is -2, not a whole number"},
+      {with("128", "18446744073709551615"), "'group_size' is 18446744073709551615, not"},
+      {with("bf16", "bf17"), "'scale_dtype' is \"bf17\", not a type of scales"},
       {with("symmetric", "simmetric"), "'symmetric'"},
       {with("\"symmetric\"", "\"format\""), "'format' appears twice"},
   };

@@ -11,7 +11,6 @@
 #include "aq/core/error.h"
 #include "aq/core/text.h"
 #include "aq/model/architecture.h"
-#include "aq/model/config_json.h"
 #include "aq/model/storage.h"
 #include "configs.h"
 #include "test_paths.h"
@@ -145,7 +144,9 @@ TEST(KnownKeys, EveryKeyOfPublishedConfigurationsCounts) {
     try {
       after = facts(describe(config));
     } catch (const Error& error) {
-      EXPECT_THAT(error.what(), HasSubstr("key '")) << name;
+      EXPECT_THAT(error.what(),
+                  testing::AnyOf(HasSubstr("config.json: key '"), HasSubstr("config.json: '")))
+          << name;
     }
     EXPECT_EQ(after == before, may_be_anything(name, key)) << name << ": " << key;
   };
@@ -268,14 +269,6 @@ TEST(KnownKeys, ContradictionsAreRefused) {
     off[key] = nullptr;
     EXPECT_THAT(refusal(off), HasSubstr(key)) << "null is false there, absent is true";
   }
-}
-
-TEST(StandardJson, WhatPythonWritesIsAText) {
-  const std::string plain = R"({"a": [1, -2.5e3, "NaN, \"Infinity\" \\"], "NaN": null})";
-  EXPECT_EQ(standard_json(plain), plain);
-  EXPECT_EQ(standard_json(R"([NaN,Infinity , -Infinity])"), R"(["NaN","Infinity" , "-Infinity"])");
-  for (const char* broken : {"\"", "\"\\", "1NaN", "NaNNaN", "-NaN", "--Infinity", "[Nan]", ""})
-    EXPECT_FALSE(json::accept(standard_json(broken))) << broken;
 }
 
 TEST(StandardJson, IsReadWhereTheValueIsNotNeeded) {

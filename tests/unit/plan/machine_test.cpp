@@ -37,13 +37,16 @@ TEST(Machine, MistakesNameFileAndField) {
   };
   using testing::AllOf;
   using testing::HasSubstr;
-  EXPECT_THAT(message("[]"), AllOf(HasSubstr("m.json"), HasSubstr("no JSON object")));
+  EXPECT_THAT(message("[]"), AllOf(HasSubstr("m.json"), HasSubstr("not a JSON object")));
   EXPECT_THAT(message(R"({"core": 2})"), AllOf(HasSubstr("'core'"), HasSubstr("did you mean")));
-  EXPECT_THAT(message(R"({"cores": 0})"), HasSubstr("cores must be a whole number of at least 1"));
-  EXPECT_THAT(message(R"({"cores": 1.5})"), HasSubstr("cores must be a whole number"));
-  EXPECT_THAT(message(R"({"solve_flops": 0})"), HasSubstr("solve_flops must be a number above 0"));
-  EXPECT_THAT(message(R"({"solve_flops": "fast"})"), HasSubstr("solve_flops"));
-  EXPECT_THAT(message(R"({"name": 3})"), HasSubstr("name must be a text"));
+  EXPECT_THAT(message(R"({"cores": 0})"), HasSubstr("'cores' is 0, not a whole number in [1, "));
+  EXPECT_THAT(message(R"({"cores": 1.5})"), HasSubstr("'cores' is 1.5, not a whole number"));
+  EXPECT_THAT(message(R"({"solve_flops": 0})"),
+              HasSubstr("'solve_flops' is 0, not a number above zero"));
+  EXPECT_THAT(message(R"({"solve_flops": "fast"})"),
+              HasSubstr("'solve_flops' is \"fast\", not a number"));
+  EXPECT_THAT(message(R"({"cores": 2, "cores": 3})"), HasSubstr("'cores' appears twice"));
+  EXPECT_THAT(message(R"({"name": 3})"), HasSubstr("'name' is 3, not a text"));
 }
 
 }  // namespace

@@ -76,6 +76,7 @@ class CheckLayers(unittest.TestCase):
     def test_third_party_in_a_public_header_of_the_right_module(self):
         self.expect_one("include/aq/comm/a.h", "#pragma once\n#include <mpi.h>\n", "public header")
         self.expect_one("include/aq/io/a.h", "#pragma once\n#include <nlohmann/json.hpp>\n", "public header")
+        self.assertEqual(self.run_on({"include/aq/core/json.h": "#pragma once\n#include <nlohmann/json.hpp>\n"})[0], 0)
 
     def test_public_headers(self):
         self.expect_one("include/aq/io/a.h", "int x;\n", "pragma once")
