@@ -81,7 +81,7 @@ void measure_solver(Machine& machine) {
 double measure_memory() {
   constexpr std::size_t kBytes = std::size_t{64} << 20;
   const double threads = thread_count();
-  std::vector<std::vector<char>> from(static_cast<std::size_t>(thread_count())), to = from;
+  std::vector<std::vector<char>> from(thread_count()), to = from;
   for (auto* all : {&from, &to})
     for (auto& block : *all) block.assign(kBytes, 1);
   return rate_of(2 * threads * static_cast<double>(kBytes), [&] {
@@ -133,7 +133,7 @@ double round_trip(Communicator& comm, std::vector<std::byte>& message, int times
 }
 
 void measure_network(Communicator& comm, Machine& machine) {
-  std::vector<std::byte> message(static_cast<std::size_t>(kMessageBytes));
+  std::vector<std::byte> message(kMessageBytes);
   std::vector<std::byte> word(8);
   const double latency = round_trip(comm, word, 1000) / 2;
   const double seconds = round_trip(comm, message, kAttempts) / 2;

@@ -220,7 +220,7 @@ class MpiCommunicator final : public Communicator {
 
   std::vector<std::int64_t> all_gather_sizes(std::size_t own) {
     auto size = checked_cast<std::int64_t>(own);
-    std::vector<std::int64_t> sizes(static_cast<std::size_t>(size_));
+    std::vector<std::int64_t> sizes(size_);
     const Waiting waiting("gathering from all ranks");
     // NOLINTNEXTLINE(mpi-type-mismatch): it knows int64_t as long long only
     check(MPI_Allgather(&size, 1, MPI_INT64_T, sizes.data(), 1, MPI_INT64_T, comm_),
@@ -246,7 +246,7 @@ std::vector<std::vector<std::byte>> MpiCommunicator::all_gather(std::span<const 
   const std::int64_t share = std::max<std::int64_t>(
       1, std::min<std::int64_t>(kGatherPieces * piece_bytes_, INT_MAX) / size_);
   std::vector<std::vector<std::byte>> all(sizes.size());
-  for (std::size_t r = 0; r < all.size(); ++r) all[r].reserve(static_cast<std::size_t>(sizes[r]));
+  for (std::size_t r = 0; r < all.size(); ++r) all[r].reserve(sizes[r]);
 
   std::vector<int> counts(sizes.size());
   std::vector<int> offsets(sizes.size());
@@ -258,8 +258,8 @@ std::vector<std::vector<std::byte>> MpiCommunicator::all_gather(std::span<const 
       offsets[r] = total;
       total += counts[r];
     }
-    staging.resize(static_cast<std::size_t>(total));
-    const int own = counts[static_cast<std::size_t>(rank_)];
+    staging.resize(total);
+    const int own = counts[rank_];
     const Waiting waiting("gathering from all ranks");
     check(MPI_Allgatherv(own > 0 ? bytes.data() + begin : nullptr, own, MPI_BYTE, staging.data(),
                          counts.data(), offsets.data(), MPI_BYTE, comm_),

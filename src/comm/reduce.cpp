@@ -66,7 +66,7 @@ Exchange exchange_headers(Communicator& comm, const LaneLayout& layout,
   Exchange exchange;
   for (int r = 0; r < comm.size(); ++r)
     exchange.nodes.push_back(maximal_subtrees(layout.lanes_of_rank(r, comm.size())));
-  const auto& own_nodes = exchange.nodes[static_cast<std::size_t>(comm.rank())];
+  const auto& own_nodes = exchange.nodes[comm.rank()];
 
   const std::uint64_t own_digest = digest(layout, reductions);
   ByteWriter message;

@@ -132,7 +132,7 @@ class StallWatch::Thread {
 
   /// Whether the other rank computes.
   bool look_at(const std::filesystem::path& directory, int other, double elapsed) {
-    Seen& seen = others_[static_cast<std::size_t>(other)];
+    Seen& seen = others_[other];
     const std::optional<Heartbeat> now = read_heartbeat(heartbeat_file(directory, other));
     if (now && (!seen.last || seen.last->beat != now->beat))
       seen = {now, 0};
@@ -154,7 +154,7 @@ class StallWatch::Thread {
   }
 
   std::string describe(int rank) const {
-    const Seen& seen = others_[static_cast<std::size_t>(rank)];
+    const Seen& seen = others_[rank];
     std::string text = str("rank ", rank);
     if (!seen.last) return text + " never gave a sign of life";
     text += str(" on ", seen.last->host);
@@ -169,7 +169,7 @@ class StallWatch::Thread {
   void tell_of_long_wait(const Activity& activity, int computing) {
     if (warned_ || (computing + 1) % static_cast<int>(others_.size()) != rank_) return;
     warned_ = true;
-    const Seen& seen = others_[static_cast<std::size_t>(computing)];
+    const Seen& seen = others_[computing];
     log_warning(str("rank ", rank_, " has waited ", duration_text(waited_), " in '",
                     activity.text(), "'; rank ", computing, " still computes",
                     seen.last ? str(": ", seen.last->activity) : ""));

@@ -69,9 +69,7 @@ void simulate_dynamic(const Scheme& scheme, MatrixView<float> values) {
         grid_rule(scheme, ScaleRule::ocp,
                   scheme.is_nvfp4() ? fit_global_scale(scheme, largest_magnitude(row)) : 1.0F);
     for (Index c = 0; c < values.columns; c += width) {
-      const std::span<float> group =
-          row.subspan(static_cast<std::size_t>(c),
-                      static_cast<std::size_t>(std::min(width, values.columns - c)));
+      const std::span<float> group = row.subspan(c, std::min(width, values.columns - c));
       const float largest = largest_magnitude(group);
       Grid grid;
       fit_grid_inline(rule, -largest, largest, grid.scale, grid.zero);

@@ -23,9 +23,9 @@ ArraySizes array_sizes(const Scheme& scheme, Index rows, Index columns) {
 std::array<float, 256> code_values(const Scheme& scheme) {
   std::array<float, 256> values{};
   for (int code = 0; code < 1 << scheme.bits; ++code)
-    values[static_cast<std::size_t>(code)] =
-        scheme.is_float() ? element_value(scheme.element, static_cast<std::uint8_t>(code))
-                          : static_cast<float>(code);
+    values[code] = scheme.is_float()
+                       ? element_value(scheme.element, static_cast<std::uint8_t>(code))
+                       : static_cast<float>(code);
   return values;
 }
 
@@ -66,18 +66,14 @@ void dequantize(const QuantizedMatrix& matrix, MatrixView<float> out) {
   const Index width = group_width(scheme, matrix.columns);
   const Index groups = group_count(scheme, matrix.columns);
   const std::array<float, 256> values = code_values(scheme);
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(matrix.columns));
+  std::vector<std::uint8_t> codes(matrix.columns);
   for (Index r = 0; r < matrix.rows; ++r) {
-    unpack_row(scheme.bits,
-               std::span(matrix.codes)
-                   .subspan(static_cast<std::size_t>(r * words), static_cast<std::size_t>(words)),
-               codes);
+    unpack_row(scheme.bits, std::span(matrix.codes).subspan(r * words, words), codes);
     float* row = out.row(r).data();
     for (Index g = 0; g < groups; ++g) {
       const Grid grid = grid_at(matrix, r, g);
       const Index end = std::min(matrix.columns, (g + 1) * width);
-      for (Index c = g * width; c < end; ++c)
-        row[c] = (values[codes[static_cast<std::size_t>(c)]] - grid.zero) * grid.scale;
+      for (Index c = g * width; c < end; ++c) row[c] = (values[codes[c]] - grid.zero) * grid.scale;
     }
   }
 }

@@ -3,7 +3,7 @@
 namespace aq {
 
 Range Batch::rows_of_lane(Index lane) const {
-  const Range range = lane_sequences[static_cast<std::size_t>(lane)];
+  const Range range = lane_sequences[lane];
   if (range.size() == 0) return {0, 0};
   return {rows_of_sequence(range.begin).begin, rows_of_sequence(range.end - 1).end};
 }

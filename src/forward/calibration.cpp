@@ -28,11 +28,10 @@ LanePartials sum_lanes(const Batch& batch, const LaneSum& lane_sum_of) {
   const Index step = in_parallel_for() ? 1 : thread_count();
   for (Index first = 0; first < batch.lanes(); first += step) {
     const Index count = std::min(step, batch.lanes() - first);
-    std::vector<WeightedSum> sums(static_cast<std::size_t>(count));
-    parallel_for(count,
-                 [&](Index i) { sums[static_cast<std::size_t>(i)] = lane_sum_of(first + i); });
+    std::vector<WeightedSum> sums(count);
+    parallel_for(count, [&](Index i) { sums[i] = lane_sum_of(first + i); });
     for (Index i = 0; i < count; ++i)
-      tree.add_lane(batch.first_lane + first + i, std::move(sums[static_cast<std::size_t>(i)]));
+      tree.add_lane(batch.first_lane + first + i, std::move(sums[i]));
   }
   return tree.take();
 }
@@ -42,7 +41,7 @@ template <class Input>
 LanePartials sum_sequences(const Solver& solver, const Batch& batch, const Input& input) {
   return sum_lanes(batch, [&](Index lane) {
     WeightedSum sum;
-    const Range sequences = batch.lane_sequences[static_cast<std::size_t>(lane)];
+    const Range sequences = batch.lane_sequences[lane];
     for (Index sequence = sequences.begin; sequence < sequences.end; ++sequence) {
       const Range rows = batch.rows_of_sequence(sequence);
       const Tensor x = input(rows);
@@ -82,7 +81,7 @@ LanePartials sum_routed(const ExpertSums& sums, const TokenList& list, const Inp
 /// Σ over activation(gate x, up x) of every token.
 LanePartials sum_hidden_of_all(const ExpertSums& sums, const GateUp& weights) {
   return sum_sequences(sums.solver, sums.pass.batch, [&](Range rows) {
-    std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows.size()));
+    std::vector<std::int32_t> tokens(rows.size());
     std::iota(tokens.begin(), tokens.end(), checked_cast<std::int32_t>(rows.begin));
     return weights.hidden(sums.pass.normed, tokens);
   });
@@ -92,7 +91,7 @@ LanePartials sum_hidden_of_all(const ExpertSums& sums, const GateUp& weights) {
 std::vector<Index> busy(const ExpertPass& pass, std::span<const CalibratedExpert> experts) {
   std::vector<Index> places;
   for (Index i = 0; i < std::ssize(experts); ++i) {
-    const auto& [expert, summed] = experts[static_cast<std::size_t>(i)];
+    const auto& [expert, summed] = experts[i];
     if (pass.tokens(expert).size() > 0 || summed == CalibratedOn::all) places.push_back(i);
   }
   return places;
@@ -109,10 +108,10 @@ LanePartials sum_tokens(const Solver& solver, const Batch& batch, const LinearIn
 std::vector<LanePartials> ExpertSums::gate_up(std::span<const CalibratedExpert> experts) const {
   std::vector<LanePartials> sums(experts.size());
   for_each_expert(busy(pass, experts), [&](Index i) {
-    const auto& [expert, summed] = experts[static_cast<std::size_t>(i)];
+    const auto& [expert, summed] = experts[i];
     if (summed != CalibratedOn::routed) return;
     const TokenList& list = pass.tokens(expert);
-    sums[static_cast<std::size_t>(i)] = sum_routed(*this, list, [&](Index lane) {
+    sums[i] = sum_routed(*this, list, [&](Index lane) {
       return LaneInput{pass.normed.window(), list.rows_of_lane(lane)};
     });
   });
@@ -133,14 +132,14 @@ std::vector<LanePartials> ExpertSums::down(std::span<const CalibratedExpert> exp
     for (const CalibratedExpert& each : experts)
       if (pass.tokens(each.expert).size() > 0) (*hidden)[each.expert];
   for_each_expert(busy(pass, experts), [&](Index i) {
-    const auto& [expert, summed] = experts[static_cast<std::size_t>(i)];
+    const auto& [expert, summed] = experts[i];
     const TokenList& list = pass.tokens(expert);
     const bool runs = hidden != nullptr || summed == CalibratedOn::routed;
     if (!(runs && list.size() > 0) && summed != CalibratedOn::all) return;
     const GateUp weights(pass.layer.mlp(expert), pass.weights);
     Tensor out;
     if (runs && list.size() > 0) out = weights.hidden(pass.normed, list);
-    LanePartials& partials = sums[static_cast<std::size_t>(i)];
+    LanePartials& partials = sums[i];
     if (summed == CalibratedOn::routed)
       partials = sum_routed(*this, list, [&](Index lane) {
         return LaneInput{std::as_const(out).window(list.lane(lane)), {}};

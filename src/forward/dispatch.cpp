@@ -47,7 +47,7 @@ void Dispatch::choose_rows() {
   rows_for_.resize(ranks);
   for (std::size_t i = 0; i < experts_.size(); ++i) {
     const TokenList& list = home_.tokens(experts_[i]);
-    std::vector<std::int32_t>& rows = rows_for_[static_cast<std::size_t>(owners_[i])];
+    std::vector<std::int32_t>& rows = rows_for_[owners_[i]];
     rows.insert(rows.end(), list.rows.begin(), list.rows.end());
   }
   for (std::vector<std::int32_t>& rows : rows_for_) {
@@ -59,7 +59,7 @@ void Dispatch::choose_rows() {
 /// What `owner` must know: for each of my lanes its number of rows; then for each expert there and
 /// each of my lanes the number of its tokens, their places among the rows, and their weights.
 std::vector<std::byte> Dispatch::list_for(int owner) const {
-  const std::vector<std::int32_t>& rows = rows_for_[static_cast<std::size_t>(owner)];
+  const std::vector<std::int32_t>& rows = rows_for_[owner];
   const auto place = [&](std::int64_t row) {
     return checked_cast<std::int32_t>(std::lower_bound(rows.begin(), rows.end(), row) -
                                       rows.begin());
@@ -97,7 +97,7 @@ void Dispatch::exchange_lists() {
       received[at] = std::move(sent[at]);
       continue;
     }
-    received[at].resize(static_cast<std::size_t>(received_lengths[at]));
+    received[at].resize(received_lengths[at]);
     if (!sent[at].empty())
       transport_.start_send(host_buffer(std::span<const std::byte>(sent[at])), other, kListTag);
     if (!received[at].empty())
@@ -107,8 +107,7 @@ void Dispatch::exchange_lists() {
   gathered_routing_.experts.resize(home_.routing.experts.size());
   for (TokenList& list : gathered_routing_.experts) list.lane_offsets.push_back(0);
   gathered_begin_.push_back(0);
-  for (int from = 0; from < ranks; ++from)
-    read_list(from, received[static_cast<std::size_t>(from)]);
+  for (int from = 0; from < ranks; ++from) read_list(from, received[from]);
 }
 
 /// Appends the lanes of rank `from`, which follow those of the ranks before it.
@@ -127,7 +126,7 @@ void Dispatch::read_list(int from, std::span<const std::byte> bytes) {
   gathered_begin_.push_back(row);
   std::vector<bool> here(gathered_routing_.experts.size(), false);
   for (std::size_t i = 0; i < experts_.size(); ++i)
-    if (owners_[i] == comm_.rank()) here[static_cast<std::size_t>(experts_[i])] = true;
+    if (owners_[i] == comm_.rank()) here[experts_[i]] = true;
   for (std::size_t expert = 0; expert < here.size(); ++expert) {
     TokenList& tokens = gathered_routing_.experts[expert];
     for (Index lane = 0; lane < lanes; ++lane) {
@@ -145,15 +144,14 @@ void Dispatch::read_list(int from, std::span<const std::byte> bytes) {
 }
 
 Range Dispatch::gathered_rows_of(int rank) const {
-  return {gathered_begin_[static_cast<std::size_t>(rank)],
-          gathered_begin_[static_cast<std::size_t>(rank) + 1]};
+  return {gathered_begin_[rank], gathered_begin_[static_cast<std::size_t>(rank) + 1]};
 }
 
 void Dispatch::gather() {
   const Tensor& x = home_.normed;
   gathered_ = Tensor(gathered_begin_.back(), x.columns(), x.kind());
   const auto rows_to = [&](int rank) -> const std::vector<std::int32_t>& {
-    return rows_for_[static_cast<std::size_t>(rank)];
+    return rows_for_[rank];
   };
   const auto place_of = [&](int rank) { return gathered_.window(gathered_rows_of(rank)); };
   const int ranks = comm_.size(), me = comm_.rank();
@@ -182,8 +180,8 @@ void Dispatch::gather() {
 ByExpert Dispatch::combine(Range some, ByExpert outputs) {
   ByExpert mine;
   for (Index at = some.begin; at < some.end; ++at) {
-    const Index expert = experts_[static_cast<std::size_t>(at)];
-    const int owner = owners_[static_cast<std::size_t>(at)];
+    const Index expert = experts_[at];
+    const int owner = owners_[at];
     if (const Index tokens = home_.tokens(expert).size(); tokens > 0) {
       Tensor& rows = mine[expert] = Tensor(tokens, home_.normed.columns(), home_.normed.kind());
       if (owner != comm_.rank()) transport_.start_receive(rows.bytes(), owner, kOutputTag);
@@ -192,8 +190,8 @@ ByExpert Dispatch::combine(Range some, ByExpert outputs) {
     const std::vector<Index>& offsets = owner_.tokens(expert).lane_offsets;
     for (int rank = 0; rank < comm_.size(); ++rank) {
       const Range lanes = layout_.lanes_of_rank(rank, comm_.size());
-      const Index begin = offsets[static_cast<std::size_t>(lanes.begin)];
-      const Index count = offsets[static_cast<std::size_t>(lanes.end)] - begin;
+      const Index begin = offsets[lanes.begin];
+      const Index count = offsets[lanes.end] - begin;
       if (count == 0) continue;
       const Tensor rows = outputs.at(expert).window({begin, begin + count});
       if (rank == comm_.rank())

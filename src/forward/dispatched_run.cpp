@@ -19,10 +19,10 @@ std::vector<Range> rounds_of(Communicator& comm, const ExpertPass& home,
   std::vector<Range> rounds;
   std::int64_t rows = 0;
   for (Index i = 0; i < std::ssize(experts); ++i) {
-    rows += most[static_cast<std::size_t>(i)];
+    rows += most[i];
     if (rounds.empty() || rows > most.back()) {
       rounds.push_back({i, i});
-      rows = most[static_cast<std::size_t>(i)];
+      rows = most[i];
     }
     rounds.back().end = i + 1;
   }
@@ -46,7 +46,7 @@ class OwnOutputs {
   }
 
  private:
-  Index expert(Index place) const { return dispatch_.experts()[static_cast<std::size_t>(place)]; }
+  Index expert(Index place) const { return dispatch_.experts()[place]; }
 
   /// All of `some`, and more while those that wait have no more rows than all ranks have tokens.
   void make(Range some) {
@@ -90,8 +90,7 @@ void combine_outputs(Dispatch& dispatch, std::span<const Index> stay, ByExpert h
     outputs = timed(times, Phase::dispatch, "outputs of experts",
                     [&] { return dispatch.combine(travel, std::move(outputs)); });
     timed(times, Phase::forward, "experts that stay", [&] {
-      const auto some = stay.subspan(static_cast<std::size_t>(local.begin),
-                                     static_cast<std::size_t>(local.size()));
+      const auto some = stay.subspan(local.begin, local.size());
       outputs.merge(home.outputs(home.hidden(some)));
       home.add(outputs, y);
     });
@@ -124,7 +123,7 @@ void run_part(const DispatchedRun& run, const ExpertPass& home, const ExpertPlac
   std::vector<Index> stay, away;
   std::vector<int> owners;
   for (Index e = part.begin; e < part.end; ++e) {
-    const int owner = placement[static_cast<std::size_t>(e)];
+    const int owner = placement[e];
     (owner == kEverywhere ? stay : away).push_back(e);
     if (owner != kEverywhere) owners.push_back(owner);
   }

@@ -52,8 +52,7 @@ ByExpert take_some(const ExpertPass& pass, ByExpert& hidden) {
 
 void for_each_expert(std::span<const Index> busy, const std::function<void(Index)>& work) {
   if (std::ssize(busy) >= thread_count())
-    return parallel_for(std::ssize(busy),
-                        [&](Index i) { work(busy[static_cast<std::size_t>(i)]); });
+    return parallel_for(std::ssize(busy), [&](Index i) { work(busy[i]); });
   for (const Index expert : busy) work(expert);
 }
 
@@ -111,8 +110,7 @@ void ExpertPass::add_down(ByExpert hidden, Tensor& y) const {
 
 void ExpertPass::run(Range experts, Tensor& y) const {
   for (Index first = experts.begin; first < experts.end; first += thread_count()) {
-    std::vector<Index> some(
-        static_cast<std::size_t>(std::min<Index>(thread_count(), experts.end - first)));
+    std::vector<Index> some(std::min<Index>(thread_count(), experts.end - first));
     std::iota(some.begin(), some.end(), first);
     add_down(hidden(some), y);
   }

@@ -15,7 +15,7 @@ void fill_lists(const Batch& batch, Index top_k, Routing& routing) {
     for (Index row = rows.begin; row < rows.end; ++row)
       for (Index k = 0; k < top_k; ++k) {
         const auto at = static_cast<std::size_t>(row * top_k + k);
-        TokenList& list = routing.experts[static_cast<std::size_t>(routing.index[at])];
+        TokenList& list = routing.experts[routing.index[at]];
         list.rows.push_back(checked_cast<std::int32_t>(row));
         list.weights.push_back(routing.weight[at]);
       }
@@ -27,7 +27,7 @@ void fill_lists(const Batch& batch, Index top_k, Routing& routing) {
 void spread_evenly(Range rows, Index top_k, Routing& routing) {
   const auto experts = std::ssize(routing.experts);
   for (Index at = rows.begin * top_k; at < rows.end * top_k; ++at)
-    routing.index[static_cast<std::size_t>(at)] = static_cast<std::int32_t>(at % experts);
+    routing.index[at] = static_cast<std::int32_t>(at % experts);
 }
 
 /// Every token of this rank with weight 1.
@@ -54,8 +54,7 @@ TokenList tokens_of_mlp(const MlpSpec& mlp, const Weights& weights, const Batch&
     Tensor factors = SharedInput(normed.window(rows)).multiply(gate);
     runtime::apply_sigmoid(factors.host());
     note_finite(ForwardPart::router, factors);
-    for (Index i = 0; i < rows.size(); ++i)
-      list.weights[static_cast<std::size_t>(rows.begin + i)] = factors.host()(i, 0);
+    for (Index i = 0; i < rows.size(); ++i) list.weights[rows.begin + i] = factors.host()(i, 0);
   });
   return list;
 }
@@ -65,8 +64,8 @@ Routing choose_experts(const MoeSpec& moe, const Weights& weights, const Batch& 
                        const Tensor& normed) {
   const Index top_k = moe.routing.top_k;
   Routing routing;
-  routing.experts.resize(static_cast<std::size_t>(moe.routing.experts));
-  routing.index.resize(static_cast<std::size_t>(batch.rows() * top_k));
+  routing.experts.resize(moe.routing.experts);
+  routing.index.resize(batch.rows() * top_k);
   routing.weight.resize(routing.index.size());
   const UsedLinear router = weights.used(moe.router);
   std::vector<float> correction;
@@ -94,14 +93,12 @@ std::vector<Range> TokenList::lanes() const {
 
 std::span<const std::int32_t> TokenList::rows_of_lane(Index number) const {
   const Range range = lane(number);
-  return std::span(rows).subspan(static_cast<std::size_t>(range.begin),
-                                 static_cast<std::size_t>(range.size()));
+  return std::span(rows).subspan(range.begin, range.size());
 }
 
 std::span<const float> TokenList::weights_of_lane(Index number) const {
   const Range range = lane(number);
-  return std::span(weights).subspan(static_cast<std::size_t>(range.begin),
-                                    static_cast<std::size_t>(range.size()));
+  return std::span(weights).subspan(range.begin, range.size());
 }
 
 std::vector<std::int64_t> routed_tokens(const LayerSpec& layer, const Routing& routing) {

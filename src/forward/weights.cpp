@@ -30,7 +30,7 @@ Matrix Weights::original_rows(const LinearSpec& linear, Index begin, Index count
 void Weights::read(std::span<const OriginalRows> wanted,
                    const std::function<void(Index, Matrix)>& use) const {
   parallel_for(std::ssize(wanted), [&](Index i) {
-    const auto& [linear, rows] = wanted[static_cast<std::size_t>(i)];
+    const auto& [linear, rows] = wanted[i];
     use(i, original_rows(linear, rows.begin, rows.size()));
   });
 }
@@ -45,8 +45,8 @@ Tensor Weights::embeddings(std::span<const std::int32_t> tokens) const {
   used.erase(std::unique(used.begin(), used.end()), used.end());
   Matrix table(static_cast<Index>(used.size()), model_.hidden);
   for (Index i = 0; i < table.rows; ++i) {
-    const Matrix row = checkpoint_.read_rows(model_.embedding, model_.vocabulary, model_.hidden,
-                                             used[static_cast<std::size_t>(i)], 1);
+    const Matrix row =
+        checkpoint_.read_rows(model_.embedding, model_.vocabulary, model_.hidden, used[i], 1);
     std::copy(row.values.begin(), row.values.end(), table.view().row(i).begin());
   }
   std::vector<std::int32_t> places;

@@ -57,7 +57,7 @@ void write_activations(const std::filesystem::path& path,
 
 std::vector<LaneActivations> read_activations(const std::vector<std::filesystem::path>& files,
                                               Index first, Index count, Index columns) {
-  std::vector<LaneActivations> lanes(static_cast<std::size_t>(count));
+  std::vector<LaneActivations> lanes(count);
   std::vector<bool> found(lanes.size(), false);
   for (const std::filesystem::path& path : files) {
     const hdf5::Object file = hdf5::open_file(path);

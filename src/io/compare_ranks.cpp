@@ -107,7 +107,7 @@ void compare_files(const std::string& what, const std::vector<std::filesystem::p
     states.push_back(files.back().state());
   }
   const auto seen = comm.all_gather(std::as_bytes(std::span(states)));
-  const Bytes& mine = seen[static_cast<std::size_t>(comm.rank())];
+  const Bytes& mine = seen[comm.rank()];
   std::vector<std::size_t> group;  // the ranks that see the files that this one sees
   for (std::size_t rank = 0; rank < seen.size(); ++rank)
     if (seen[rank] == mine) group.push_back(rank);
@@ -120,10 +120,10 @@ void compare_files(const std::string& what, const std::vector<std::filesystem::p
   std::vector<std::uint64_t> sums(blocks.size());
   parallel_for(std::ssize(blocks), [&](Index i) {
     if (reader(i) != static_cast<std::size_t>(comm.rank())) return;
-    const Block& block = blocks[static_cast<std::size_t>(i)];
+    const Block& block = blocks[i];
     Bytes bytes(static_cast<std::size_t>(block.bytes));
     files[block.file].read_at(block.offset, bytes);
-    sums[static_cast<std::size_t>(i)] = xxh64(bytes);
+    sums[i] = xxh64(bytes);
   });
   const auto all = all_gather_values(comm, sums);
   std::vector<std::uint64_t> content(files.size());

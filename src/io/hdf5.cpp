@@ -260,7 +260,7 @@ std::vector<Index> shape(const Object& dataset) {
   const Lock lock;
   const Id space(H5Dget_space(dataset.id()), "read the shape", dataset.text());
   const int rank = check(H5Sget_simple_extent_ndims(space), "read the shape", dataset.text());
-  std::vector<hsize_t> dimensions(static_cast<std::size_t>(rank));
+  std::vector<hsize_t> dimensions(rank);
   if (rank > 0)
     check(H5Sget_simple_extent_dims(space, dimensions.data(), nullptr), "read the shape",
           dataset.text());

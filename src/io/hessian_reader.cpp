@@ -51,7 +51,7 @@ void read_upper(const hdf5::Object& group, NamedHessian& hessian) {
   const std::vector<Index> shape = hdf5::shape(dataset);
   if (shape.size() != 1)
     fail(dataset.text(), str("its shape ", shape_text(shape), " is not that of a list"));
-  hessian.upper.resize(static_cast<std::size_t>(shape[0]));
+  hessian.upper.resize(shape[0]);
   hdf5::read_dataset(dataset, hdf5::Type::f32, hessian.upper.data());
   check_checksum(group, checksum_of(hessian), kOperation, kHint);
 }

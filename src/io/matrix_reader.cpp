@@ -84,7 +84,7 @@ std::vector<Value> read_all(const hdf5::Object& dataset, const char* name, hdf5:
                             const std::vector<Index>& shape, Checksum& checksum) {
   Index count = 1;
   for (const Index extent : shape) count = checked_multiply(count, extent, dataset.text());
-  std::vector<Value> values(static_cast<std::size_t>(count));
+  std::vector<Value> values(count);
   hdf5::read_dataset(dataset, type, values.data());
   checksum.add(name, std::as_bytes(std::span(values)));
   return values;
@@ -108,14 +108,14 @@ void check_padding(const QuantizedMatrix& m, const std::string& object) {
   const Index used = m.scheme.bits * m.columns - (words - 1) * 32;  // bits of the last word
   if (used == 32) return;
   for (Index row = 0; row < m.rows; ++row)
-    if (m.codes[static_cast<std::size_t>((row + 1) * words - 1)] >> used != 0)
+    if (m.codes[(row + 1) * words - 1] >> used != 0)
       fail(object, str("the padding of row ", row, " is not zero"));
 }
 
 /// Some codes of e4m3 and e5m2 stand for no finite number: they are never written.
 void check_finite_codes(const QuantizedMatrix& m, const std::string& object) {
   if (m.scheme.element != Element::e4m3 && m.scheme.element != Element::e5m2) return;
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(m.columns));
+  std::vector<std::uint8_t> codes(m.columns);
   const auto words = static_cast<std::size_t>(words_per_row(m.scheme.bits, m.columns));
   for (Index row = 0; row < m.rows; ++row) {
     unpack_row(m.scheme.bits,

@@ -59,7 +59,7 @@ template <class Value>
 void read_rows_of(const PosixFile& file, const StoredTensor& tensor, Index begin, Index count,
                   Index width, std::int64_t* out) {
   const Index row = tensor.shape.size() == 1 ? 1 : tensor.shape[1];
-  std::vector<Value> values(static_cast<std::size_t>(width));
+  std::vector<Value> values(width);
   for (Index r = begin; r < begin + count; ++r) {
     file.read_at(tensor.offset + r * row * static_cast<Index>(sizeof(Value)),
                  std::as_writable_bytes(std::span(values)));
@@ -118,13 +118,13 @@ struct Rows {
 
 std::vector<Index> read_lengths(const TokenFile& file, const Fields& fields, Index begin,
                                 Index count) {
-  std::vector<Index> lengths(static_cast<std::size_t>(count), file.length);
+  std::vector<Index> lengths(count, file.length);
   if (!file.has_lengths || count == 0) return lengths;
   const Field field = need(fields, file.path, kLengths);
   if (field.shape != std::vector<Index>{file.sequences}) fail(field.object, kChanged);
   field.read(begin, count, 1, lengths.data());
   for (Index row = 0; row < count; ++row) {
-    const Index length = lengths[static_cast<std::size_t>(row)];
+    const Index length = lengths[row];
     if (length < 1 || length > file.length)
       fail(field.object,
            str("row ", begin + row, " has length ", length, ", outside [1, ", file.length, "]"));
@@ -144,7 +144,7 @@ Rows read_rows(const TokenFile& file, Index begin, Index count, Index max_length
   rows.width = std::min(file.length, max_length);
   rows.lengths = read_lengths(file, fields, begin, count);
   for (Index& length : rows.lengths) length = std::min(length, rows.width);
-  rows.tokens.resize(static_cast<std::size_t>(checked_multiply(count, rows.width, rows.object)));
+  rows.tokens.resize(checked_multiply(count, rows.width, rows.object));
   if (count > 0) field.read(begin, count, rows.width, rows.tokens.data());
   return rows;
 }
@@ -176,8 +176,8 @@ Sequences TokenFile::read(Index begin, Index count, Index max_length, Index voca
   Sequences result;
   result.lengths = rows.lengths;
   for (Index row = 0; row < count; ++row)
-    for (Index i = 0; i < rows.lengths[static_cast<std::size_t>(row)]; ++i) {
-      const std::int64_t token = rows.tokens[static_cast<std::size_t>(row * rows.width + i)];
+    for (Index i = 0; i < rows.lengths[row]; ++i) {
+      const std::int64_t token = rows.tokens[row * rows.width + i];
       if (token < 0 || token >= vocabulary)
         fail(rows.object,
              str("row ", begin + row, ", position ", i, " holds ", token,
@@ -192,7 +192,7 @@ std::string TokenFile::fingerprint(Index count, Index max_length) const {
   const Rows rows = read_rows(*this, 0, count, max_length);
   std::uint64_t hash = fnv1a("tokens");
   for (Index row = 0; row < count; ++row) {
-    const Index used = rows.lengths[static_cast<std::size_t>(row)];
+    const Index used = rows.lengths[row];
     const auto* first = reinterpret_cast<const char*>(rows.tokens.data() + row * rows.width);
     hash = fnv1a(str(used, ":"), hash);
     hash = fnv1a({first, static_cast<std::size_t>(used) * sizeof(std::int64_t)}, hash);

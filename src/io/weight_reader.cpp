@@ -27,9 +27,7 @@ void apply_block_scales(const Checkpoint& checkpoint, const Model& model, const 
   for (Index r = 0; r < rows.rows; ++r) {
     const std::span<const float> factors = scales.view().row((begin + r) / model.block_rows);
     const std::span<float> row = rows.view().row(r);
-    for (Index c = 0; c < rows.columns; ++c)
-      row[static_cast<std::size_t>(c)] *=
-          factors[static_cast<std::size_t>(c / model.block_columns)];
+    for (Index c = 0; c < rows.columns; ++c) row[c] *= factors[c / model.block_columns];
     if (!all_finite(row)) fail_beyond_float(checkpoint, part.tensor, begin + r);
   }
 }
@@ -48,8 +46,8 @@ Matrix read_mxfp4(const Checkpoint& checkpoint, const StoredPart& part, Index be
   constexpr Index kBytes = kMxfp4Group / 2;
   const Index groups = part.inputs / kMxfp4Group;
   const std::string scales_name = mxfp4_scales_name(part.tensor);
-  std::vector<std::uint8_t> blocks(static_cast<std::size_t>(count * groups * kBytes));
-  std::vector<std::uint8_t> scales(static_cast<std::size_t>(count * groups));
+  std::vector<std::uint8_t> blocks(count * groups * kBytes);
+  std::vector<std::uint8_t> scales(count * groups);
   const Index first = (part.slice * part.outputs + begin) * groups;
   checkpoint.read_bytes(mxfp4_blocks_name(part.tensor), {part.slices, part.outputs, groups, kBytes},
                         first * kBytes, blocks);
@@ -120,12 +118,11 @@ std::vector<float> read_bias(const Checkpoint& checkpoint, const Model& model,
   if (!linear.bias) return {};
   const StoredPart part = stored_bias(model, linear);
   if (!part.fused()) return checkpoint.read(part.tensor, part.shape());
-  std::vector<float> all(static_cast<std::size_t>(part.outputs));
+  std::vector<float> all(part.outputs);
   checkpoint.read_elements(part.tensor, part.shape(), part.slice * part.outputs, part.outputs,
                            all.data());
   std::vector<float> bias;
-  for (Index r = 0; r < linear.rows; ++r)
-    bias.push_back(all[static_cast<std::size_t>(part.first + r * part.step)]);
+  for (Index r = 0; r < linear.rows; ++r) bias.push_back(all[part.first + r * part.step]);
   return bias;
 }
 

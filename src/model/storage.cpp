@@ -13,7 +13,7 @@ bool is_fused(const Model& model, const LinearSpec& linear) {
 /// The part of a fused tensor that belongs to one projection of one expert.
 StoredPart fused_part(const Model& model, const LinearSpec& linear) {
   const FusedExperts& fused = *model.fused;
-  const MoeSpec& moe = *model.layers[static_cast<std::size_t>(linear.layer)].moe;
+  const MoeSpec& moe = *model.layers[linear.layer].moe;
   const bool both = linear.role != Role::down;
   StoredPart part;
   part.tensor = replace_all(both ? fused.gate_up : fused.down, "{i}", str(linear.layer));

@@ -40,9 +40,8 @@ std::vector<CalibratedExpert> summed_experts(const ExpertTasks& tasks, const Sta
   std::vector<CalibratedExpert> experts;
   for (std::size_t i = 0; i < tasks.experts.size(); ++i) {
     const Index expert = tasks.experts[i];
-    experts.push_back({expert, stage.tasks[i].needs_hessian
-                                   ? calibrations[static_cast<std::size_t>(expert)].tokens
-                                   : CalibratedOn::nothing});
+    experts.push_back({expert, stage.tasks[i].needs_hessian ? calibrations[expert].tokens
+                                                            : CalibratedOn::nothing});
   }
   return experts;
 }
@@ -59,8 +58,7 @@ std::vector<QuantizedRecord> quantize_experts(StageContext& context, const Exper
   const auto quantize = [&](const StagePlan& stage, std::vector<LanePartials> partials) {
     std::vector<TaskCalibration> found;
     for (std::size_t i = 0; i < partials.size(); ++i)
-      found.push_back({std::move(partials[i]),
-                       calibrations[static_cast<std::size_t>(tasks.experts[i])].starved});
+      found.push_back({std::move(partials[i]), calibrations[tasks.experts[i]].starved});
     return quantize_stage(context, stage,
                           at_owner ? own_sums(context, stage, std::move(found))
                                    : reduce_sums(context, stage, std::move(found)),

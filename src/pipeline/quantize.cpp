@@ -72,12 +72,8 @@ struct Run {
 
   const Model& model() const { return prepared.files.model; }
   Index layer_count() const { return std::ssize(prepared.files.model.layers); }
-  const LayerSpec& spec(Index layer) const {
-    return model().layers[static_cast<std::size_t>(layer)];
-  }
-  const LayerPlan& plan(Index layer) const {
-    return prepared.plan.layers[static_cast<std::size_t>(layer)];
-  }
+  const LayerSpec& spec(Index layer) const { return model().layers[layer]; }
+  const LayerPlan& plan(Index layer) const { return prepared.plan.layers[layer]; }
   void keep(const std::vector<LogRow>& rows) { log.insert(log.end(), rows.begin(), rows.end()); }
 
   HessianObserver observer() {
@@ -145,7 +141,7 @@ std::vector<LogRow> resume(Run& run, Index layer, Tensor& x) {
     if (!runs) return placement;
     run.state.load(layer, run.quantized, [&](Index expert) {
       if (!travels(expert)) return false;
-      const int owner = placement[static_cast<std::size_t>(expert)];
+      const int owner = placement[expert];
       return owner == kEverywhere || owner == run.comm.rank();
     });
     return placement;

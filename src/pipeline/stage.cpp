@@ -50,8 +50,8 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
 }
 
 const LinearSpec& linear_of(const StagePlan& stage, const Work& item) {
-  const TaskPlan& task = stage.tasks[static_cast<std::size_t>(item.slice.task)];
-  return task.matrices[static_cast<std::size_t>(item.slice.matrix)].linear;
+  const TaskPlan& task = stage.tasks[item.slice.task];
+  return task.matrices[item.slice.matrix].linear;
 }
 
 /// The nvfp4 matrices of a task share one global scale (servers fuse q, k, v and gate, up): that of
@@ -71,7 +71,7 @@ void fit_global_scales(const StageContext& context, const StagePlan& stage,
         wanted.push_back({matrix.linear, {0, matrix.linear.rows}});
       }
   context.original.read(wanted, [&](Index i, const Matrix& whole) {
-    found[static_cast<std::size_t>(i)].absmax = largest_magnitude(whole.values);
+    found[i].absmax = largest_magnitude(whole.values);
   });
   for (Work& item : work) {
     if (!item.solve.scheme.is_nvfp4()) continue;
@@ -94,7 +94,7 @@ void fit_tensor_grids(const StageContext& context, const StagePlan& stage, std::
     wanted.push_back({linear, {0, linear.rows}});
   }
   context.original.read(wanted, [&](Index i, const Matrix& whole) {
-    SolveTask& task = *tasks[static_cast<std::size_t>(i)];
+    SolveTask& task = *tasks[i];
     task.tensor_grid =
         fit_tensor_grid(task.scheme, whole.view(), context.settings.gptq.scale_search);
   });
@@ -110,7 +110,7 @@ void read_weights(const StageContext& context, const StagePlan& stage,
     wanted.push_back(
         {linear_of(stage, item), {item.slice.first_row, item.slice.first_row + item.weight.rows}});
   context.original.read(wanted, [&](Index i, Matrix rows) {
-    Work& item = work[static_cast<std::size_t>(i)];
+    Work& item = work[i];
     item.weight = std::move(rows);
     item.solve.weight = item.weight.view();
   });
@@ -128,7 +128,7 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
         [&] { context.solver.solve(tasks, context.settings.gptq); });
   for (std::size_t i = 0; i < work.size(); ++i) {
     SolvedSlice& slice = work[i].slice;
-    const Factor& factor = factors[static_cast<std::size_t>(slice.task)];
+    const Factor& factor = factors[slice.task];
     slice.rows = std::move(tasks[i].result);
     slice.error = std::move(tasks[i].error);
     slice.error_rtn = std::move(tasks[i].error_rtn);
@@ -315,8 +315,7 @@ std::vector<QuantizedRecord> quantize_stage(StageContext& context, const StagePl
            all[end].matrix == all[begin].matrix)
       ++end;
     const auto task = static_cast<std::size_t>(all[begin].task);
-    const MatrixPlan& plan =
-        stage.tasks[task].matrices[static_cast<std::size_t>(all[begin].matrix)];
+    const MatrixPlan& plan = stage.tasks[task].matrices[all[begin].matrix];
     const std::span slices = std::span(all).subspan(begin, end - begin);
     describe_alike(slices);
     if (context.comm.is_first()) warn_of_rtn(plan.linear, slices.front().rtn_reason);

@@ -151,8 +151,8 @@ class CostSum {
     std::vector<double> experts(ranks_.size(), 0);
     for (const TaskPlan& task : plan.tasks) {
       quantize(task, share);
-      experts[static_cast<std::size_t>(task.owner)] += 1;
-      StageWork& owner = ranks_[static_cast<std::size_t>(task.owner)];
+      experts[task.owner] += 1;
+      StageWork& owner = ranks_[task.owner];
       const TaskForward once = forward_of(task, use);
       owner.work.flops.hessian += tokens * once.products;
       owner.work.flops.forward += 2 * once.weights * tokens;
@@ -181,8 +181,7 @@ class CostSum {
     std::vector<double> owned(ranks_.size(), 0);
     for (const TaskPlan& task : plan.tasks)
       if (task.needs_hessian)
-        owned[static_cast<std::size_t>(task.owner)] +=
-            static_cast<double>(hessian_size(task.columns)) * kFloat;
+        owned[task.owner] += static_cast<double>(hessian_size(task.columns)) * kFloat;
     each_rank([&](std::size_t r, StageWork& rank) {
       rank.work.traffic.reduce_sent += dealt_.partials[r] * (hessians - owned[r]);
       rank.work.traffic.reduce_received += (dealt_.all_partials - dealt_.partials[r]) * owned[r];
@@ -191,7 +190,7 @@ class CostSum {
 
   void quantize(const TaskPlan& task, TokenShare share) {
     const auto n = static_cast<double>(task.columns);
-    StageWork& owner = ranks_[static_cast<std::size_t>(task.owner)];
+    StageWork& owner = ranks_[task.owner];
     if (task.needs_hessian) {
       owner.factors += 1;
       owner.factor_flops = n * n * n / 3;
@@ -205,7 +204,7 @@ class CostSum {
       const bool gptq = matrix.assignment.method == Method::gptq;
       const double bytes = options_.weight_bytes(matrix.linear);
       for (const Slice& slice : matrix.slices) {
-        StageWork& rank = ranks_[static_cast<std::size_t>(slice.rank)];
+        StageWork& rank = ranks_[slice.rank];
         const auto rows = static_cast<double>(slice.rows.size());
         const double read = rows + (scheme.is_nvfp4() || scheme.group_size == kPerTensor
                                         ? static_cast<double>(matrix.linear.rows)
@@ -231,7 +230,7 @@ class CostSum {
     rank.work.traffic.exchange_sent += packed;
     if (matrix.writer() != slice.rank) return;
     const double stored = static_cast<double>(stored_bits(scheme, matrix.linear.rows, columns)) / 8;
-    shard_[static_cast<std::size_t>(slice.rank)] += stored;
+    shard_[slice.rank] += stored;
     estimate_.shard_bytes += stored;
   }
 
@@ -243,8 +242,8 @@ class CostSum {
     solvers.erase(std::unique(solvers.begin(), solvers.end()), solvers.end());
     for (const int rank : solvers) {
       if (rank == task.owner) continue;
-      ranks_[static_cast<std::size_t>(rank)].work.traffic.exchange_received += bytes;
-      StageWork& owner = ranks_[static_cast<std::size_t>(task.owner)];
+      ranks_[rank].work.traffic.exchange_received += bytes;
+      StageWork& owner = ranks_[task.owner];
       owner.work.traffic.exchange_sent += bytes;
       owner.messages += std::ceil(bytes / static_cast<double>(kPieceBytes));
     }

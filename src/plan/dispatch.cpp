@@ -18,8 +18,8 @@ double expert_cost(const TaskPlan& gate_up, const TaskPlan& down, std::int64_t t
 
 void add_expert(const WavePlan& wave, Index position, ExpertTasks& tasks) {
   tasks.experts.push_back(wave.experts.begin + position);
-  tasks.gate_up.tasks.push_back(wave.gate_up.tasks[static_cast<std::size_t>(position)]);
-  tasks.down.tasks.push_back(wave.down.tasks[static_cast<std::size_t>(position)]);
+  tasks.gate_up.tasks.push_back(wave.gate_up.tasks[position]);
+  tasks.down.tasks.push_back(wave.down.tasks[position]);
 }
 
 /// Forgets where the tasks were placed.
@@ -39,10 +39,9 @@ struct Candidate {
 /// Takes experts from owners that have more than the limits, those with most tokens first.
 void keep_limits(std::vector<Candidate>& candidates, const DispatchLimits& limits, int ranks) {
   if (limits.rows == 0) return;
-  std::vector<std::vector<Candidate*>> owned(static_cast<std::size_t>(ranks));
+  std::vector<std::vector<Candidate*>> owned(ranks);
   for (Candidate& candidate : candidates)
-    if (candidate.owner != kEverywhere)
-      owned[static_cast<std::size_t>(candidate.owner)].push_back(&candidate);
+    if (candidate.owner != kEverywhere) owned[candidate.owner].push_back(&candidate);
   for (std::vector<Candidate*>& mine : owned) {
     std::stable_sort(mine.begin(), mine.end(),
                      [](const Candidate* a, const Candidate* b) { return a->tokens < b->tokens; });
@@ -63,7 +62,7 @@ std::vector<Candidate> choose_owners(const WavePlan& wave, std::span<const std::
   double all = 0;
   for (Index i = 0; i < wave.experts.size(); ++i) {
     const auto at = static_cast<std::size_t>(i);
-    const std::int64_t count = tokens[static_cast<std::size_t>(wave.experts.begin + i)];
+    const std::int64_t count = tokens[wave.experts.begin + i];
     const double cost = expert_cost(wave.gate_up.tasks[at], wave.down.tasks[at], count);
     candidates.push_back({i, count, cost});
     all += cost;
@@ -122,8 +121,7 @@ ExpertPlacement place_experts(const LayerPlan& plan, std::span<const std::int64_
   for (const WavePlan& wave : plan.waves) {
     if (!wave.is_routed()) continue;
     for (const Candidate& candidate : choose_owners(wave, tokens, stays, ranks))
-      placement[static_cast<std::size_t>(wave.experts.begin + candidate.position)] =
-          candidate.owner;
+      placement[wave.experts.begin + candidate.position] = candidate.owner;
   }
   return placement;
 }

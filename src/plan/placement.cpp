@@ -155,7 +155,7 @@ double task_cost(const TaskPlan& task) {
 }
 
 double placed_balance(const StagePlan& stage, int ranks) {
-  std::vector<double> work(static_cast<std::size_t>(ranks), 0.0);
+  std::vector<double> work(ranks, 0.0);
   for (const TaskPlan& task : stage.tasks) {
     const double solve = solve_cost(task);
     double rows = 0;
@@ -163,9 +163,8 @@ double placed_balance(const StagePlan& stage, int ranks) {
       for (const Slice& slice : matrix.slices) rows += static_cast<double>(slice.rows.size());
     for (const MatrixPlan& matrix : task.matrices)
       for (const Slice& slice : matrix.slices)
-        work[static_cast<std::size_t>(slice.rank)] +=
-            solve * static_cast<double>(slice.rows.size()) / rows;
-    work[static_cast<std::size_t>(task.owner)] += task_cost(task) - solve;
+        work[slice.rank] += solve * static_cast<double>(slice.rows.size()) / rows;
+    work[task.owner] += task_cost(task) - solve;
   }
   const double busiest = *std::max_element(work.begin(), work.end());
   const double mean = std::accumulate(work.begin(), work.end(), 0.0) / ranks;

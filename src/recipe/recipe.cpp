@@ -206,7 +206,7 @@ std::string to_string(const Assignment& assignment) {
 
 const Assignment& Assignments::of(const LinearSpec& linear) const {
   AQ_CHECK(linear.id >= 0 && linear.id < std::ssize(linears), linear.name);
-  return linears[static_cast<std::size_t>(linear.id)];
+  return linears[linear.id];
 }
 
 std::vector<std::string> group_remarks(const Assignments& assignments, const Model& model) {

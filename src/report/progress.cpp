@@ -48,8 +48,7 @@ void Progress::finish() {
 void Progress::draw() const {
   const Index filled = steps_ > 0 ? done_ * kBarWidth / steps_ : kBarWidth;
   const double left = remaining(done_);
-  const std::string bar = std::string(static_cast<std::size_t>(filled), '#') +
-                          std::string(static_cast<std::size_t>(kBarWidth - filled), '.');
+  const std::string bar = std::string(filled, '#') + std::string(kBarWidth - filled, '.');
   std::fprintf(stderr, "\r\033[K[%s] %s%s", bar.c_str(), what_.c_str(),
                left > 0 ? str("  ", duration_text(left), " left").c_str() : "");
   std::fflush(stderr);

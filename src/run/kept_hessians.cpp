@@ -161,7 +161,7 @@ void KeptHessians::open(Index part) {
   part_ = part;
   files_.clear();
   file_of_.clear();
-  for (const std::string& name : *manifest_.complete[static_cast<std::size_t>(part)].hessians) {
+  for (const std::string& name : *manifest_.complete[part].hessians) {
     files_.emplace_back(run_.hessians() / name);
     for (const std::string& task : files_.back().names()) file_of_.emplace(task, files_.size() - 1);
   }
@@ -180,13 +180,13 @@ const HessianReader& KeptHessians::holder(const std::string& name) const {
 std::vector<TaskSum> KeptHessians::sums(const StagePlan& stage, int rank) const {
   std::vector<TaskSum> sums(stage.tasks.size());
   parallel_for(static_cast<Index>(sums.size()), [&](Index i) {
-    const TaskPlan& task = stage.tasks[static_cast<std::size_t>(i)];
+    const TaskPlan& task = stage.tasks[i];
     if (!task.needs_hessian) return;
     const std::string& name = task.matrices.front().linear.name;
     const HessianReader& file = holder(name);
     const bool mine = task.owner == rank;
     const NamedHessian kept = mine ? file.read(name, task.columns) : file.describe(name);
-    TaskSum& sum = sums[static_cast<std::size_t>(i)];
+    TaskSum& sum = sums[i];
     sum.starved = kept.starved;
     if (mine) sum.sum = {hessian_values(kept.upper, task.columns), kept.weight_sum, kept.tokens};
   });

@@ -84,8 +84,8 @@ RunSummary summarize_run(const QuantizeOptions& options, const Prepared& prepare
 }
 
 void add_peak(Index bytes, Communicator& comm, RunSummary& summary) {
-  summary.peak_rss_bytes.assign(static_cast<std::size_t>(comm.size()), 0);
-  summary.peak_rss_bytes[static_cast<std::size_t>(comm.rank())] = bytes;
+  summary.peak_rss_bytes.assign(comm.size(), 0);
+  summary.peak_rss_bytes[comm.rank()] = bytes;
   comm.all_reduce_sum(summary.peak_rss_bytes);
 }
 

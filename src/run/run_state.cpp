@@ -69,7 +69,7 @@ void keep_leading_parts(Manifest& manifest) {
             [](const CompletePart& a, const CompletePart& b) { return a.layer < b.layer; });
   Index count = 0;
   for (const CompletePart& part : manifest.complete) count += part.layer == count;
-  manifest.complete.resize(static_cast<std::size_t>(count));
+  manifest.complete.resize(count);
 }
 
 Manifest start_manifest(const QuantizeOptions& options, const RunDirectory& directory,
@@ -161,7 +161,7 @@ void RunState::drop_damaged_parts(bool keeps_hessians) {
   std::array<std::int64_t, 1> least{-count};  // minus the first damaged part
   std::string damage;
   for (Index part = comm_.rank(); part < count && damage.empty(); part += comm_.size()) {
-    const CompletePart& complete = manifest_.complete[static_cast<std::size_t>(part)];
+    const CompletePart& complete = manifest_.complete[part];
     damage = read_patiently([&] { return damage_of(directory_, complete, keeps_hessians); });
     if (!damage.empty()) least[0] = -part;
   }
@@ -171,7 +171,7 @@ void RunState::drop_damaged_parts(bool keeps_hessians) {
   if (first == count) return;
   if (mine == first)
     log_warning(str(directory_.root.string(), ": ", damage, "; the run goes on from that layer"));
-  manifest_.complete.resize(static_cast<std::size_t>(first));
+  manifest_.complete.resize(first);
 }
 
 void RunState::drop_changed_parts() {
@@ -208,7 +208,7 @@ void RunState::drop_changed_parts() {
 
 SourceChecksums RunState::sources_of(Index part) const {
   prepared_.files.checkpoint.check_unchanged();
-  if (!prepared_.sources.empty()) return prepared_.sources[static_cast<std::size_t>(part)];
+  if (!prepared_.sources.empty()) return prepared_.sources[part];
   return read_sources(prepared_.files, part, part + 1, comm_).front();
 }
 
@@ -245,7 +245,7 @@ std::vector<LogRow> RunState::load(Index part, Weights& weights,
 
 std::vector<LogRow> RunState::load_once(Index part, Weights& weights,
                                         const std::function<bool(Index expert)>& wanted) const {
-  const CompletePart& complete = manifest_.complete[static_cast<std::size_t>(part)];
+  const CompletePart& complete = manifest_.complete[part];
   std::map<std::string, LogRow> rows;
   for (const std::string& shard : complete.shards) {
     const MatrixReader reader(directory_.shards() / shard);
@@ -270,13 +270,12 @@ std::vector<LogRow> RunState::load_once(Index part, Weights& weights,
 }
 
 std::vector<std::string> RunState::written_files(Index part, bool mine) const {
-  std::vector<std::int64_t> wrote(static_cast<std::size_t>(comm_.size()), 0);
-  wrote[static_cast<std::size_t>(comm_.rank())] = mine ? 1 : 0;
+  std::vector<std::int64_t> wrote(comm_.size(), 0);
+  wrote[comm_.rank()] = mine ? 1 : 0;
   comm_.all_reduce_sum(wrote);
   std::vector<std::string> files;
   for (int rank = 0; rank < comm_.size(); ++rank)
-    if (wrote[static_cast<std::size_t>(rank)] != 0)
-      files.push_back(RunDirectory::shard_name(part, rank));
+    if (wrote[rank] != 0) files.push_back(RunDirectory::shard_name(part, rank));
   return files;
 }
 
@@ -335,13 +334,12 @@ void RunState::write_output(Index part, const Batch& batch, const Tensor& x) con
 
 Index RunState::load_output(const Batch& batch, Index hidden, Tensor& x) const {
   Index part = static_cast<Index>(manifest_.complete.size()) - 1;
-  while (part >= 0 && manifest_.complete[static_cast<std::size_t>(part)].activations.empty())
-    --part;
+  while (part >= 0 && manifest_.complete[part].activations.empty()) --part;
   if (part < 0) return 0;
   std::array<std::int64_t, 1> damaged{0};
   try {
     std::vector<std::filesystem::path> files;
-    for (const std::string& file : manifest_.complete[static_cast<std::size_t>(part)].activations)
+    for (const std::string& file : manifest_.complete[part].activations)
       files.push_back(directory_.activations() / file);
     Matrix read(batch.rows(), hidden);
     for (const LaneActivations& lane : read_patiently(

@@ -10,8 +10,7 @@ std::vector<std::vector<std::string>> tensors_of_parts(const ModelFiles& files) 
   std::vector<std::vector<std::string>> parts(model.layers.size() + 1);
   for (const ExpectedTensor& tensor : expected_tensors(model))
     // Scales of a weight that is stored plainly after all are not there.
-    if (files.checkpoint.has(tensor.name))
-      parts[static_cast<std::size_t>(tensor.part)].push_back(tensor.name);
+    if (files.checkpoint.has(tensor.name)) parts[tensor.part].push_back(tensor.name);
   if (model.tied_head) parts.back().push_back(model.embedding);
   return parts;
 }
@@ -21,7 +20,7 @@ std::vector<SourceChecksums> read_sources(const ModelFiles& files, Index first, 
   const std::vector<std::vector<std::string>> parts = tensors_of_parts(files);
   std::vector<std::string> names;
   for (Index part = first; part < count; ++part) {
-    const auto& some = parts[static_cast<std::size_t>(part)];
+    const auto& some = parts[part];
     names.insert(names.end(), some.begin(), some.end());
   }
   std::vector<std::string> sums(names.size());
@@ -38,7 +37,7 @@ std::vector<SourceChecksums> read_sources(const ModelFiles& files, Index first, 
   std::size_t at = 0;
   for (Index part = first; part < count; ++part) {
     SourceChecksums& checksums = result.emplace_back();
-    for (const std::string& name : parts[static_cast<std::size_t>(part)]) {
+    for (const std::string& name : parts[part]) {
       constexpr std::size_t kDigits = 16;
       const std::size_t rank = at++ % all.size();
       checksums.emplace_back(name, all[rank].substr(kDigits * read[rank]++, kDigits));

@@ -69,8 +69,7 @@ void attend(const Head& head, Index first, Index rows, float* scratch) {
   exponentials(scores, head, first, range, sums.data());
   const MatrixView<float> out = head.out.slice_rows(first, rows);
   multiply(scores, head.v.slice_rows(range.begin, keys), out);
-  for (Index i = 0; i < rows; ++i)
-    scale(out.row(i).data(), 1.0F / sums[static_cast<std::size_t>(i)], out.columns);
+  for (Index i = 0; i < rows; ++i) scale(out.row(i).data(), 1.0F / sums[i], out.columns);
 }
 
 void clip(double limit, MatrixView<float> x) {
@@ -143,7 +142,7 @@ Head make_head(const AttentionSpec& spec, std::span<const float> sinks, Index h,
   head.out = out.slice_columns(h * spec.value_dim, spec.value_dim);
   head.window = spec.sliding_window;
   head.scale = static_cast<float>(spec.scale);
-  if (!sinks.empty()) head.sink = sinks[static_cast<std::size_t>(h)];
+  if (!sinks.empty()) head.sink = sinks[h];
   return head;
 }
 

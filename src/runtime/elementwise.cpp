@@ -13,7 +13,7 @@ void embed(MatrixView<const float> table, std::span<const std::int32_t> tokens,
   AQ_CHECK(out.columns == table.columns && out.rows == std::ssize(tokens), "out [", out.rows, ", ",
            out.columns, "], table [", table.rows, ", ", table.columns, "], tokens ", tokens.size());
   for (Index t = 0; t < out.rows; ++t) {
-    const std::int32_t token = tokens[static_cast<std::size_t>(t)];
+    const std::int32_t token = tokens[t];
     AQ_CHECK(token >= 0 && token < table.rows, "token ", token, " of ", table.rows);
     std::ranges::copy(table.row(token), out.row(t).begin());
   }

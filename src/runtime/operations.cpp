@@ -12,7 +12,7 @@ namespace aq::runtime {
 
 void for_each_range(std::span<const Range> ranges, const std::function<void(Index, Range)>& chain) {
   parallel_for(std::ssize(ranges), [&](Index i) {
-    const Range rows = ranges[static_cast<std::size_t>(i)];
+    const Range rows = ranges[i];
     if (rows.size() > 0) chain(i, rows);
   });
 }
@@ -61,8 +61,7 @@ Tensor gather_rows(const Tensor& x, std::span<const std::int32_t> rows) {
   Tensor out(std::ssize(rows), x.columns(), x.kind());
   const MatrixView<const float> from = x.host();
   const MatrixView<float> to = out.host();
-  for (Index i = 0; i < to.rows; ++i)
-    std::ranges::copy(from.row(rows[static_cast<std::size_t>(i)]), to.row(i).begin());
+  for (Index i = 0; i < to.rows; ++i) std::ranges::copy(from.row(rows[i]), to.row(i).begin());
   return out;
 }
 

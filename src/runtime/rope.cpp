@@ -16,7 +16,7 @@ constexpr std::size_t kKeptTables = 4;
 
 /// theta^(2j/dims): the positions in which pair j turns by one radian.
 std::vector<float> radian_positions(const RopeSpec& spec) {
-  std::vector<float> result(static_cast<std::size_t>(spec.dims / 2));
+  std::vector<float> result(spec.dims / 2);
   for (std::size_t j = 0; j < result.size(); ++j) {
     const float exponent = static_cast<float>(2 * j) / static_cast<float>(spec.dims);
     result[j] = static_cast<float>(std::pow(spec.theta, static_cast<double>(exponent)));

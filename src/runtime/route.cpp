@@ -65,7 +65,7 @@ void choose(std::span<const double> key, std::span<std::int32_t> places) {
   std::size_t chosen = 0;
   for (std::size_t e = 0; e < key.size(); ++e) {
     std::size_t at = chosen;
-    while (at > 0 && key[e] > key[static_cast<std::size_t>(places[at - 1])]) --at;
+    while (at > 0 && key[e] > key[places[at - 1]]) --at;
     if (at == places.size()) continue;
     chosen = std::min(chosen + 1, places.size());
     for (std::size_t i = chosen - 1; i > at; --i) places[i] = places[i - 1];
@@ -107,8 +107,8 @@ void choose_experts(const RouterSpec& spec, std::span<const float> correction, S
   choose(scratch.key, index);
   if (correction.empty()) return;  // the key is the score
   std::ranges::sort(index, [&](std::int32_t a, std::int32_t b) {
-    const float score_a = scratch.score[static_cast<std::size_t>(a)];
-    const float score_b = scratch.score[static_cast<std::size_t>(b)];
+    const float score_a = scratch.score[a];
+    const float score_b = scratch.score[b];
     return score_a != score_b ? score_a > score_b : a < b;
   });
 }
@@ -116,8 +116,7 @@ void choose_experts(const RouterSpec& spec, std::span<const float> correction, S
 /// The factors of the chosen experts.
 void weigh(const RouterSpec& spec, Scratch& scratch, std::span<const std::int32_t> index,
            std::span<float> weight) {
-  for (std::size_t i = 0; i < index.size(); ++i)
-    weight[i] = scratch.score[static_cast<std::size_t>(index[i])];
+  for (std::size_t i = 0; i < index.size(); ++i) weight[i] = scratch.score[index[i]];
   if (spec.score == RouterScore::softmax_of_chosen) softmax(weight, scratch.terms, weight);
   double divisor = 1;
   if (spec.renormalize) {

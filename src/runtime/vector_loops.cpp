@@ -63,11 +63,11 @@ double sum_of_squares(const float* x, Index count) {
   for (Index i = 0; i < whole; i += kLanes)
     for (Index l = 0; l < kLanes; ++l) {
       const double value = x[i + l];
-      lanes[static_cast<std::size_t>(l)] += value * value;
+      lanes[l] += value * value;
     }
   for (Index i = whole; i < count; ++i) {
     const double value = x[i];
-    lanes[static_cast<std::size_t>(i - whole)] += value * value;
+    lanes[i - whole] += value * value;
   }
   return add_lanes(lanes);
 }
@@ -79,7 +79,7 @@ float largest_of(const float* values, Index count) {
   const Index whole = count / kLanes * kLanes;
   for (Index i = 0; i < whole; i += kLanes)
     for (Index l = 0; l < kLanes; ++l) {
-      float& lane = lanes[static_cast<std::size_t>(l)];
+      float& lane = lanes[l];
       lane = larger(values[i + l], lane);
     }
   float largest = lanes[0];
@@ -93,10 +93,8 @@ double exponential_sum(const float* x, float largest, Index count) {
   Lanes<double> lanes{};
   const Index whole = count / kLanes * kLanes;
   for (Index i = 0; i < whole; i += kLanes)
-    for (Index l = 0; l < kLanes; ++l)
-      lanes[static_cast<std::size_t>(l)] += exponential(x[i + l] - largest);
-  for (Index i = whole; i < count; ++i)
-    lanes[static_cast<std::size_t>(i - whole)] += exponential(x[i] - largest);
+    for (Index l = 0; l < kLanes; ++l) lanes[l] += exponential(x[i + l] - largest);
+  for (Index i = whole; i < count; ++i) lanes[i - whole] += exponential(x[i] - largest);
   return add_lanes(lanes);
 }
 
@@ -108,12 +106,12 @@ float exponentiate(float* x, float scale, float largest, Index count) {
     for (Index l = 0; l < kLanes; ++l) {
       const float term = exponential(scale * (x[i + l] - largest));
       x[i + l] = term;
-      lanes[static_cast<std::size_t>(l)] += term;
+      lanes[l] += term;
     }
   for (Index i = whole; i < count; ++i) {
     const float term = exponential(scale * (x[i] - largest));
     x[i] = term;
-    lanes[static_cast<std::size_t>(i - whole)] += term;
+    lanes[i - whole] += term;
   }
   return add_lanes(lanes);
 }

@@ -105,8 +105,7 @@ bool verify_rows(const Matrix& w, const WeightedSum& sum, const SolveTask& task)
   for (Index i = 0; i < kSample; ++i) {
     for (Index c = 0; c < w.columns; ++c) {
       const Index at = i * w.rows / kSample * w.columns + c;
-      equal += codes[static_cast<std::size_t>(at)] ==
-               expected.codes[static_cast<std::size_t>(i * w.columns + c)];
+      equal += codes[at] == expected.codes[i * w.columns + c];
     }
   }
   const double share = static_cast<double>(equal) / static_cast<double>(kSample * w.columns);
@@ -146,9 +145,8 @@ void bench_solver(Index rows, Index columns, const Scheme& scheme, const Options
   std::vector<Factor> factors(count);
   std::vector<SolveTask> tasks(count);
   const auto factor_all = [&] {
-    parallel_for(options.experts, [&](Index e) {
-      factors[static_cast<std::size_t>(e)] = factorize(sum, columns, options.settings);
-    });
+    parallel_for(options.experts,
+                 [&](Index e) { factors[e] = factorize(sum, columns, options.settings); });
   };
   const auto solve_all = [&] {
     for (std::size_t e = 0; e < count; ++e) {
@@ -183,7 +181,7 @@ void bench_solver(Index rows, Index columns, const Scheme& scheme, const Options
 
 void bench_hessian(Index tokens, Index columns, const Options& options, double sgemm) {
   const Matrix x = make_inputs(tokens, columns, 3);
-  const std::vector<float> weights(static_cast<std::size_t>(tokens), 0.5F);
+  const std::vector<float> weights(tokens, 0.5F);
   Matrix scaled(tokens, columns);
   const Time gather = best_of(
       options.repeat, [&] { gather_scaled_reversed(x.view(), {}, weights, scaled.view()); });

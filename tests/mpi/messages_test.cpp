@@ -146,7 +146,7 @@ TEST(AllGather, UnevenAndEmpty) {
     const auto all = small_pieces->all_gather(pattern(size_of(world().rank()), world().rank()));
     ASSERT_EQ(all.size(), static_cast<std::size_t>(world().size()));
     for (int r = 0; r < world().size(); ++r)
-      EXPECT_EQ(all[static_cast<std::size_t>(r)], pattern(size_of(r), r)) << unit << " of " << r;
+      EXPECT_EQ(all[r], pattern(size_of(r), r)) << unit << " of " << r;
   }
 }
 

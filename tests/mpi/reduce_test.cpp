@@ -39,7 +39,7 @@ std::vector<Reduction> own_partials(const LaneLayout& layout, const std::vector<
   for (std::size_t m = 0; m < cases.size(); ++m) {
     TreeSum tree;
     for (Index lane = lanes.begin; lane < lanes.end; ++lane) {
-      const bool present = cases[m].present[static_cast<std::size_t>(lane)];
+      const bool present = cases[m].present[lane];
       tree.add_lane(lane, present ? test::lane_sum(lane, static_cast<Index>(m), cases[m].values)
                                   : WeightedSum{});
     }

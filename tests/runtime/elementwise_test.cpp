@@ -225,13 +225,13 @@ TEST(VectorLoops, TheRestOfARowIsComputedLikeTheVectors) {
     for (Index i = 0; i < count; ++i) {
       float one = x(0, i);
       exponentiate(&one, 0.3F, largest, 1);
-      EXPECT_EQ(together[static_cast<std::size_t>(i)], one) << i << " of " << count;
+      EXPECT_EQ(together[i], one) << i << " of " << count;
       one = x(0, i);
       silu_multiply(&one, up.data(), 1);
-      EXPECT_EQ(gate[static_cast<std::size_t>(i)], one) << i << " of " << count;
+      EXPECT_EQ(gate[i], one) << i << " of " << count;
       one = x(0, i);
       clamped_multiply(&one, up.data(), 4, 1.5F, 1);
-      EXPECT_EQ(clamped[static_cast<std::size_t>(i)], one) << i << " of " << count;
+      EXPECT_EQ(clamped[i], one) << i << " of " << count;
     }
   }
 }

@@ -61,7 +61,7 @@ std::map<std::string, Observed> run(const std::string& model, double exponent,
 
 std::vector<float> read_upper(const hdf5::Object& group) {
   const hdf5::Object dataset = hdf5::open_dataset(group, "upper");
-  std::vector<float> upper(static_cast<std::size_t>(hdf5::shape(dataset).front()));
+  std::vector<float> upper(hdf5::shape(dataset).front());
   hdf5::read_dataset(dataset, hdf5::Type::f32, upper.data());
   return upper;
 }

@@ -107,7 +107,7 @@ TEST(AddBias, ToEveryRowOfAPart) {
   for (Index t = 0; t < 5; ++t)
     for (Index c = 0; c < 50; ++c) {
       const bool part = c >= 6 && c < 43;
-      EXPECT_EQ(x(t, c), part ? start(t, c) + bias[static_cast<std::size_t>(c - 6)] : start(t, c));
+      EXPECT_EQ(x(t, c), part ? start(t, c) + bias[c - 6] : start(t, c));
     }
 }
 

@@ -39,7 +39,7 @@ inline double difference(MatrixView<const float> got, const Rows& expected) {
   double worst = 0;
   for (Index r = 0; r < got.rows; ++r)
     for (Index c = 0; c < got.columns; ++c) {
-      const double value = expected[static_cast<std::size_t>(r)][static_cast<std::size_t>(c)];
+      const double value = expected[r][c];
       largest = std::max(largest, std::abs(value));
       const double error = std::abs(got(r, c) - value);
       worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : std::max(worst, error);
@@ -175,7 +175,7 @@ inline Rows attention(const AttentionSpec& spec, const runtime::AttentionVectors
         for (double& value : row) value = std::clamp(value, -*spec.clip_qkv, *spec.clip_qkv);
   rotate(q, spec.rope, spec.head_dim);
   rotate(k, spec.rope, spec.head_dim);
-  Rows out(q.size(), std::vector<double>(static_cast<std::size_t>(spec.out_width())));
+  Rows out(q.size(), std::vector<double>(spec.out_width()));
   for (std::size_t query = 0; query < q.size(); ++query)
     for (std::size_t head = 0; head < static_cast<std::size_t>(spec.heads); ++head)
       attend(spec, vectors.sinks, q, k, v, query, head, out);

@@ -24,9 +24,8 @@ struct Choice {
 
 Choice choose(const RouterSpec& spec, const Matrix& logits,
               const std::vector<float>& correction = {}) {
-  Choice choice = {
-      std::vector<std::int32_t>(static_cast<std::size_t>(logits.rows * spec.top_k), -1),
-      Matrix(logits.rows, spec.top_k)};
+  Choice choice = {std::vector<std::int32_t>(logits.rows * spec.top_k, -1),
+                   Matrix(logits.rows, spec.top_k)};
   route(spec, logits.view(), correction, {choice.index.data(), logits.rows, spec.top_k},
         choice.weight.view());
   return choice;
@@ -83,17 +82,14 @@ void expect_reference(const RouterSpec& spec, const Matrix& logits) {
     const double sum = std::accumulate(score.begin(), score.end(), 0.0);
     std::vector<std::int32_t> order(score.size());
     std::iota(order.begin(), order.end(), 0);
-    std::ranges::stable_sort(order, [&](std::int32_t a, std::int32_t b) {
-      return score[static_cast<std::size_t>(a)] > score[static_cast<std::size_t>(b)];
-    });
+    std::ranges::stable_sort(order,
+                             [&](std::int32_t a, std::int32_t b) { return score[a] > score[b]; });
     double chosen = 0;
-    for (Index i = 0; i < spec.top_k; ++i)
-      chosen += score[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])];
+    for (Index i = 0; i < spec.top_k; ++i) chosen += score[order[i]];
     for (Index i = 0; i < spec.top_k; ++i) {
-      const std::int32_t expert = order[static_cast<std::size_t>(i)];
-      EXPECT_EQ(got.index[static_cast<std::size_t>(t * spec.top_k + i)], expert);
-      const double expected =
-          score[static_cast<std::size_t>(expert)] / (spec.renormalize ? chosen : sum);
+      const std::int32_t expert = order[i];
+      EXPECT_EQ(got.index[t * spec.top_k + i], expert);
+      const double expected = score[expert] / (spec.renormalize ? chosen : sum);
       EXPECT_NEAR(got.weight(t, i) / expected, 1, 3e-7);
     }
   }
@@ -237,8 +233,8 @@ void expect_slow(const RouterSpec& spec, const Matrix& logits,
   for (Index t = 0; t < logits.rows; ++t) {
     const auto expected = slow_route(spec, logits.view().row(t), correction);
     for (Index i = 0; i < spec.top_k; ++i) {
-      const auto& [expert, factor] = expected[static_cast<std::size_t>(i)];
-      ASSERT_EQ(got.index[static_cast<std::size_t>(t * spec.top_k + i)], expert)
+      const auto& [expert, factor] = expected[i];
+      ASSERT_EQ(got.index[t * spec.top_k + i], expert)
           << "token " << t << ", place " << i << ", experts " << spec.experts << ", groups "
           << spec.groups;
       ASSERT_NEAR(got.weight(t, i) / factor, 1, 3e-7);
@@ -323,10 +319,10 @@ TEST(TokenNll, AgreesWithDoublePrecision) {
       std::vector<double> nll(4);
       token_nll(logits.view(), targets, nll);
       for (Index t = 0; t < 4; ++t) {
-        const double shift = logits(t, targets[static_cast<std::size_t>(t)]);
+        const double shift = logits(t, targets[t]);
         double sum = 0;
         for (const float logit : logits.view().row(t)) sum += std::exp(logit - shift);
-        EXPECT_NEAR(nll[static_cast<std::size_t>(t)], std::log(sum), 3e-7) << vocabulary;
+        EXPECT_NEAR(nll[t], std::log(sum), 3e-7) << vocabulary;
       }
     }
 }

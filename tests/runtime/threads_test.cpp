@@ -75,7 +75,7 @@ TEST(Threads, Attention) {
     Matrix qkv = start;
     Matrix out(700, 128);
     parallel_for(std::ssize(starts) - 1, [&](Index s) {
-      const Index first = starts[static_cast<std::size_t>(s)];
+      const Index first = starts[s];
       const Index count = starts[static_cast<std::size_t>(s) + 1] - first;
       const auto rows = qkv.view().slice_rows(first, count);
       attention(spec, {}, rows.slice_columns(0, 128), rows.slice_columns(128, 64),

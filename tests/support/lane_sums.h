@@ -30,7 +30,7 @@ inline WeightedSum lane_sum(Index lane, Index matrix, Index values) {
 inline WeightedSum naive_tree(const std::vector<bool>& present, TreeNode node, Index matrix,
                               Index values) {
   if (node.level == 0) {
-    const bool here = present[static_cast<std::size_t>(node.index)];
+    const bool here = present[node.index];
     return here ? lane_sum(node.index, matrix, values) : WeightedSum{};
   }
   auto left = naive_tree(present, {node.level - 1, 2 * node.index}, matrix, values);

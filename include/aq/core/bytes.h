@@ -72,7 +72,7 @@ class ByteReader {
     constexpr std::size_t kSize = sizeof(typename Values::value_type);
     AQ_CHECK(count >= 0 && static_cast<std::size_t>(count) <= bytes_.size() / kSize, kTooShort);
     Values values;
-    values.resize(static_cast<std::size_t>(count));
+    values.resize(count);
     copy(values.data(), values.size() * kSize);
     return values;
   }

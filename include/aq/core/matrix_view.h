@@ -53,10 +53,8 @@ struct Matrix {
 
   MatrixView<float> view() { return {values.data(), rows, columns}; }
   MatrixView<const float> view() const { return {values.data(), rows, columns}; }
-  float& operator()(Index r, Index c) { return values[static_cast<std::size_t>(r * columns + c)]; }
-  float operator()(Index r, Index c) const {
-    return values[static_cast<std::size_t>(r * columns + c)];
-  }
+  float& operator()(Index r, Index c) { return values[r * columns + c]; }
+  float operator()(Index r, Index c) const { return values[r * columns + c]; }
 };
 
 }  // namespace aq

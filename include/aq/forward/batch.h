@@ -18,9 +18,7 @@ struct Batch {
   Index rows() const { return sequences.token_count(); }
   Index lanes() const { return static_cast<Index>(lane_sequences.size()); }
   Index sequence_count() const { return sequences.count(); }
-  Range rows_of_sequence(Index sequence) const {
-    return sequence_rows[static_cast<std::size_t>(sequence)];
-  }
+  Range rows_of_sequence(Index sequence) const { return sequence_rows[sequence]; }
   /// Rows of the lane: its sequences follow one another.
   Range rows_of_lane(Index lane) const;
 };

@@ -26,9 +26,7 @@ struct ExpertPass {
   const Routing& routing;
   TokensAt at = TokensAt::home;
 
-  const TokenList& tokens(Index expert) const {
-    return routing.experts[static_cast<std::size_t>(expert)];
-  }
+  const TokenList& tokens(Index expert) const { return routing.experts[expert]; }
   /// activation(gate(x), up(x)) of each expert for the tokens of its list `[tokens, width]`.
   ByExpert hidden(std::span<const Index> experts) const;
   /// down(hidden) of each expert `[tokens, hidden size]`. What was hidden is freed on the way.

@@ -19,8 +19,7 @@ struct TokenList {
 
   Index size() const { return static_cast<Index>(rows.size()); }
   Range lane(Index number) const {
-    return {lane_offsets[static_cast<std::size_t>(number)],
-            lane_offsets[static_cast<std::size_t>(number) + 1]};
+    return {lane_offsets[number], lane_offsets[static_cast<std::size_t>(number) + 1]};
   }
   /// Places in `rows`, lane by lane: what is computed as one product each.
   std::vector<Range> lanes() const;

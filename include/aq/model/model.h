@@ -165,7 +165,7 @@ struct LayerSpec {
   /// first; in routings and waves the others have the numbers that follow.
   std::vector<MlpSpec> mlps;
 
-  const MlpSpec& mlp(Index number) const { return mlps[static_cast<std::size_t>(number)]; }
+  const MlpSpec& mlp(Index number) const { return mlps[number]; }
 };
 
 /// MLPs of one kind that follow each other in a layer.

@@ -30,7 +30,7 @@ bool inspect_diagonal(const WeightedSum& hessian, FactorFacts& factor) {
   for (Index i = 0; i < factor.columns; ++i) {
     const HessianPanel panel = hessian_panel(factor.columns, i / kHessianPanel);
     const Index at = panel.row_offset(i) + i - panel.first;
-    const double value = hessian.values[static_cast<std::size_t>(at)];
+    const double value = hessian.values[at];
     if (value == 0) ++factor.dead_channels;
     total += value;
   }
@@ -55,7 +55,7 @@ class NaturalSum {
     const Index r = columns_ - 1 - std::min(i, j);
     const Index c = columns_ - 1 - std::max(i, j);
     const HessianPanel panel = hessian_panel(columns_, c / kHessianPanel);
-    return hessian_.values[static_cast<std::size_t>(panel.row_offset(r) + c - panel.first)];
+    return hessian_.values[panel.row_offset(r) + c - panel.first];
   }
 
  private:
@@ -78,9 +78,8 @@ std::vector<float> damped_diagonal(const WeightedSum& hessian, const FactorFacts
 std::vector<std::int32_t> falling_order(const std::vector<float>& diagonal) {
   std::vector<std::int32_t> order(diagonal.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
-    return diagonal[static_cast<std::size_t>(a)] > diagonal[static_cast<std::size_t>(b)];
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::int32_t a, std::int32_t b) { return diagonal[a] > diagonal[b]; });
   return order;
 }
 
@@ -96,8 +95,7 @@ WeightedSum reordered(const WeightedSum& hessian, std::span<const std::int32_t> 
     const HessianPanel panel = hessian_panel(n, p);
     for (Index r = panel.first; r < n; ++r)
       for (Index c = panel.first; c < std::min(panel.first + panel.width, r + 1); ++c)
-        out.values[static_cast<std::size_t>(panel.row_offset(r) + c - panel.first)] = sum(
-            order[static_cast<std::size_t>(n - 1 - r)], order[static_cast<std::size_t>(n - 1 - c)]);
+        out.values[panel.row_offset(r) + c - panel.first] = sum(order[n - 1 - r], order[n - 1 - c]);
   });
   return out;
 }
@@ -108,10 +106,9 @@ std::vector<float> whole_strips(const WeightedSum& hessian, const FactorFacts& f
   const Index n = factor.columns;
   const Index strips = ceil_div(n, kPanel);
   const float scale = static_cast<float>(1 / hessian.weight_sum);
-  std::vector<float> h(static_cast<std::size_t>(strips * strips * kPanel * kPanel));
+  std::vector<float> h(strips * strips * kPanel * kPanel);
   const auto at = [&](Index row, Index column) -> float& {
-    return h[static_cast<std::size_t>((column / kPanel * strips * kPanel + row) * kPanel +
-                                      column % kPanel)];
+    return h[(column / kPanel * strips * kPanel + row) * kPanel + column % kPanel];
   };
   parallel_for(ceil_div(n, kHessianPanel), [&](Index p) {
     const HessianPanel panel = hessian_panel(n, p);
@@ -161,7 +158,7 @@ void fill_parts(const WeightedSum& hessian, const FactorFacts& factor, double da
 /// L in parts to U in natural order, as strips: U(i, j) = L(n-1-i, n-1-j).
 void store_strips(const float* parts, Index lanes, Making& factor) {
   const Index n = factor.columns;
-  factor.u.resize(static_cast<std::size_t>(strips_size(n)));
+  factor.u.resize(strips_size(n));
   parallel_for(ceil_div(n, kPanel), [&](Index s) {
     float* strip = factor.u.data() + strip_offset(s);
     const Index columns = std::min<Index>(kPanel, n - s * kPanel);
@@ -199,7 +196,7 @@ void fill_square(const WeightedSum& hessian, const FactorFacts& factor, double d
 
 void store_strips(const double* lower, Making& factor) {
   const Index n = factor.columns;
-  factor.u.assign(static_cast<std::size_t>(strips_size(n)), 0.0F);
+  factor.u.assign(strips_size(n), 0.0F);
   for (Index j = 0; j < n; ++j) {
     float* strip = factor.u.data() + strip_offset(j / kPanel);
     for (Index i = 0; i <= j; ++i) {
@@ -224,7 +221,7 @@ bool try_float(const WeightedSum& hessian, double damping, Making& factor) {
 }
 
 bool try_double(const WeightedSum& hessian, double damping, Making& factor) {
-  std::vector<double> square(static_cast<std::size_t>(factor.columns * factor.columns));
+  std::vector<double> square(factor.columns * factor.columns);
   fill_square(hessian, factor, damping, square.data());
   if (!cholesky(square.data(), factor.columns)) return false;
   store_strips(square.data(), factor);

@@ -93,7 +93,7 @@ void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reverse
     const auto x = scaled_reversed.slice_rows(t, std::min(kTokens, scaled_reversed.rows - t));
     for_each(parallel, sets, [&](Index set) { pack_columns(x, lanes, set, packed); });
     for_each(parallel, std::ssize(jobs), [&](Index i) {
-      HessianJob& job = jobs[static_cast<std::size_t>(i)];
+      HessianJob& job = jobs[i];
       job.packed = packed;
       job.tokens = x.rows;
       kernel.add_products(job);
@@ -139,7 +139,7 @@ Matrix hessian_natural(const WeightedSum& sum, Index columns) {
 std::vector<float> hessian_upper(const WeightedSum& sum, Index columns) {
   if (sum.values.empty()) return {};
   AQ_CHECK(std::ssize(sum.values) == hessian_size(columns), sum.values.size(), " floats");
-  std::vector<float> upper(static_cast<std::size_t>(columns * (columns + 1) / 2));
+  std::vector<float> upper(columns * (columns + 1) / 2);
   for_each_element(columns, [&](std::size_t i, Index r, Index c) {
     upper[upper_place(columns, r, c)] = sum.values[i];
   });
@@ -149,7 +149,7 @@ std::vector<float> hessian_upper(const WeightedSum& sum, Index columns) {
 std::vector<float> hessian_values(std::span<const float> upper, Index columns) {
   if (upper.empty()) return {};
   AQ_CHECK(std::ssize(upper) == columns * (columns + 1) / 2, upper.size(), " floats");
-  std::vector<float> values(static_cast<std::size_t>(hessian_size(columns)));
+  std::vector<float> values(hessian_size(columns));
   for_each_element(columns, [&](std::size_t i, Index r, Index c) {
     values[i] = upper[upper_place(columns, r, c)];
   });

@@ -105,9 +105,7 @@ void solve_tile(const Item& item, const GptqSettings& settings) {
   solve_tile_with(usable_factor(task), item, settings);
   if (!has_factor(task)) return;
   const std::span errors =
-      std::span(task.error)
-          .subspan(static_cast<std::size_t>(item.first),
-                   static_cast<std::size_t>(std::min(kRowTile, task.weight.rows - item.first)));
+      std::span(task.error).subspan(item.first, std::min(kRowTile, task.weight.rows - item.first));
   if (std::ranges::all_of(errors, [](double error) { return std::isfinite(error); })) return;
   solve_tile_with(nullptr, item, settings);
   std::ranges::fill(errors, std::numeric_limits<double>::infinity());
@@ -210,11 +208,10 @@ void solve(std::span<SolveTask> tasks, const GptqSettings& settings) {
     for (Index r = 0; r < task.weight.rows; r += kRowTile) items.push_back({&task, r, false});
   }
   parallel_for(std::ssize(items), [&](Index i) {
-    const Item& item = items[static_cast<std::size_t>(i)];
+    const Item& item = items[i];
     item.norms ? sample_norms(item, settings) : solve_tile(item, settings);
   });
-  parallel_for(std::ssize(tasks),
-               [&](Index i) { count_scales(tasks[static_cast<std::size_t>(i)]); });
+  parallel_for(std::ssize(tasks), [&](Index i) { count_scales(tasks[i]); });
 }
 
 Grid fit_tensor_grid(const Scheme& scheme, MatrixView<const float> weight, ScaleSearch search) {
@@ -272,7 +269,7 @@ class CpuSolver final : public Solver {
 
   void factorize(std::span<FactorTask> tasks, const GptqSettings& settings) const override {
     parallel_for(std::ssize(tasks), [&](Index i) {
-      FactorTask& task = tasks[static_cast<std::size_t>(i)];
+      FactorTask& task = tasks[i];
       const WeightedSum sum = std::move(task.sum);  // freed as soon as it is factored
       task.factor = aq::factorize(sum, task.columns, settings);
     });
@@ -296,10 +293,10 @@ class CpuSolver final : public Solver {
   Factor make_factor(const FactorHeader& header) const override {
     if (!header.facts.usable()) return {header.facts};
     const auto f = std::make_shared<CpuFactor>();
-    f->u.resize(static_cast<std::size_t>(header.sizes[0]));
-    f->h.resize(static_cast<std::size_t>(header.sizes[1]));
-    f->diagonal.resize(static_cast<std::size_t>(header.sizes[2]));
-    f->order.resize(static_cast<std::size_t>(header.sizes[3]));
+    f->u.resize(header.sizes[0]);
+    f->h.resize(header.sizes[1]);
+    f->diagonal.resize(header.sizes[2]);
+    f->order.resize(header.sizes[3]);
     return {header.facts, f};
   }
 

@@ -52,11 +52,11 @@ TEST(SelfCommunicator, ReducesToItself) {
   for (Index m = 0; m < 3; ++m) {
     TreeSum tree;
     for (Index lane = 0; lane < 8; ++lane) tree.add_lane(lane, test::lane_sum(lane, m, 50));
-    reductions[static_cast<std::size_t>(m)] = {.values = 50, .partials = tree.take()};
+    reductions[m] = {.values = 50, .partials = tree.take()};
   }
   reduce_to_owners(*make_host_transport(*comm), layout, reductions);
   for (Index m = 0; m < 3; ++m)
-    test::expect_same_bits(reductions[static_cast<std::size_t>(m)].result,
+    test::expect_same_bits(reductions[m].result,
                            test::naive_tree(std::vector<bool>(8, true), {3, 0}, m, 50));
 }
 

@@ -20,8 +20,8 @@ class ParallelFor : public testing::TestWithParam<int> {
 
 TEST_P(ParallelFor, CallsEveryIndexOnce) {
   for (const Index count : {0, 1, 2, 3, 7, 64, 1000}) {
-    std::vector<std::atomic<int>> calls(static_cast<std::size_t>(count));
-    parallel_for(count, [&](Index i) { ++calls[static_cast<std::size_t>(i)]; });
+    std::vector<std::atomic<int>> calls(count);
+    parallel_for(count, [&](Index i) { ++calls[i]; });
     for (const auto& number : calls) ASSERT_EQ(number, 1) << count;
   }
 }
@@ -42,7 +42,7 @@ TEST_P(ParallelFor, NestedCallsRunOnTheCallingThread) {
   parallel_for(20, [&](Index i) {
     const auto caller = std::this_thread::get_id();
     parallel_for(30, [&](Index j) {
-      ++calls[static_cast<std::size_t>(i * 30 + j)];
+      ++calls[i * 30 + j];
       if (GetParam() > 1 && std::this_thread::get_id() != caller) ++elsewhere;
     });
   });

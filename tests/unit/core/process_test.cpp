@@ -58,7 +58,7 @@ TEST(Memory, ResidentBytesFollowWhatIsTouched) {
   constexpr Index kBytes = Index{24} << 20;
   const Index before = resident_bytes();
   ASSERT_GT(before, 0);
-  std::vector<char> memory(static_cast<std::size_t>(kBytes), 1);
+  std::vector<char> memory(kBytes, 1);
   const Index grown = resident_bytes() - before;
   EXPECT_GT(grown, kBytes * 9 / 10) << memory[77];
   EXPECT_LT(grown, kBytes * 3 / 2);
@@ -123,7 +123,7 @@ TEST(MemoryWatch, SeesAPeakThatIsGone) {
   constexpr Index kBytes = Index{24} << 20;
   const MemoryWatch watch;
   {
-    const std::vector<char> memory(static_cast<std::size_t>(kBytes), 1);
+    const std::vector<char> memory(kBytes, 1);
     for (int i = 0; i < 100 && watch.peak_above_start() <= kBytes * 9 / 10; ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }

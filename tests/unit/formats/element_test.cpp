@@ -166,7 +166,7 @@ TEST(SimulateDynamic, EqualsRoundingEveryGroupByHand) {
       scheme.group_size = group;
       Matrix values(3, 150);
       for (Index i = 0; i < 450; ++i)
-        values.values[static_cast<std::size_t>(i)] =
+        values.values[i] =
             std::sin(static_cast<float>(i * i % 101)) * static_cast<float>(1 + i % 7);
       for (Index c = 0; c < 150; ++c) values(1, c) = 0;
       const Matrix original = values;

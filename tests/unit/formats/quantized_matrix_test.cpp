@@ -11,7 +11,7 @@ namespace {
 QuantizedMatrix example(const Scheme& scheme, Index rows, Index columns) {
   QuantizedMatrix matrix = make_quantized(scheme, rows, columns);
   const auto words = static_cast<std::size_t>(words_per_row(scheme.bits, columns));
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(columns));
+  std::vector<std::uint8_t> codes(columns);
   for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
     for (std::size_t c = 0; c < codes.size(); ++c) {
       codes[c] = static_cast<std::uint8_t>((5 * r + 3 * c) % (1U << scheme.bits));

@@ -36,7 +36,7 @@ struct RawDataset {
   std::span<const std::byte> bytes() const {
     Index size = type == Type::u8 ? 1 : type == Type::u16 ? 2 : type == Type::i64 ? 8 : 4;
     for (const Index extent : shape) size *= extent;
-    return std::as_bytes(std::span(values)).first(static_cast<std::size_t>(size));
+    return std::as_bytes(std::span(values)).first(size);
   }
 };
 

@@ -13,7 +13,7 @@ inline QuantizedMatrix random_matrix(const Scheme& scheme, Index rows, Index col
   QuantizedMatrix matrix = make_quantized(scheme, rows, columns);
   const std::uint64_t levels = std::uint64_t{1} << scheme.bits;
   const Index words = words_per_row(scheme.bits, columns);
-  codes.resize(static_cast<std::size_t>(rows * columns));
+  codes.resize(rows * columns);
   for (std::uint8_t& code : codes) {
     code = static_cast<std::uint8_t>(random() % levels);
     if (scheme.is_float() && !std::isfinite(element_value(scheme.element, code))) code = 0;

@@ -23,7 +23,7 @@ std::string expected_values(const QuantizedMatrix& m, const std::vector<std::uin
       const auto at =
           static_cast<std::size_t>(m.scheme.group_size == kPerTensor ? 0 : row * groups + group);
       const int zero = m.scheme.symmetric ? 1 << (m.scheme.bits - 1) : m.zeros[at];
-      const int code = codes[static_cast<std::size_t>(row * m.columns + column)];
+      const int code = codes[row * m.columns + column];
       const float level = m.scheme.is_float()
                               ? element_value(m.scheme.element, static_cast<std::uint8_t>(code))
                               : static_cast<float>(code - zero);

@@ -18,27 +18,26 @@ double mean_to_most(const std::vector<double>& work) {
 double solver_balance(const StagePlan& stage, int ranks, std::span<const Index> tokens,
                       int sweeps) {
   AQ_CHECK(tokens.size() == stage.tasks.size(), tokens.size(), " counts");
-  std::vector<double> work(static_cast<std::size_t>(ranks), 0);
+  std::vector<double> work(ranks, 0);
   for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
     const TaskPlan& task = stage.tasks[i];
     const auto n = static_cast<double>(task.columns);
     const auto count = static_cast<double>(tokens[i]);
     const bool solves = task.needs_hessian && count > 0;
     const double passes = count >= kRefineTokensPerColumn * n ? 1 + 2 * sweeps : 1;
-    if (solves) work[static_cast<std::size_t>(task.owner)] += n * n * n / 3;
+    if (solves) work[task.owner] += n * n * n / 3;
     for (const MatrixPlan& matrix : task.matrices)
       for (const Slice& slice : matrix.slices)
-        work[static_cast<std::size_t>(slice.rank)] +=
-            static_cast<double>(slice.rows.size()) * n * (solves ? n * passes : 1);
+        work[slice.rank] += static_cast<double>(slice.rows.size()) * n * (solves ? n * passes : 1);
   }
   return mean_to_most(work);
 }
 
 double token_balance(const StagePlan& stage, int ranks, std::span<const Index> tokens) {
   AQ_CHECK(tokens.size() == stage.tasks.size(), tokens.size(), " counts");
-  std::vector<double> work(static_cast<std::size_t>(ranks), 0);
+  std::vector<double> work(ranks, 0);
   for (std::size_t i = 0; i < stage.tasks.size(); ++i)
-    work[static_cast<std::size_t>(stage.tasks[i].owner)] += static_cast<double>(tokens[i]);
+    work[stage.tasks[i].owner] += static_cast<double>(tokens[i]);
   return mean_to_most(work);
 }
 

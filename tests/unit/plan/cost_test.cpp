@@ -142,7 +142,7 @@ TEST(Balance, OfThePublishedRouting) {
   for (const auto& [layer, counts] : olmoe_counts()) {
     ASSERT_EQ(counts.size(), 64u);
     EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), Index{0}), 208896 * 8) << layer;
-    const StagePlan& stage = plan.layers[static_cast<std::size_t>(layer)].waves[0].gate_up;
+    const StagePlan& stage = plan.layers[layer].waves[0].gate_up;
     EXPECT_DOUBLE_EQ(solver_balance(stage, 16, counts, 4), 1.0) << layer;
     std::vector<Index> few;  // a fortieth: the mean has 652 tokens, refined are 512 and more
     for (const Index count : counts) few.push_back(count / 40);

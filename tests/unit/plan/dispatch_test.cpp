@@ -65,7 +65,7 @@ TEST(SplitWave, EveryExpertOnceWithOneOwnerForAllItsLinears) {
     EXPECT_EQ(seen.size(), 64u);
     EXPECT_EQ(owners(split.dispatched.gate_up), owners(split.dispatched.down));
     for (std::size_t i = 0; i < split.dispatched.experts.size(); ++i) {
-      EXPECT_FALSE(stays[static_cast<std::size_t>(split.dispatched.experts[i])]);
+      EXPECT_FALSE(stays[split.dispatched.experts[i]]);
       for (const TaskPlan* task :
            {&split.dispatched.gate_up.tasks[i], &split.dispatched.down.tasks[i]}) {
         EXPECT_FALSE(task->split);
@@ -103,8 +103,7 @@ TEST(SplitWave, OwnersHaveEqualWork) {
   std::vector<int> count(8, 0);
   for (std::size_t i = 0; i < split.dispatched.experts.size(); ++i) {
     const auto owner = static_cast<std::size_t>(split.dispatched.down.tasks[i].owner);
-    load[owner] +=
-        static_cast<double>(tokens[static_cast<std::size_t>(split.dispatched.experts[i])]);
+    load[owner] += static_cast<double>(tokens[split.dispatched.experts[i]]);
     ++count[owner];
   }
   EXPECT_THAT(count, testing::Each(testing::AllOf(testing::Ge(7), testing::Le(9))));
@@ -123,7 +122,7 @@ TEST(SplitWave, KeepsTheLimits) {
     std::vector<std::int64_t> rows(8, 0), count(8, 0);
     for (std::size_t i = 0; i < split.dispatched.experts.size(); ++i) {
       const auto owner = static_cast<std::size_t>(split.dispatched.down.tasks[i].owner);
-      rows[owner] += tokens[static_cast<std::size_t>(split.dispatched.experts[i])];
+      rows[owner] += tokens[split.dispatched.experts[i]];
       ++count[owner];
     }
     EXPECT_THAT(rows, testing::Each(testing::Le(limits.rows)));

@@ -12,9 +12,8 @@ namespace aq {
 namespace {
 
 double busiest(const std::vector<double>& costs, const std::vector<int>& placed, int ranks) {
-  std::vector<double> load(static_cast<std::size_t>(ranks), 0.0);
-  for (std::size_t i = 0; i < costs.size(); ++i)
-    load[static_cast<std::size_t>(placed[i])] += costs[i];
+  std::vector<double> load(ranks, 0.0);
+  for (std::size_t i = 0; i < costs.size(); ++i) load[placed[i]] += costs[i];
   return *std::max_element(load.begin(), load.end());
 }
 
@@ -65,7 +64,7 @@ TEST(PlaceLongestFirst, TiesGoToTheLowerRankAndTheEarlierTask) {
 TEST(PlaceLongestFirst, EqualCostsAreDealtEvenly) {
   for (const int ranks : {1, 2, 3, 5, 8, 16, 64})
     for (const int tasks : {4 * ranks, 4 * ranks + 1, 5 * ranks - 1, 9 * ranks, 10 * ranks + 1}) {
-      const std::vector<double> costs(static_cast<std::size_t>(tasks), 2.5);
+      const std::vector<double> costs(tasks, 2.5);
       const double most = busiest(costs, place_longest_first(costs, ranks), ranks);
       ASSERT_EQ(most, 2.5 * ((tasks + ranks - 1) / ranks)) << tasks << " on " << ranks;
     }
@@ -109,9 +108,7 @@ TEST(PlaceStage, AFewTasksAreSplitByRows) {
   place_stage(stage, 4, 0);
   const auto ranges = [&](int task, int matrix) {
     std::vector<std::vector<Index>> all;
-    for (const Slice& slice : stage.tasks[static_cast<std::size_t>(task)]
-                                  .matrices[static_cast<std::size_t>(matrix)]
-                                  .slices)
+    for (const Slice& slice : stage.tasks[task].matrices[matrix].slices)
       all.push_back({slice.rank, slice.rows.begin, slice.rows.end});
     return all;
   };

@@ -173,9 +173,8 @@ TEST(MakePlan, BalancesThePublishedExperts) {
     const Plan plan =
         test::plan_of(test::published_moe(), recipe, ranks, test::workload(128, 2048), {});
     EXPECT_GE(plan.balance, 0.9) << ranks;
-    std::vector<Index> owned(static_cast<std::size_t>(ranks), 0);
-    for (const TaskPlan& task : plan.layers[5].waves[0].down.tasks)
-      ++owned[static_cast<std::size_t>(task.owner)];
+    std::vector<Index> owned(ranks, 0);
+    for (const TaskPlan& task : plan.layers[5].waves[0].down.tasks) ++owned[task.owner];
     for (const Index experts : owned) EXPECT_EQ(experts, 64 / ranks);
   }
 }

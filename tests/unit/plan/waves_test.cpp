@@ -22,8 +22,7 @@ void expect_all_experts(const Plan& plan, Index experts) {
       ASSERT_GT(wave.experts.size(), 0);
       for (const StagePlan* stage : {&wave.gate_up, &wave.down}) {
         ASSERT_EQ(std::ssize(stage->tasks), wave.experts.size());
-        for (Index i = 0; i < wave.experts.size(); ++i)
-          ASSERT_EQ(stage->tasks[static_cast<std::size_t>(i)].expert, next + i);
+        for (Index i = 0; i < wave.experts.size(); ++i) ASSERT_EQ(stage->tasks[i].expert, next + i);
       }
       next = wave.experts.end;
     }

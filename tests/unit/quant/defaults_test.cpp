@@ -124,8 +124,7 @@ TEST(Defaults, ScaleSearchFindsTheBestCandidate) {
     const Index width = group_width(scheme, 64);
     for (Index r = 0; r < w.rows; ++r)
       for (Index begin = 0; begin < 64; begin += width) {
-        const auto group = w.view().row(r).subspan(static_cast<std::size_t>(begin),
-                                                   static_cast<std::size_t>(width));
+        const auto group = w.view().row(r).subspan(begin, width);
         const auto error_of = [&](const Grid& grid) {
           double error = 0;
           for (const float value : group)
@@ -219,7 +218,7 @@ TEST(Defaults, StaticActOrderIsThePermutedProblem) {
   ASSERT_TRUE(std::equal(order.begin(), order.end(), cpu_factor(factor).order.begin(),
                          cpu_factor(factor).order.end()));
   Doubles permuted(200, 200);
-  const auto at = [&](Index i) { return order[static_cast<std::size_t>(i)]; };
+  const auto at = [&](Index i) { return order[i]; };
   for (Index i = 0; i < 200; ++i)
     for (Index j = 0; j < 200; ++j) permuted(i, j) = p.damped(at(i), at(j));
   const Doubles inverse = naive_inverse_factor(permuted);
@@ -228,19 +227,18 @@ TEST(Defaults, StaticActOrderIsThePermutedProblem) {
   Index equal = 0;
   for (Index r = 0; r < w.rows; ++r) {
     std::vector<double> row(200);
-    for (Index i = 0; i < 200; ++i) row[static_cast<std::size_t>(i)] = w(r, at(i));
+    for (Index i = 0; i < 200; ++i) row[i] = w(r, at(i));
     for (Index i = 0; i < 200; ++i) {
       const Index group = at(i) / 32;
       const auto values =
-          w.view().row(r).subspan(static_cast<std::size_t>(group * 32),
-                                  static_cast<std::size_t>(std::min<Index>(32, 200 - group * 32)));
+          w.view().row(r).subspan(group * 32, std::min<Index>(32, 200 - group * 32));
       const auto [low, high] = std::minmax_element(values.begin(), values.end());
       const Grid grid = fit_grid(scheme, *low, *high);
-      const double value = row[static_cast<std::size_t>(i)];
+      const double value = row[i];
       const double code = std::clamp(std::nearbyint(value / grid.scale) + 8, 0.0, 15.0);
       const double error = (value - (code - 8) * grid.scale) / inverse(i, i);
-      for (Index k = i + 1; k < 200; ++k) row[static_cast<std::size_t>(k)] -= error * inverse(i, k);
-      equal += codes[static_cast<std::size_t>(r * 200 + at(i))] == static_cast<int>(code);
+      for (Index k = i + 1; k < 200; ++k) row[k] -= error * inverse(i, k);
+      equal += codes[r * 200 + at(i)] == static_cast<int>(code);
     }
   }
   EXPECT_GE(equal, 30 * 200 * 0.998);

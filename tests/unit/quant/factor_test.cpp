@@ -18,12 +18,12 @@ namespace {
 float& element(WeightedSum& sum, Index n, Index i, Index j) {
   const HessianPanel panel = hessian_panel(n, (n - 1 - j) / kHessianPanel);
   const Index at = panel.row_offset(n - 1 - i) + (n - 1 - j) - panel.first;
-  return sum.values[static_cast<std::size_t>(at)];
+  return sum.values[at];
 }
 
 /// The identity times `tokens`, as a sum.
 WeightedSum identity_sum(Index n) {
-  WeightedSum sum{std::vector<float>(static_cast<std::size_t>(hessian_size(n))), 10, 10};
+  WeightedSum sum{std::vector<float>(hessian_size(n)), 10, 10};
   for (Index i = 0; i < n; ++i) element(sum, n, i, i) = 10;
   return sum;
 }
@@ -77,7 +77,7 @@ TEST(Factor, PoorSumsAreNotUsable) {
   const float bad[] = {std::numeric_limits<float>::quiet_NaN(),
                        std::numeric_limits<float>::infinity()};
   EXPECT_FALSE(factorize(WeightedSum{}, 20, GptqSettings{}).usable());
-  WeightedSum zeros{std::vector<float>(static_cast<std::size_t>(hessian_size(20))), 5, 5};
+  WeightedSum zeros{std::vector<float>(hessian_size(20)), 5, 5};
   EXPECT_FALSE(factorize(zeros, 20, GptqSettings{}).usable());
   for (const float value : bad) {
     WeightedSum diagonal = identity_sum(20);

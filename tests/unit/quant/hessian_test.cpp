@@ -40,7 +40,7 @@ TEST_P(HessianOfWidth, WeightedSubsetsAgreeWithDoubles) {
 
   Matrix chosen(7, n);
   for (Index t = 0; t < 7; ++t) {
-    for (Index c = 0; c < n; ++c) chosen(t, c) = x(rows[static_cast<std::size_t>(t)], c);
+    for (Index c = 0; c < n; ++c) chosen(t, c) = x(rows[t], c);
   }
   expect_near(hessian_natural(sum, n), naive_hessian(chosen, weights), 1e-6);
 }

@@ -89,7 +89,7 @@ Matrix make_weights(Index rows, Index columns, unsigned seed) {
 Doubles naive_hessian(const Matrix& x, const std::vector<float>& weights) {
   Doubles h(x.columns, x.columns);
   for (Index t = 0; t < x.rows; ++t) {
-    const double weight = weights.empty() ? 1 : weights[static_cast<std::size_t>(t)];
+    const double weight = weights.empty() ? 1 : weights[t];
     for (Index r = 0; r < x.columns; ++r) {
       const double scaled = weight * x(t, r);
       for (Index c = 0; c < x.columns; ++c) h(r, c) += scaled * x(t, c);
@@ -157,7 +157,7 @@ NaiveResult naive_gptq(const Matrix& weights, const Doubles& inverse_factor, con
       const double q = (level - grid.zero) * grid.scale;
       const double error = (w(r, j) - q) / inverse_factor(j, j);
       for (Index k = j + 1; k < columns; ++k) w(r, k) -= error * inverse_factor(j, k);
-      result.codes[static_cast<std::size_t>(r * columns + j)] = static_cast<std::uint8_t>(level);
+      result.codes[r * columns + j] = static_cast<std::uint8_t>(level);
       result.values(r, j) = q;
     }
   }

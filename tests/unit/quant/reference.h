@@ -28,10 +28,8 @@ struct Doubles {
       : rows(row_count),
         columns(column_count),
         values(static_cast<std::size_t>(row_count * column_count)) {}
-  double& operator()(Index r, Index c) { return values[static_cast<std::size_t>(r * columns + c)]; }
-  double operator()(Index r, Index c) const {
-    return values[static_cast<std::size_t>(r * columns + c)];
-  }
+  double& operator()(Index r, Index c) { return values[r * columns + c]; }
+  double operator()(Index r, Index c) const { return values[r * columns + c]; }
 };
 
 /// Inputs of a layer, `[tokens, columns]`: correlated channels of very different size.

@@ -139,7 +139,7 @@ TEST(Solver, CodesAndObjectiveOfThePaper) {
     double naive = 0;
     for (Index r = 0; r < c.rows; ++r) {
       const double row = row_objective(w, values, p.damped, r);
-      EXPECT_NEAR(task.error[static_cast<std::size_t>(r)], row, 2e-4 * row + 1e-12) << r;
+      EXPECT_NEAR(task.error[r], row, 2e-4 * row + 1e-12) << r;
       objective += row;
       naive += row_objective(w, expected.values, p.damped, r);
     }
@@ -238,7 +238,7 @@ TEST(Solver, ARowDoesNotDependOnItsNeighbours) {
                     .factor = &p.factor};
     solve({&alone, 1}, plain_gptq());
     EXPECT_EQ(alone.result, slice_rows(whole.result, row, 1));
-    EXPECT_EQ(alone.error[0], whole.error[static_cast<std::size_t>(row)]);
+    EXPECT_EQ(alone.error[0], whole.error[row]);
   }
 }
 
@@ -298,16 +298,14 @@ TEST(Solver, WithoutAUsableFactorItRounds) {
       for (Index r = 0; r < 70; ++r) {
         for (Index c = 0; c < 172; ++c) {
           const Index begin = c / width * width;
-          const auto values =
-              w.view().row(r).subspan(static_cast<std::size_t>(begin),
-                                      static_cast<std::size_t>(std::min(width, 172 - begin)));
+          const auto values = w.view().row(r).subspan(begin, std::min(width, 172 - begin));
           const auto [low, high] = std::minmax_element(values.begin(), values.end());
           const Grid grid = group == kPerTensor
                                 ? fit_tensor_grid(scheme, w.view(), ScaleSearch::absmax)
                                 : fit_grid(scheme, *low, *high);
           ASSERT_EQ(grid_at(task.result, r, c / width).scale, grid.scale);
           ASSERT_EQ(grid_at(task.result, r, c / width).zero, grid.zero);
-          ASSERT_EQ(codes[static_cast<std::size_t>(r * 172 + c)], encode(scheme, grid, w(r, c)));
+          ASSERT_EQ(codes[r * 172 + c], encode(scheme, grid, w(r, c)));
         }
       }
     }
