@@ -16,7 +16,7 @@ RANKS = {
     "comm": 1, "formats": 1, "model": 1,
     "quant": 2,
     "io": 3, "recipe": 3, "runtime": 3,
-    "plan": 4,
+    "plan": 4, "export": 4,
     "forward": 5, "report": 5,
     "run": 6,
     "eval": 7,
@@ -35,7 +35,7 @@ THIRD_PARTY = [
     ("CLI11", r"CLI/", {"app"}),
     ("OpenMP", r"omp\.h$", {"core"}),
     ("xxHash", r"xxhash\w*\.h$", {"core"}),
-    ("nlohmann-json", r"nlohmann/", {"core", "model", "io", "recipe", "plan", "report", "app"}),
+    ("nlohmann-json", r"nlohmann/", {"core", "model", "io", "recipe", "plan", "export", "report", "app"}),
 ]
 
 # For the modules alone: tools/cmake/AqInstall.cmake leaves them out, so that they may include third-party headers.

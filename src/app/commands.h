@@ -5,6 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "aq/export/export.h"
+
 namespace CLI {
 class App;
 }
@@ -25,9 +27,13 @@ void add_common_options(CLI::App& command, const std::shared_ptr<CommonOptions>&
 /// Applies log level and threads.
 void apply(const CommonOptions& options);
 
+/// What was written, a line, and what to know of it.
+void print_export(const ExportOptions& options, const ExportSummary& summary);
+
 void add_quantize(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);
 void add_merge(CLI::App& app, Action& action);
+void add_export(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_inspect(CLI::App& app, Action& action);
 void add_status(CLI::App& app, Action& action);

@@ -10,6 +10,7 @@
 #include "app/quantize_options.h"
 #include "app/table.h"
 #include "aq/core/text.h"
+#include "aq/export/servability.h"
 #include "aq/io/file.h"
 #include "aq/io/matrix_file.h"
 #include "aq/io/model_files.h"
@@ -28,12 +29,33 @@ struct Arguments {
   std::string path, recipe, recipe_out, tokens, architecture_out;
   fs::path architecture;
   std::vector<std::string> assume_unused;
+  ServingPlan serving;
 };
 
 constexpr int kQuiet = -1;  // a rank other than the first
 
+/// Which servers will load the result, and what keeps the others from it.
+void print_servers(const Assignments& assignments, const Model& model, const ServingPlan& plan,
+                   Json& json) {
+  if (servers_line(model, assignments).empty()) return;
+  std::cout << "servers\n";
+  for (const std::string_view target : serving_targets()) {
+    const Verdict verdict = judge(target, model, assignments, plan);
+    std::cout << "  " << target << std::string(14 - target.size(), ' ')
+              << replace_all(verdict_text(verdict), "\n", "\n                ") << "\n";
+    Json& entry = json["servers"][std::string(target)];
+    entry = {
+        {"format", verdict.format}, {"served", verdict.served()}, {"objections", Json::array()}};
+    for (const Objection& objection : verdict.objections)
+      entry["objections"].push_back({{"rule", objection.rule},
+                                     {"source", objection.source},
+                                     {"warning", objection.warning},
+                                     {"matrices", objection.matrices}});
+  }
+}
+
 /// What the recipe does, one line for linears that differ only in layer and expert.
-void print_recipe(const Recipe& recipe, const Model& model, Json& json) {
+void print_recipe(const Recipe& recipe, const Model& model, const ServingPlan& plan, Json& json) {
   const Assignments assignments = assign(recipe, model);
   std::map<std::string, std::map<std::string, Index>> by_module;
   for (const LinearSpec* linear : all_linears(model)) {
@@ -53,6 +75,7 @@ void print_recipe(const Recipe& recipe, const Model& model, Json& json) {
     std::cout << "  " << remark << "\n";
   for (const std::string& remark : unmatched_patterns(recipe, model))
     std::cout << "  " << recipe.file << ": " << remark << "\n";
+  print_servers(assignments, model, plan, json);
 }
 
 void print_utilization(const Utilization& utilization, const Model& model, Json& json) {
@@ -91,7 +114,7 @@ void inspect_model(const Arguments& arguments, Json& json) {
   }
   if (arguments.recipe.empty()) return;
   const Recipe recipe = read_recipe(arguments.recipe);
-  print_recipe(recipe, files.model, json);
+  print_recipe(recipe, files.model, arguments.serving, json);
   if (arguments.recipe_out.empty()) return;
   write_text_file(arguments.recipe_out, flat_plan(recipe, files.model));
   std::cout << "  written to " << arguments.recipe_out << "\n";
@@ -189,6 +212,15 @@ void add_inspect(CLI::App& app, Action& action) {
   command
       ->add_option("--recipe-out", arguments->recipe_out,
                    "write what the recipe does as a flat plan, one line a linear")
+      ->needs(recipe);
+  command
+      ->add_option("--tp", arguments->serving.tensor_parallel,
+                   "judge the recipe for servers that cut each matrix into so many parts")
+      ->needs(recipe)
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_flag("--ep", arguments->serving.expert_parallel,
+                 "... and spread whole experts over them")
       ->needs(recipe);
   add_model_options(*command, arguments->architecture, arguments->assume_unused);
   command->add_option("--architecture-out", arguments->architecture_out,

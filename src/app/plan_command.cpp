@@ -9,6 +9,7 @@
 #include "aq/core/json.h"
 #include "aq/core/parallel.h"
 #include "aq/core/text.h"
+#include "aq/export/servability.h"
 #include "aq/io/file.h"
 #include "aq/io/model_files.h"
 #include "aq/io/tokens.h"
@@ -104,6 +105,8 @@ std::vector<std::string> remarks_on(const Arguments& a, const Recipe& recipe,
   std::vector<std::string> remarks = assumption_texts(a.options.assume_unused);
   for (std::string& remark : group_remarks(assignments, model))
     remarks.push_back(std::move(remark));
+  if (const std::string servers = servers_line(model, assignments); !servers.empty())
+    remarks.push_back("servers: " + servers);
   for (const std::string& remark : unmatched_patterns(recipe, model)) {
     if (a.options.strict)
       throw Error(ErrorKind::usage, "apply the recipe", recipe.file, remark, "--strict");

@@ -33,6 +33,11 @@ void add_options(CLI::App& command, QuantizeArguments& a) {
                    "the row are errors");
   command.add_option("--max-fallbacks", a.options.max_fallbacks, "more fallbacks are an error")
       ->check(CLI::NonNegativeNumber);
+  command.add_option("--export", a.export_to,
+                     "DIR[:FORMAT]: when done, write a checkpoint that servers load (see export)");
+  command.add_option("--require-servable", a.options.servable_by,
+                     "vllm, vllm-gptq, transformers or sglang: a recipe whose result it does not "
+                     "load is an error");
   add_stall_timeout(command, a.stall_timeout,
                     "seconds after which a rank that waits for a dead rank, or in a job where all "
                     "ranks wait, ends the job; 0: never");
@@ -46,6 +51,13 @@ QuantizeOptions resolve_options(const QuantizeArguments& a) {
   options.hessians = a.hessians;
   options.recipe = resolve_recipe(a);
   options.machine = read_machine(a);
+  if (!a.export_to.empty()) {
+    options.export_to = parse_export(a.export_to);
+    options.export_to->run = options.save;
+    options.export_to->model = options.model;
+    options.export_to->architecture = options.architecture;
+    options.export_to->assume_unused = options.assume_unused;
+  }
   if (!a.memory.empty()) options.memory = parse_bytes(a.memory, "--memory");
   options.tokens_to_experts = *tokens_to_experts_from_name(a.tokens_to_experts);
   if (a.resume != "auto") options.resume = a.resume == "never" ? Resume::never : Resume::require;
@@ -73,6 +85,10 @@ void add_quantize(CLI::App& app, Action& action) {
         const RunSummary summary = pipeline().quantize_model(options, comm);
         if (comm.is_first() && !common->json.empty())
           write_text_file(common->json, summary_json(summary));
+        if (options.export_to) {
+          const ExportSummary exported = export_run(*options.export_to, comm);
+          if (comm.is_first()) print_export(*options.export_to, exported);
+        }
         return 0;
       });
     };

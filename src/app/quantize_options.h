@@ -17,7 +17,7 @@ constexpr double kStallTimeout = 600;  ///< seconds; default
 
 /// The command line as it was written; what it leaves out stays as the recipe says.
 struct QuantizeArguments {
-  std::string model, recipe, calibration, save, memory, hessians, machine;
+  std::string model, recipe, calibration, save, memory, hessians, machine, export_to;
   std::string resume = "auto", tokens_to_experts = "auto";
   double stall_timeout = kStallTimeout;
   QuantizeOptions options;

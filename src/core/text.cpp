@@ -51,14 +51,15 @@ Index parse_bytes(std::string_view text, std::string_view option) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
   static constexpr std::array<std::string_view, 5> letters{"", "K", "M", "G", "T"};
-  double factor = 1;
+  double factor = 1, decimal = 1;
   for (const std::string_view letter : letters) {
     const bool fits = unit == letter ||
                       (!letter.empty() && (unit == str(letter, "iB") || unit == str(letter, "i")));
     if (error == std::errc{} && std::isfinite(value) && value >= 0 &&
-        (fits || (letter.empty() && unit == "B")) && value * factor < 0x1p62)
-      return static_cast<Index>(value * factor);
+        (fits || unit == str(letter, "B")) && value * factor < 0x1p62)
+      return static_cast<Index>(value * (fits ? factor : decimal));
     factor *= 1024;
+    decimal *= 1000;
   }
   throw Error(ErrorKind::usage, "read the option", option, str("'", text, "' is no size"),
               "write for instance 40GiB or 512MiB");

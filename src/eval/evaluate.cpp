@@ -12,8 +12,7 @@
 #include "aq/forward/decoder_layer.h"
 #include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
-#include "aq/io/matrix_file.h"
-#include "aq/io/model_files.h"
+#include "aq/io/quantized_run.h"
 #include "aq/io/run_directory.h"
 #include "aq/model/architecture_json.h"
 #include "aq/quant/solver.h"
@@ -51,7 +50,7 @@ Sequences tokens_of(const Windows& windows, const Sequences& rows, Index first, 
   for (const Index length : rows.lengths) row_begin.push_back(row_begin.back() + length);
   Sequences out;
   for (auto w = static_cast<std::size_t>(first); w < static_cast<std::size_t>(first + count); ++w) {
-    const Index begin = row_begin[static_cast<std::size_t>(windows.row[w])] + windows.begin[w];
+    const Index begin = row_begin[windows.row[w]] + windows.begin[w];
     out.tokens.insert(out.tokens.end(), rows.tokens.begin() + begin,
                       rows.tokens.begin() + begin + windows.length[w]);
     out.lengths.push_back(windows.length[w]);
@@ -63,8 +62,7 @@ Sequences tokens_of(const Windows& windows, const Sequences& rows, Index first, 
 class Evaluation {
  public:
   Evaluation(const EvaluateOptions& options, Communicator& comm)
-      : options_(options),
-        files_(open_model(options.model, options.architecture, options.assume_unused)),
+      : files_(open_model(options.model, options.architecture, options.assume_unused)),
         weights_(files_.checkpoint, files_.model) {
     if (comm.is_first()) warn_of_assumptions(files_);
     if (options.window < 2)
@@ -84,9 +82,8 @@ class Evaluation {
     });
     first_window_ = batch_.lanes() > 0 ? layout.sequences_of_lane(batch_.first_lane).begin : 0;
     if (!options.quantized.empty()) {
-      quantized_.emplace(open_quantized());
+      quantized_.emplace(open_quantized(options.quantized, files_, "evaluate"));
       compare_files("--quantized", {RunDirectory{options.quantized}.model()}, comm);
-      check_names();
     }
   }
 
@@ -118,22 +115,22 @@ class Evaluation {
   /// -log p of every predicted token, summed by window in token order; `[windows]`, zero for the
   /// windows of other ranks.
   std::vector<double> window_nll(const Tensor& x, Trace& trace) {
-    std::vector<double> sums(static_cast<std::size_t>(windows_.count()), 0.0);
+    std::vector<double> sums(windows_.count(), 0.0);
     if (batch_.rows() == 0) return sums;
     load_layer(-1);
     const UsedLinear head = weights_.used(model().head);
     weights_.clear();
     const RmsNorm norm(model(), weights_, model().final_norm);
     const Index vocabulary = model().vocabulary;
-    if (trace.wanted) trace.logits.resize(static_cast<std::size_t>(batch_.rows() * vocabulary));
+    if (trace.wanted) trace.logits.resize(batch_.rows() * vocabulary);
     runtime::for_each_range(batch_.sequence_rows, [&](Index sequence, Range rows) {
       const Tensor logits = SharedInput(norm(x.window(rows))).multiply(head);
       note_finite(ForwardPart::head, logits);
-      std::vector<double> nll(static_cast<std::size_t>(rows.size() - 1));
+      std::vector<double> nll(rows.size() - 1);
       const std::span<const std::int32_t> tokens(batch_.sequences.tokens);
       runtime::token_nll(logits.host().slice_rows(0, rows.size() - 1),
-                         tokens.subspan(static_cast<std::size_t>(rows.begin + 1), nll.size()), nll);
-      double& sum = sums[static_cast<std::size_t>(first_window_ + sequence)];
+                         tokens.subspan(rows.begin + 1, nll.size()), nll);
+      double& sum = sums[first_window_ + sequence];
       for (const double value : nll) sum += value;
       if (trace.wanted)
         std::copy_n(logits.host().data, rows.size() * vocabulary,
@@ -152,28 +149,6 @@ class Evaluation {
     compare_checkpoints(files_, comm);
   }
 
-  MatrixReader open_quantized() const {
-    const RunDirectory run{options_.quantized};
-    if (!std::filesystem::exists(run.model()))
-      throw Error(ErrorKind::input, "evaluate", options_.quantized.string(), "there is no model.h5",
-                  "it must be the directory of a finished run; `aq-dist status` tells");
-    return MatrixReader(run.model());
-  }
-
-  void check_names() {
-    std::map<std::string, const LinearSpec*> linears;
-    for (const LinearSpec* linear : all_linears(model())) linears[linear->name] = linear;
-    for (const std::string& name : quantized_->names()) {
-      const auto found = linears.find(name);
-      const auto shape = quantized_->describe(name).second;
-      if (found == linears.end() || shape.first != found->second->rows ||
-          shape.second != found->second->columns)
-        throw Error(ErrorKind::input, "evaluate", options_.quantized.string(),
-                    str("matrix ", name, " [", shape.first, ", ", shape.second,
-                        "] does not belong to the model in ", options_.model.string()));
-    }
-  }
-
   /// The quantized matrices of one layer, or of the head for -1.
   void load_layer(Index index) {
     if (!quantized_) return;
@@ -187,7 +162,6 @@ class Evaluation {
                  rounds_activations_ ? named.activation : std::nullopt);
   }
 
-  const EvaluateOptions& options_;
   ModelFiles files_;
   Weights weights_;
   Windows windows_;

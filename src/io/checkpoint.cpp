@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
+#include <tuple>
 
 #include "aq/core/hash.h"
 #include "aq/core/json.h"
@@ -33,7 +34,7 @@ struct Checkpoint::State {
   void open_index(const fs::path& path);
   const TensorInfo& expect(const std::string& name, const std::vector<Index>& shape) const;
   std::string object(const TensorInfo& tensor) const {
-    return str(paths[static_cast<std::size_t>(tensor.file)].string(), ": ", tensor.name);
+    return str(paths[tensor.file].string(), ": ", tensor.name);
   }
   void read(const TensorInfo& tensor, Index first, Index count, float* out) const;
 };
@@ -153,7 +154,7 @@ void Checkpoint::State::add(const StoredTensor& stored) {
   if (const auto dtype = dtype_from_name(stored.dtype))
     tensors[stored.name] = {stored.name, *dtype, stored.shape, file, stored.offset, stored.bytes};
   else
-    others[stored.name] = {stored.dtype, stored.shape, file};
+    others[stored.name] = {stored.dtype, stored.shape, file, stored.offset, stored.bytes};
 }
 
 void Checkpoint::State::open_file(const fs::path& path) {
@@ -232,7 +233,7 @@ const TensorInfo& Checkpoint::info(const std::string& name) const {
   if (other == state_->others.end())
     throw Error(ErrorKind::input, "read a tensor", str(directory().string(), ": ", name),
                 "the checkpoint has no such tensor");
-  const fs::path& file = files()[static_cast<std::size_t>(other->second.file)];
+  const fs::path& file = files()[other->second.file];
   throw Error(ErrorKind::input, "read a tensor", str(file.string(), ": ", name),
               str("dtype ", other->second.dtype, " is not supported yet"),
               "F32, F16, BF16, F8_E4M3 and U8 can be read");
@@ -250,11 +251,11 @@ const TensorInfo& Checkpoint::State::expect(const std::string& name,
 
 /// Elements [first, first + count) as floats; only their bytes are read.
 void Checkpoint::State::read(const TensorInfo& tensor, Index first, Index count, float* out) const {
-  const PosixFile& file = files[static_cast<std::size_t>(tensor.file)];
+  const PosixFile& file = files[tensor.file];
   const Index width = dtype_size(tensor.dtype);
   const Index piece = tensor.dtype == DType::f32 ? count : std::min(count, Index{1} << 19);
   std::vector<std::byte> buffer;  // stays in the cache while it is converted
-  if (tensor.dtype != DType::f32) buffer.resize(static_cast<std::size_t>(piece * width));
+  if (tensor.dtype != DType::f32) buffer.resize(piece * width);
   for (Index done = 0; done < count; done += piece) {
     const Index now = std::min(piece, count - done);
     const Index offset = tensor.offset + (first + done) * width;
@@ -277,7 +278,7 @@ std::vector<float> Checkpoint::read(const std::string& name,
                                     const std::vector<Index>& shape) const {
   info(name);  // whether it can be read at all
   const TensorInfo& tensor = state_->expect(name, shape);
-  std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
+  std::vector<float> values(tensor.elements());
   state_->read(tensor, 0, tensor.elements(), values.data());
   return values;
 }
@@ -315,8 +316,23 @@ void Checkpoint::read_bytes(const std::string& name, const std::vector<Index>& s
   if (tensor.dtype != DType::u8)
     throw Error(ErrorKind::input, "read a tensor", state_->object(tensor),
                 str("its dtype is ", dtype_name(tensor.dtype), ", but U8 is needed"));
-  state_->files[static_cast<std::size_t>(tensor.file)].read_at(tensor.offset + first,
-                                                               std::as_writable_bytes(out));
+  state_->files[tensor.file].read_at(tensor.offset + first, std::as_writable_bytes(out));
+}
+
+std::vector<RawTensor> Checkpoint::raw_tensors() const {
+  std::vector<RawTensor> all;
+  for (const auto& [name, t] : tensors())
+    all.push_back({name, std::string(dtype_name(t.dtype)), t.shape, t.file, t.offset, t.bytes});
+  for (const auto& [name, t] : other_tensors())
+    all.push_back({name, t.dtype, t.shape, t.file, t.offset, t.bytes});
+  std::ranges::sort(all, {}, [](const RawTensor& t) { return std::tie(t.file, t.offset, t.name); });
+  return all;
+}
+
+void Checkpoint::read_raw(const RawTensor& tensor, Index first, std::span<std::byte> out) const {
+  AQ_CHECK(first >= 0 && first <= tensor.bytes - std::ssize(out), tensor.name, ": bytes ", first,
+           " + ", out.size());
+  state_->files[tensor.file].read_at(tensor.offset + first, out);
 }
 
 bool Checkpoint::same(const std::string& name, const std::string& other) const {
@@ -326,8 +342,8 @@ bool Checkpoint::same(const std::string& name, const std::string& other) const {
   if (a.dtype != b.dtype || a.shape != b.shape) return false;
   std::vector<std::byte> bytes_of_a, bytes_of_b;
   const auto read = [&](const TensorInfo& tensor, Index at, std::vector<std::byte>& bytes) {
-    bytes.resize(static_cast<std::size_t>(std::min(kPiece, a.bytes - at)));
-    state_->files[static_cast<std::size_t>(tensor.file)].read_at(tensor.offset + at, bytes);
+    bytes.resize(std::min(kPiece, a.bytes - at));
+    state_->files[tensor.file].read_at(tensor.offset + at, bytes);
   };
   for (Index at = 0; at < a.bytes; at += kPiece) {
     read(a, at, bytes_of_a);
@@ -340,12 +356,11 @@ bool Checkpoint::same(const std::string& name, const std::string& other) const {
 std::string Checkpoint::checksum(const std::string& name) const {
   constexpr Index kPiece = Index{4} << 20;
   const TensorInfo& tensor = info(name);
-  const PosixFile& file = state_->files[static_cast<std::size_t>(tensor.file)];
-  std::vector<std::byte> buffer(static_cast<std::size_t>(std::min(kPiece, tensor.bytes)));
+  const PosixFile& file = state_->files[tensor.file];
+  std::vector<std::byte> buffer(std::min(kPiece, tensor.bytes));
   std::uint64_t sum = 0;
   for (Index done = 0; done < tensor.bytes; done += kPiece) {
-    const auto piece =
-        std::span(buffer).first(static_cast<std::size_t>(std::min(kPiece, tensor.bytes - done)));
+    const auto piece = std::span(buffer).first(std::min(kPiece, tensor.bytes - done));
     file.read_at(tensor.offset + done, piece);
     sum = xxh64(piece, sum);
   }
@@ -385,10 +400,9 @@ std::string Checkpoint::fingerprint() const {
   std::size_t number = 0;
   for (const auto& [name, tensor] : tensors()) {
     if (number++ % step != 0) continue;
-    std::string sample(static_cast<std::size_t>(std::min(tensor.bytes, kSampleBytes)), '\0');
+    std::string sample(std::min(tensor.bytes, kSampleBytes), '\0');
     const Index offset = tensor.offset + (tensor.bytes - static_cast<Index>(sample.size())) / 2;
-    state_->files[static_cast<std::size_t>(tensor.file)].read_at(
-        offset, std::as_writable_bytes(std::span(sample)));
+    state_->files[tensor.file].read_at(offset, std::as_writable_bytes(std::span(sample)));
     hash = fnv1a(sample, hash);
   }
   return hash_text(hash);

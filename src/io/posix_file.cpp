@@ -120,7 +120,7 @@ void PosixFile::read_at(Index offset, std::span<std::byte> out) const {
       throw Error(ErrorKind::input, "read the file", path_.string(),
                   str("it ends at byte ", offset, ", ", out.size(), " bytes too early"),
                   "was it changed while in use?");
-    out = out.subspan(static_cast<std::size_t>(got));
+    out = out.subspan(got);
     offset += got;
   }
 }
@@ -136,7 +136,17 @@ void PosixFile::write(std::span<const std::byte> bytes) {
     const auto written =
         retried([&] { return ::write(descriptor_, bytes.data(), piece(bytes.size())); });
     if (written < 0) fail_file("write the file", path_, errno);
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
+    bytes = bytes.subspan(written);
+  }
+}
+
+void PosixFile::write_at(Index offset, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const auto written =
+        retried([&] { return ::pwrite(descriptor_, bytes.data(), piece(bytes.size()), offset); });
+    if (written < 0) fail_file("write the file", path_, errno);
+    bytes = bytes.subspan(written);
+    offset += written;
   }
 }
 

@@ -42,6 +42,7 @@ class PosixFile {
   /// Reads up to `out.size()` bytes from where the last call ended; 0 at the end.
   Index read_next(std::span<std::byte> out);
   void write(std::span<const std::byte> bytes);
+  void write_at(Index offset, std::span<const std::byte> bytes);
   /// Waits until the content is on the disk.
   void sync();
 

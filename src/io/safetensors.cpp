@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "aq/core/json.h"
-#include "aq/io/checkpoint.h"
 #include "io/shape_text.h"
 
 namespace aq {
@@ -18,20 +17,6 @@ static_assert(std::endian::native == std::endian::little, "safetensors is little
 
 constexpr const char* kOperation = "read the safetensors header";
 constexpr Index kMaximalHeader = 100'000'000;  // bytes, as the reference library
-
-/// Bits of one element; nothing for a dtype that safetensors does not know.
-std::optional<Index> element_bits(std::string_view dtype) {
-  static constexpr std::array<std::pair<std::string_view, Index>, 20> table{{
-      {"F4", 4},   {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"BOOL", 8},    {"U8", 8},
-      {"I8", 8},   {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"U16", 16},
-      {"I16", 16}, {"F16", 16},    {"BF16", 16},   {"U32", 32},    {"I32", 32},
-      {"F32", 32}, {"U64", 64},    {"I64", 64},    {"F64", 64},    {"C64", 64},
-  }};
-  const auto* row = std::find_if(table.begin(), table.end(),
-                                 [&](const auto& entry) { return entry.first == dtype; });
-  if (row == table.end()) return std::nullopt;
-  return row->second;
-}
 
 [[noreturn]] void fail(const std::string& object, const std::string& reason,
                        std::string_view hint = {}) {
@@ -57,7 +42,7 @@ std::vector<Index> size_list(const Json& tensor, const std::string& object, cons
 
 /// Bytes that a tensor of this dtype and shape takes.
 Index expected_bytes(const StoredTensor& tensor, const std::string& object) {
-  const std::optional<Index> bits = element_bits(tensor.dtype);
+  const std::optional<Index> bits = safetensors_element_bits(tensor.dtype);
   if (!bits) fail(object, str("unknown dtype '", tensor.dtype.substr(0, 40), "'"));
   Index elements = 1;
   for (const Index size : tensor.shape) elements = checked_multiply(elements, size, object);
@@ -143,6 +128,19 @@ std::string read_header_text(const PosixFile& file, Index file_bytes) {
 
 }  // namespace
 
+std::optional<Index> safetensors_element_bits(std::string_view dtype) {
+  static constexpr std::array<std::pair<std::string_view, Index>, 20> table{{
+      {"F4", 4},   {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"BOOL", 8},    {"U8", 8},
+      {"I8", 8},   {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"U16", 16},
+      {"I16", 16}, {"F16", 16},    {"BF16", 16},   {"U32", 32},    {"I32", 32},
+      {"F32", 32}, {"U64", 64},    {"I64", 64},    {"F64", 64},    {"C64", 64},
+  }};
+  const auto* row = std::find_if(table.begin(), table.end(),
+                                 [&](const auto& entry) { return entry.first == dtype; });
+  if (row == table.end()) return std::nullopt;
+  return row->second;
+}
+
 std::vector<StoredTensor> read_safetensors_header(const PosixFile& file) {
   const std::string path = file.path().string();
   const Index file_bytes = file.size();
@@ -162,38 +160,6 @@ std::vector<StoredTensor> read_safetensors_header(const PosixFile& file) {
                    [&](const auto& a, const auto& b) { return place(a) < place(b); });
   check_cover(tensors, path, data_begin, file_bytes);
   return tensors;
-}
-
-void write_safetensors(const std::filesystem::path& path,
-                       const std::vector<TensorToWrite>& tensors) {
-  std::vector<const TensorToWrite*> order;  // wider elements first: every tensor is aligned
-  for (const TensorToWrite& tensor : tensors) order.push_back(&tensor);
-  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-    return dtype_size(a->dtype) > dtype_size(b->dtype);
-  });
-  OrderedJson header;
-  header["__metadata__"] = {{"format", "pt"}};
-  Index offset = 0;
-  for (const TensorToWrite* tensor : order) {
-    const auto bytes = static_cast<Index>(tensor->bytes.size());
-    Index elements = 1;
-    for (const Index size : tensor->shape)
-      elements = checked_multiply(elements, size, tensor->name);
-    AQ_CHECK(bytes == elements * dtype_size(tensor->dtype), tensor->name, " has ", bytes, " bytes");
-    AQ_CHECK(!header.contains(tensor->name), tensor->name, " appears twice");
-    header[tensor->name] = {{"dtype", dtype_name(tensor->dtype)},
-                            {"shape", tensor->shape},
-                            {"data_offsets", {offset, offset + bytes}}};
-    offset += bytes;
-  }
-  std::string text = header.dump();
-  text.resize(static_cast<std::size_t>(round_up(static_cast<Index>(text.size()), 8)), ' ');
-  const auto length = static_cast<std::uint64_t>(text.size());
-  PartialFile file(path);
-  file.write(std::as_bytes(std::span(&length, 1)));
-  file.write(text);
-  for (const TensorToWrite* tensor : order) file.write(tensor->bytes);
-  file.commit();
 }
 
 }  // namespace aq

@@ -9,6 +9,7 @@
 #include "aq/core/memory.h"
 #include "aq/core/parallel.h"
 #include "aq/core/text.h"
+#include "aq/export/servability.h"
 #include "aq/io/file.h"
 #include "aq/model/architecture_json.h"
 #include "aq/run/sources.h"
@@ -107,6 +108,7 @@ std::vector<std::pair<std::string, std::string>> configuration(const QuantizeOpt
   std::string unused;
   for (const std::string& key : options.assume_unused) unused += (unused.empty() ? "" : ", ") + key;
   return {{"model", options.model.string()},
+          {"architecture", options.architecture.string()},
           {"assume_unused", unused},
           {"recipe_file", options.recipe.file},
           {"recipe", options.recipe.text},
@@ -284,6 +286,10 @@ RankFields told(const QuantizeOptions& options) {
           {"--resume", str(static_cast<int>(options.resume))},
           {"--save-activations", str(options.save_activations)},
           {"--keep-hessians", options.keep_hessians ? "yes" : "no"},
+          {"--export", options.export_to
+                           ? str(options.export_to->out.string(), ":", options.export_to->format)
+                           : ""},
+          {"--require-servable", options.servable_by},
           {"--strict", options.strict ? "yes" : "no"},
           {"--max-fallbacks", str(options.max_fallbacks)}};
 }
@@ -312,6 +318,8 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   if (kept) read.emplace_back("--hessians", kept->identity());
   compare_ranks(std::move(read), comm);
   compare_checkpoints(files, comm);
+  if (options.export_to) check_export(*options.export_to, model, assignments);
+  if (!options.servable_by.empty()) require_servable(options.servable_by, model, assignments);
   check_patterns(options, assignments, model, comm.is_first());
   RunPlan chosen = choose(options, files, assignments, kept ? nullptr : &workload, comm);
   if (comm.is_first()) check_disk(options, chosen.plan);
@@ -361,6 +369,8 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
                        " bits a weight, ", plan.matrix_count - plan.quantized_count, " untouched"));
   for (const std::string& remark : group_remarks(prepared.assignments, model))
     line("groups", remark);
+  if (const std::string servers = servers_line(model, prepared.assignments); !servers.empty())
+    line("servers", servers);
   const std::string& source = (prepared.kept ? options.hessians : options.calibration).string();
   line("calibration",
        str(prepared.kept ? "Hessians reused from " : "", source, ", ", work.lanes.sequences, " x ",

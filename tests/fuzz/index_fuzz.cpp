@@ -1,6 +1,7 @@
 /// The input is model.safetensors.index.json, beside two small files.
 
 #include "aq/io/checkpoint.h"
+#include "aq/io/safetensors_writer.h"
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -6,8 +6,8 @@
 #include <random>
 #include <vector>
 
-#include "aq/io/checkpoint.h"
 #include "aq/io/file.h"
+#include "aq/io/safetensors_writer.h"
 #include "io/hdf5.h"
 
 namespace aq::test {
@@ -26,7 +26,7 @@ TensorToWrite random_tensor(const std::string& name, const std::vector<Index>& s
   TensorToWrite tensor{name, dtype, shape, {}};
   Index elements = 1;
   for (const Index size : shape) elements *= size;
-  tensor.bytes.resize(static_cast<std::size_t>(elements * dtype_size(dtype)));
+  tensor.bytes.resize(elements * dtype_size(dtype));
   for (Index i = 0; i < elements; ++i) {
     const float value = offset + deviation * std::sqrt(3.0f) * uniform(random);
     std::byte* out = tensor.bytes.data() + i * dtype_size(dtype);
@@ -166,7 +166,7 @@ void make_tiny_checkpoint(const std::filesystem::path& directory, const std::str
 void write_tokens(const std::filesystem::path& path, Index sequences, Index length,
                   Index vocabulary, std::uint64_t seed) {
   std::mt19937_64 random(seed);
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(sequences * length));
+  std::vector<std::int32_t> tokens(sequences * length);
   for (std::int32_t& token : tokens)
     token = static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(vocabulary));
   hdf5::Object file = hdf5::create_file(path);

@@ -18,7 +18,8 @@ std::string shortest(double value);
 std::string bytes_text(Index bytes);
 /// "850 ms", "12.3 s", "4 min 05 s", "2 h 03 min".
 std::string duration_text(double seconds);
-/// Reads "40GiB", "512MiB", "1.5G", "100000"; throws Error{usage} naming `option`.
+/// Reads "40GiB", "512MiB", "1.5G" (1024^3), "5GB" (1000^3), "100000"; throws Error{usage} naming
+/// `option`.
 Index parse_bytes(std::string_view text, std::string_view option);
 
 /// The word of `words` with the least edit distance to `word`; empty when none is near.

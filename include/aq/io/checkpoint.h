@@ -26,9 +26,19 @@ struct TensorInfo {
 
 /// A tensor of a dtype that safetensors knows and this program cannot read yet.
 struct OtherTensor {
-  std::string dtype;  ///< as written: "F8_E4M3"
+  std::string dtype;  ///< as written: "F8_E8M0"
   std::vector<Index> shape;
   Index file = 0;  ///< index into Checkpoint::files()
+  Index offset = 0;
+  Index bytes = 0;
+};
+
+/// A tensor of whatever dtype, to be carried over as it is.
+struct RawTensor {
+  std::string name;
+  std::string dtype;  ///< as written
+  std::vector<Index> shape;
+  Index file = 0, offset = 0, bytes = 0;
 };
 
 /// Opened once, read from by any thread. Header size, JSON, dtypes, shapes, offsets, overlaps and
@@ -69,6 +79,10 @@ class Checkpoint {
   /// Bytes [first, first + out.size()) of a U8 tensor.
   void read_bytes(const std::string& name, const std::vector<Index>& shape, Index first,
                   std::span<std::uint8_t> out) const;
+  /// All tensors in the order in which they are stored.
+  std::vector<RawTensor> raw_tensors() const;
+  /// Bytes [first, first + out.size()) of one of them.
+  void read_raw(const RawTensor& tensor, Index first, std::span<std::byte> out) const;
   /// Whether two tensors have the same dtype, shape and bytes. Reads up to the first difference.
   bool same(const std::string& name, const std::string& other) const;
 
@@ -90,16 +104,5 @@ class Checkpoint {
   explicit Checkpoint(std::shared_ptr<const State> state) : state_(std::move(state)) {}
   std::shared_ptr<const State> state_;
 };
-
-/// Writes one safetensors file (for tests and export): names with shapes and raw little-endian
-/// bytes.
-struct TensorToWrite {
-  std::string name;
-  DType dtype = DType::f32;
-  std::vector<Index> shape;
-  std::vector<std::byte> bytes;
-};
-void write_safetensors(const std::filesystem::path& path,
-                       const std::vector<TensorToWrite>& tensors);
 
 }  // namespace aq

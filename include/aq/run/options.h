@@ -9,6 +9,7 @@
 
 #include "aq/comm/watchdog.h"
 #include "aq/core/weighted_sum.h"
+#include "aq/export/export.h"
 #include "aq/plan/choose.h"
 #include "aq/plan/machine.h"
 #include "aq/recipe/recipe.h"
@@ -35,12 +36,14 @@ struct QuantizeOptions {
   TokensToExperts tokens_to_experts = TokensToExperts::automatic;
   std::optional<Machine> machine;  ///< what planned seconds are computed for
   Resume resume = Resume::automatic;
-  Index save_activations = 0;         ///< keep what every so-many-th layer gives; 0: never
-  bool keep_hessians = false;         ///< write the sums of every task into the run directory
-  std::filesystem::path hessians;     ///< a run that kept them: quantize without a forward pass
-  bool strict = false;                ///< a pattern that matches nothing is an error
-  Index max_fallbacks = -1;           ///< more are an error (exit code 4); negative: no limit
-  StallWatch* stall_watch = nullptr;  ///< told of the directory when it is this run's
+  Index save_activations = 0;      ///< keep what every so-many-th layer gives; 0: never
+  bool keep_hessians = false;      ///< write the sums of every task into the run directory
+  std::filesystem::path hessians;  ///< a run that kept them: quantize without a forward pass
+  bool strict = false;             ///< a pattern that matches nothing is an error
+  Index max_fallbacks = -1;        ///< more are an error (exit code 4); negative: no limit
+  std::optional<ExportOptions> export_to;  ///< what is exported when the run is done
+  std::string servable_by;                 ///< a server that must load it (servability.h)
+  StallWatch* stall_watch = nullptr;       ///< told of the directory when it is this run's
   /// For tests: sees every finished Hessian sum on its owner before it is factored.
   std::function<void(const std::string& first_linear, Index columns, const WeightedSum& sum)>
       hessian_observer;

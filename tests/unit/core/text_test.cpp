@@ -76,6 +76,7 @@ TEST(ParseBytes, ReadsSizes) {
   for (const char* text : {"2K", "2Ki", "2KiB"}) EXPECT_EQ(bytes(text), 2048) << text;
   for (const char* text : {"512M", "512Mi", "512MiB"}) EXPECT_EQ(bytes(text), 536870912) << text;
   for (const char* text : {"40G", "40GiB"}) EXPECT_EQ(bytes(text), 42949672960) << text;
+  for (const char* text : {"5GB", "5000MB", "5e6KB"}) EXPECT_EQ(bytes(text), 5000000000) << text;
   EXPECT_EQ(bytes("1.5G"), 1610612736);
   EXPECT_EQ(bytes("0.5KiB"), 512);
   EXPECT_EQ(bytes("1e3"), 1000);
@@ -85,7 +86,7 @@ TEST(ParseBytes, ReadsSizes) {
 
 TEST(ParseBytes, RefusesWhatIsNoSize) {
   for (const char* text : {"",     " ",     "G",    "GiB",  "B",        "-1",     "-1G", "-0.5",
-                           "+5",   "1 GiB", " 1G",  "1G ",  "1GB",      "1gib",   "1g",  "1iB",
+                           "+5",   "1 GiB", " 1G",  "1G ",  "1Gb",      "1gib",   "1g",  "1iB",
                            "1KK",  "1KiBs", "1P",   "0x10", "1,5G",     "1.5.2G", "nan", "inf",
                            "infG", "1e400", "1e30", "8e18", "5000000T", "twelve", "1\n"}) {
     try {

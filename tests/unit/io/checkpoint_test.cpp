@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "aq/io/file.h"
+#include "aq/io/safetensors_writer.h"
 #include "expect_error.h"
 #include "support/checkpoint_maker.h"
 #include "support/temporary_directory.h"

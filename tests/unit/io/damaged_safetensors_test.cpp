@@ -4,6 +4,7 @@
 
 #include "aq/io/checkpoint.h"
 #include "aq/io/file.h"
+#include "aq/io/safetensors_writer.h"
 #include "aq/io/tokens.h"
 #include "expect_error.h"
 #include "support/temporary_directory.h"

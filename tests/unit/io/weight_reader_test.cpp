@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "aq/core/error.h"
+#include "aq/io/safetensors_writer.h"
 #include "support/temporary_directory.h"
 
 namespace aq {
@@ -95,8 +96,7 @@ TEST(WeightReader, Fp8WithBlockScales) {
   Matrix expected(kRows, kColumns);
   for (Index r = 0; r < kRows; ++r)
     for (Index c = 0; c < kColumns; ++c)
-      expected(r, c) = f8_e4m3_to_float(codes[static_cast<std::size_t>(r * kColumns + c)]) *
-                       scales[static_cast<std::size_t>(r / 2 * 3 + c / 3)];
+      expected(r, c) = f8_e4m3_to_float(codes[r * kColumns + c]) * scales[r / 2 * 3 + c / 3];
   expect_ranges(stored.open(), model, linear("w", Role::q, kRows, kColumns), expected);
 }
 
@@ -153,12 +153,10 @@ TEST(WeightReader, Mxfp4) {
   model.encoding = SourceEncoding::mxfp4;
   const std::vector<double> magnitudes{0, 0.5, 1, 1.5, 2, 3, 4, 6};
   const auto value = [&](Index row, Index column) {
-    const std::uint8_t byte = blocks[static_cast<std::size_t>(row * 32 + column / 2)];
+    const std::uint8_t byte = blocks[row * 32 + column / 2];
     const int code = column % 2 == 0 ? byte % 16 : byte / 16;
-    const double scale =
-        std::pow(2.0, scales[static_cast<std::size_t>(row * 2 + column / 32)] - 127.0);
-    return static_cast<float>((code < 8 ? scale : -scale) *
-                              magnitudes[static_cast<std::size_t>(code % 8)]);
+    const double scale = std::pow(2.0, scales[row * 2 + column / 32] - 127.0);
+    return static_cast<float>((code < 8 ? scale : -scale) * magnitudes[code % 8]);
   };
   for (const Role role : {Role::gate, Role::up}) {
     Matrix expected(2, 64);

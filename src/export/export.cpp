@@ -1,0 +1,304 @@
+#include "aq/export/export.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "aq/comm/common_error.h"
+#include "aq/core/log.h"
+#include "aq/core/text.h"
+#include "aq/core/timer.h"
+#include "aq/io/compare_ranks.h"
+#include "aq/io/file.h"
+#include "aq/io/run_directory.h"
+#include "export/directory.h"
+#include "export/layout.h"
+
+namespace aq {
+namespace {
+
+constexpr const char* kOperation = "export";
+
+/// What the run was told, for an option that is not given here.
+std::string recorded(const Manifest& manifest, std::string_view key) {
+  const auto found =
+      std::ranges::find(manifest.configuration, key, [](const auto& field) { return field.first; });
+  return found == manifest.configuration.end() ? "" : found->second;
+}
+
+/// "a, b" as two words.
+Keys words(std::string_view text) {
+  Keys result;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(", "), text.size());
+    result.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 2, text.size()));
+  }
+  return result;
+}
+
+/// The run's checkpoint.
+ModelFiles open_source(const Manifest& manifest, const ExportOptions& options) {
+  ExportOptions told = options;
+  if (told.model.empty()) told.model = recorded(manifest, "model");
+  if (told.architecture.empty()) told.architecture = recorded(manifest, "architecture");
+  if (told.assume_unused.empty()) told.assume_unused = words(recorded(manifest, "assume_unused"));
+  if (!file_exists(told.model))
+    throw Error(ErrorKind::usage, kOperation, options.run.string(),
+                str("the checkpoint is not where the run read it, '", told.model.string(), "'"),
+                "say where it is: --model DIRECTORY");
+  return open_model(told.model, told.architecture, told.assume_unused);
+}
+
+Manifest manifest_of(const std::filesystem::path& run) {
+  if (auto manifest = read_manifest({run})) return std::move(*manifest);
+  throw Error(ErrorKind::input, kOperation, run.string(), "it is not the directory of a run",
+              "name what quantize --save was given");
+}
+
+void check_source(const ExportOptions& options, const ModelFiles& files,
+                  const MatrixReader& matrices) {
+  const std::string then = matrices.attribute("model"), now = files.checkpoint.fingerprint();
+  if (then != now)
+    throw Error(ErrorKind::input, kOperation, files.checkpoint.directory().string(),
+                str("the run in ", options.run.string(), " was made from another checkpoint (",
+                    then, ", this is ", now, ")"));
+}
+
+/// Throws for matrices that the format cannot hold, naming the first ones.
+void check_matrices(const std::vector<StoredMatrix>& matrices, const ServedFormat& format) {
+  constexpr std::size_t kShown = 3;
+  std::vector<std::string> reasons;
+  for (const StoredMatrix& matrix : matrices)
+    if (const std::string problem = format.problem(matrix); !problem.empty())
+      reasons.push_back(str(matrix.name, ": ", problem));
+  if (reasons.empty()) return;
+  std::string text = str(reasons.size(), " of ", matrices.size(), " matrices do not fit: ");
+  for (std::size_t i = 0; i < std::min(reasons.size(), kShown); ++i)
+    text += (i == 0 ? "" : "; ") + reasons[i];
+  throw CommonError(
+      ErrorKind::usage, kOperation, format.name, text,
+      "a recipe with groups that divide the columns, or \"channel\", fits; --format bf16 holds "
+      "every matrix, dequantized");
+}
+
+/// First piece of each shard, and the end of the last.
+std::vector<Index> cut_shards(const std::vector<ExportPiece>& pieces, Index shard_bytes) {
+  std::vector<Index> begins{0};
+  Index bytes = 0;
+  for (Index i = 0; i < std::ssize(pieces); ++i) {
+    const Index more = pieces[i].bytes();
+    if (bytes > 0 && bytes + more > shard_bytes) {
+      begins.push_back(i);
+      bytes = 0;
+    }
+    bytes += more;
+  }
+  begins.push_back(std::ssize(pieces));
+  return begins;
+}
+
+std::string shard_name(Index shard, Index count) {
+  if (count == 1) return "model.safetensors";
+  const auto digits = [](Index number) {
+    const std::string text = str(number);
+    return std::string(text.size() < 5 ? 5 - text.size() : 0, '0') + text;
+  };
+  return str("model-", digits(shard + 1), "-of-", digits(count), ".safetensors");
+}
+
+void write_shard(const std::filesystem::path& path, std::span<const ExportPiece> pieces) {
+  std::vector<TensorEntry> entries;
+  for (const ExportPiece& piece : pieces)
+    entries.insert(entries.end(), piece.entries.begin(), piece.entries.end());
+  SafetensorsWriter writer(path, entries);
+  for (const ExportPiece& piece : pieces) piece.write(writer);
+  writer.close();
+}
+
+/// config.json with what was quantized in place of what the source says of itself.
+OrderedJson configuration(const ExportSource& source, const ServedFormat& format,
+                          const std::vector<StoredMatrix>& matrices) {
+  const ModelFiles& files = source.files;
+  const std::string path = files.checkpoint.config_path().string();
+  auto config = parse_json<OrderedJson>(
+      files.checkpoint.config_json(), {.operation = kOperation, .file = path}, JsonDialect::python);
+  std::vector<OrderedJson*> parts{&config};
+  if (!files.text_key.empty()) parts.push_back(&config.at(files.text_key));
+  for (OrderedJson* part : parts) {
+    part->erase("quantization_config");
+    if (files.model.tied_head && source.matrices.has(files.model.head.name))
+      (*part)["tie_word_embeddings"] = false;
+  }
+  if (!format.plain && !matrices.empty())
+    config["quantization_config"] = format.configuration(matrices, modules_left(source));
+  return config;
+}
+
+/// Numbers that only Python's JSON knows were read as texts (JsonDialect::python).
+std::string config_text(const OrderedJson& config) {
+  std::string text = config.dump(2) + "\n";
+  for (const std::string_view number : {"NaN", "Infinity", "-Infinity"})
+    for (std::size_t at = 0; (at = text.find(str('"', number, '"'), at)) != std::string::npos;)
+      text.replace(at, number.size() + 2, number);
+  return text;
+}
+
+/// An export in work on one rank.
+class Export {
+ public:
+  Export(const ExportOptions& options, Communicator& comm)
+      : options_(options),
+        comm_(comm),
+        format_(served_format(options.format)),
+        manifest_(manifest_of(options.run)),
+        files_(open_source(manifest_, options)),
+        matrices_(open_quantized(options.run, files_, kOperation)),
+        directory_(options.out) {
+    compare_ranks({{"run", options.run.string()},
+                   {"fingerprint of the checkpoint", files_.checkpoint.fingerprint()},
+                   {"record of the export", record()}},
+                  comm);
+    check_source(options, files_, matrices_);
+    stored_ = stored_matrices(source_);
+    check_matrices(stored_, format_);
+    config_ = configuration(source_, format_, stored_);
+    pieces_ = export_pieces(source_, format_);
+    shards_ = cut_shards(pieces_, options.shard_bytes);
+  }
+
+  ExportSummary run() {
+    const Stopwatch watch;
+    ExportSummary summary = counted();
+    if (comm_.is_first()) {
+      summary.was_there = directory_.is_complete(record());
+      if (!summary.was_there) {
+        directory_.begin();
+        check_free_space(directory_.partial(), summary.bytes);
+      }
+    }
+    std::int64_t was_there = summary.was_there ? 1 : 0;
+    comm_.broadcast(std::as_writable_bytes(std::span(&was_there, 1)), 0);
+    summary.was_there = was_there != 0;
+    if (summary.was_there) return summary;
+    for (Index shard = comm_.rank(); shard < summary.shards; shard += comm_.size()) {
+      const std::string name = shard_name(shard, summary.shards);
+      log_debug(str("export: ", name));
+      write_shard(directory_.partial() / name, pieces_of(shard));
+    }
+    comm_.barrier();
+    if (comm_.is_first()) {
+      write_texts(summary);
+      for (const std::string& name :
+           copy_companions(files_.checkpoint.directory(), directory_.partial()))
+        summary.remarks.push_back(str(name, " of the source was not carried over"));
+      directory_.finish(record());
+    }
+    comm_.barrier();
+    summary.seconds = watch.seconds();
+    return summary;
+  }
+
+ private:
+  /// What was exported from what, for people and for is_complete().
+  std::string record() const {
+    OrderedJson fingerprint;
+    for (const auto& [key, value] : manifest_.fingerprint) fingerprint[key] = value;
+    return OrderedJson{{"program", str("aq-dist ", AQ_VERSION)},
+                       {"format", format_.name},
+                       {"shard_bytes", options_.shard_bytes},
+                       {"run", std::move(fingerprint)}}
+               .dump(2) +
+           "\n";
+  }
+
+  std::span<const ExportPiece> pieces_of(Index shard) const {
+    return std::span(pieces_).subspan(shards_[shard], shards_[shard + 1] - shards_[shard]);
+  }
+
+  ExportSummary counted() const {
+    ExportSummary summary;
+    summary.matrices = std::ssize(stored_);
+    summary.shards = std::ssize(shards_) - 1;
+    for (const ExportPiece& piece : pieces_) {
+      summary.tensors += std::ssize(piece.entries);
+      summary.bytes += piece.bytes();
+    }
+    const bool inputs = std::ranges::any_of(stored_, [](const StoredMatrix& matrix) {
+      return matrix.activation && matrix.activation->is_nvfp4();
+    });
+    if (inputs && !format_.plain)
+      summary.remarks.push_back(
+          "nvfp4 activations need a global scale from calibration: the inputs are not rounded");
+    if (manifest_.files != files_.checkpoint.file_states())
+      summary.remarks.push_back(
+          "files of the checkpoint were copied or written to since the run read them");
+    if (files_.model.fused && !format_.plain)
+      summary.remarks.push_back(
+          "the experts, which the source has in one tensor, are a tensor for each linear of each "
+          "expert; where a server wants one tensor (gpt-oss), --format bf16 keeps it");
+    return summary;
+  }
+
+  /// The index and the configurations.
+  void write_texts(const ExportSummary& summary) const {
+    const std::filesystem::path& to = directory_.partial();
+    write_text_file(to / "config.json", config_text(config_));
+    if (!format_.configuration_file.empty() && config_.contains("quantization_config"))
+      write_text_file(to / format_.configuration_file,
+                      config_.at("quantization_config").dump(2) + "\n");
+    if (summary.shards == 1) return;
+    Json map;  // sorted by name
+    for (Index shard = 0; shard < summary.shards; ++shard)
+      for (const ExportPiece& piece : pieces_of(shard))
+        for (const TensorEntry& entry : piece.entries)
+          map[entry.name] = shard_name(shard, summary.shards);
+    const Json index{{"metadata", {{"total_size", summary.bytes}}}, {"weight_map", std::move(map)}};
+    write_text_file(to / "model.safetensors.index.json", index.dump(2) + "\n");
+  }
+
+  const ExportOptions& options_;
+  Communicator& comm_;
+  const ServedFormat& format_;
+  Manifest manifest_;
+  ModelFiles files_;
+  MatrixReader matrices_;
+  ExportSource source_{files_, matrices_};
+  ExportDirectory directory_;
+  std::vector<StoredMatrix> stored_;
+  OrderedJson config_;
+  std::vector<ExportPiece> pieces_;
+  std::vector<Index> shards_;
+};
+
+}  // namespace
+
+ExportOptions parse_export(std::string_view text) {
+  ExportOptions options;
+  options.out = text;
+  const auto colon = text.rfind(':');
+  if (colon == std::string_view::npos || text.find('/', colon) != std::string_view::npos)
+    return options;
+  options.out = text.substr(0, colon);
+  options.format = served_format(text.substr(colon + 1)).name;
+  return options;
+}
+
+void check_export(const ExportOptions& options, const Model& model,
+                  const Assignments& assignments) {
+  std::vector<StoredMatrix> matrices;
+  for (const LinearSpec* linear : all_linears(model))
+    if (const Assignment& one = assignments.of(*linear); one.method != Method::copy)
+      matrices.push_back({linear->name, linear->rows, linear->columns,
+                          served_scheme(one.scheme, linear->columns), one.activation,
+                          linear->expert >= 0});
+  const ServedFormat& format = served_format(options.format);
+  check_matrices(matrices, format);
+  if (!matrices.empty()) format.configuration(matrices, {});
+  ExportDirectory(options.out).check_free();
+}
+
+ExportSummary export_run(const ExportOptions& options, Communicator& comm) {
+  return Export(options, comm).run();
+}
+
+}  // namespace aq

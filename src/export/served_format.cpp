@@ -1,0 +1,64 @@
+#include "export/served_format.h"
+
+#include <algorithm>
+
+#include "aq/core/text.h"
+#include "aq/export/export.h"
+#include "export/bits.h"
+
+namespace aq {
+namespace {
+
+std::vector<TensorEntry> bf16_entries(const StoredMatrix& matrix) {
+  return {{matrix.name + ".weight", "BF16", {matrix.rows, matrix.columns}}};
+}
+
+std::vector<std::vector<std::byte>> bf16_pack(const QuantizedMatrix& matrix,
+                                              const std::optional<Scheme>&) {
+  Matrix values(matrix.rows, matrix.columns);
+  dequantize(matrix, values.view());
+  return {floats_as(DType::bf16, values.values)};
+}
+
+}  // namespace
+
+Scheme served_scheme(const Scheme& scheme, Index columns) {
+  Scheme served = scheme;
+  if (!scheme.is_mx() && !scheme.is_nvfp4() && scheme.group_size > columns)
+    served.group_size = kPerChannel;
+  return served;
+}
+
+ServedFormat bf16_format() {
+  return {.name = "bf16",
+          .plain = true,
+          .problem = [](const StoredMatrix&) { return std::string(); },
+          .entries = bf16_entries,
+          .pack = bf16_pack,
+          .configuration = [](const std::vector<StoredMatrix>&,
+                              const std::vector<std::string>&) { return OrderedJson(); }};
+}
+
+const std::vector<ServedFormat>& served_formats() {
+  static const std::vector<ServedFormat> formats{compressed_tensors_format(), gptq_format(),
+                                                 bf16_format()};
+  return formats;
+}
+
+std::vector<std::string_view> export_format_names() {
+  std::vector<std::string_view> names;
+  for (const ServedFormat& format : served_formats()) names.push_back(format.name);
+  return names;
+}
+
+const ServedFormat& served_format(std::string_view name) {
+  const auto found = std::ranges::find(served_formats(), name, &ServedFormat::name);
+  if (found != served_formats().end()) return *found;
+  const std::vector<std::string_view> names = export_format_names();
+  std::string known;
+  for (const std::string_view one : names) known += str(known.empty() ? "'" : ", '", one, "'");
+  throw Error(ErrorKind::usage, "export", "--format",
+              str("'", name, "' is none of ", known, did_you_mean(name, names)));
+}
+
+}  // namespace aq

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# tools/test_peers.sh [OPTIONS OF test_peers.py]: exports read by compressed-tensors, transformers and GPTQModel.
+# Makes a virtual environment with them under build/peers, from PyPI.
+#   AQ_DIST         the program (build/release/bin/aq-dist, else build/dev/bin/aq-dist)
+#   AQ_PEERS_VENV   a virtual environment to use as it is
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=tools/common.sh
+source tools/common.sh
+
+aq=${AQ_DIST:-}
+for candidate in build/release/bin/aq-dist build/dev/bin/aq-dist; do
+  if [ -z "$aq" ] && [ -x "$candidate" ]; then aq=$candidate; fi
+done
+if [ -z "$aq" ]; then
+  echo "There is no program; build it, or name it: AQ_DIST=PATH" >&2
+  exit 2
+fi
+
+# torch of PyPI needs the libraries of CUDA to be imported, though nothing here runs on a GPU.
+venv=${AQ_PEERS_VENV:-build/peers}
+if [ -z "${AQ_PEERS_VENV:-}" ] && [ ! -f "$venv/.complete" ]; then
+  step "Installing the peers into $venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --upgrade pip setuptools wheel
+  "$venv/bin/pip" install --quiet torch transformers compressed-tensors safetensors numpy h5py
+  # Compiles extensions where there is no wheel; without it numpy reads the format.
+  if ! "$venv/bin/pip" install --quiet gptqmodel optimum --no-build-isolation; then
+    echo "gptqmodel could not be installed"
+  fi
+  touch "$venv/.complete"
+fi
+
+step "Reading exports"
+set_up_mpi
+"$venv/bin/python" tools/test_peers.py --program "$aq" "$@"
