@@ -28,7 +28,7 @@ Scheme scheme_from_json(const std::string& text, const std::string& object) {
   const Json json = parse_json(text, place);
   const JsonValue top{json, place};
   top.check_keys(kKeys);
-  const std::vector<std::string_view> formats = format_names();
+  const std::vector<std::string_view>& formats = format_names();
   const std::string_view format = formats[top.at("format").word(formats)];
   std::optional<Scheme> scheme = scheme_from_format(format);
   if (scheme->is_float() && top.at("element").text() != element_name(scheme->element))
