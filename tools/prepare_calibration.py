@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
+# /// script
+# requires-python = ">=3.9"
+# dependencies = ["numpy", "h5py", "tokenizers", "sentencepiece", "pyarrow", "datasets"]
+# ///
 """Turn text into a token file for calibration or evaluation.
 
     python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --text FILE... --out tokens.safetensors
     python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --text data.jsonl --field text --out tokens.h5
     python3 tools/prepare_calibration.py --tokenizer tokenizer.json --dataset wikitext2 --out tokens.h5
+    python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --dataset DIR --out tokens.safetensors
 
-The text is tokenized without special tokens and cut into windows that do not overlap; --nsamples of them,
-chosen at random with --seed, are written as `tokens` int32 [nsamples, seqlen]: as a tensor of a safetensors file
+The text is cut into windows that do not overlap; where the tokenizer puts a token before a text (BOS), as most models
+were trained, each window begins with it. --nsamples of them, chosen at random with --seed, are written as `tokens` int32 [nsamples, seqlen]: as a tensor of a safetensors file
 where --out ends in .safetensors, otherwise as a dataset of an HDF5 file.
 
 Exit codes: 0 written; 2 bad command line or missing Python package; 3 bad or too little input data.
@@ -16,10 +21,12 @@ import argparse
 import json
 import os
 import pathlib
+import shlex
 import sys
 import tempfile
 
 BAD_USE, BAD_DATA = 2, 3
+HUB_DATASETS = ("wikitext2", "c4")
 # Documents of c4 are read until this many times the wanted tokens are there, so that the windows are a choice.
 C4_POOL = 4
 
@@ -32,12 +39,32 @@ class Failure(Exception):
         self.code = code
 
 
-def require(module, package):
-    """Import a module or say how to install it."""
-    try:
-        return __import__(module)
-    except ImportError as error:
-        raise Failure(BAD_USE, f"Python package '{package}' is missing ({error}): pip install {package}") from None
+def needed_packages(arguments, tokenizer):
+    """What this command line needs beside the standard library."""
+    packages = ["numpy", "sentencepiece" if tokenizer.suffix == ".model" else "tokenizers"]
+    if not is_safetensors(arguments.out):
+        packages.append("h5py")
+    if arguments.dataset in HUB_DATASETS:
+        packages.append("datasets")
+    elif arguments.dataset and any(pathlib.Path(arguments.dataset).rglob("*.parquet")):
+        packages.append("pyarrow")
+    return packages
+
+
+def require_packages(packages):
+    """One command installs all that are missing in an environment of their own, and goes on."""
+    missing = []
+    for package in packages:
+        try:
+            __import__(package)
+        except ImportError:
+            missing.append(package)
+    if missing:
+        root = pathlib.Path(__file__).resolve().parents[1]
+        there = shlex.quote(os.path.relpath(root / "build" / "calibration"))
+        raise Failure(BAD_USE, f"Python packages are missing: {', '.join(missing)}; run: python3 -m venv {there} && "
+                               f"{there}/bin/pip install {' '.join(packages)} && "
+                               f"{there}/bin/python {' '.join(map(shlex.quote, sys.argv))}")
 
 
 # ---------------------------------------------------------------- tokenizer
@@ -57,16 +84,31 @@ def find_tokenizer(path):
     return path
 
 
+def configured_bos(path):
+    """add_bos_token of tokenizer_config.json beside the tokenizer; None where it says nothing."""
+    try:
+        return json.loads((path.parent / "tokenizer_config.json").read_text(encoding="utf-8")).get("add_bos_token")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def load_tokenizer(path):
-    """(encode: text -> list of token ids without special tokens, vocabulary size)."""
+    """(encode: text -> list of token ids without special tokens, vocabulary size, ids put before a text)."""
     try:
         if path.suffix == ".model":
-            processor = require("sentencepiece", "sentencepiece").SentencePieceProcessor(model_file=str(path))
-            return processor.encode, processor.vocab_size()
-        tokenizer = require("tokenizers", "tokenizers").Tokenizer.from_file(str(path))
+            import sentencepiece
+            processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+            has_bos = configured_bos(path) and processor.bos_id() >= 0
+            return processor.encode, processor.vocab_size(), [processor.bos_id()] if has_bos else []
+        import tokenizers
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, tokenizer.get_vocab_size()
+        marked = tokenizer.encode("a")
+        before = marked.ids[:marked.special_tokens_mask.index(0)] if 0 in marked.special_tokens_mask else []
+        if configured_bos(path) is False:
+            before = []
+        return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, tokenizer.get_vocab_size(), before
     except Failure:
         raise
     except Exception as error:  # the tokenizer packages raise plain Exception and RuntimeError
@@ -150,9 +192,53 @@ def read_texts(files, field):
             yield text
 
 
+def read_directory(directory, field):
+    """Yields the documents of all text, JSON and parquet files below, by name; says what was left."""
+    files = sorted(path for path in pathlib.Path(directory).rglob("*") if path.is_file())
+    left, empty = [], 0
+    for file in files:
+        kind = file.suffix.lower()
+        if kind in (".txt", ".md"):
+            documents = read_texts([file], None)
+        elif kind in (".json", ".jsonl", ".ndjson"):
+            documents = read_texts([file], field)
+        elif kind == ".parquet":
+            documents = read_parquet(file, field)
+        else:
+            left.append(file)
+            continue
+        for document in documents:
+            empty += not document.strip()
+            if document.strip():
+                yield document
+    if len(left) == len(files):
+        raise Failure(BAD_DATA, f"{directory}: it holds no *.txt, *.md, *.json, *.jsonl, *.ndjson or *.parquet")
+    if left or empty:
+        names = ", ".join(file.name for file in left[:3]) + (", ..." if len(left) > 3 else "")
+        print(f"note: {directory}: {empty} empty documents and {len(left)} files of other kinds were left out"
+              + (f" ({names})" if left else ""), file=sys.stderr)
+
+
+def read_parquet(file, field):
+    """Yields a column of text, a batch of rows in memory."""
+    from pyarrow import ArrowException, parquet
+    try:
+        table = parquet.ParquetFile(file)
+        if field not in table.schema_arrow.names:
+            raise Failure(BAD_DATA, f"{file}: it has no column '{field}', but {', '.join(table.schema_arrow.names)}; "
+                                    "name the one that holds the text with --field")
+        for batch in table.iter_batches(columns=[field]):
+            for text in batch.column(0).to_pylist():
+                if not isinstance(text, str):
+                    raise Failure(BAD_DATA, f"{file}: column '{field}' holds something else than text")
+                yield text
+    except (ArrowException, OSError) as error:
+        raise Failure(BAD_DATA, f"{file}: not a readable parquet file ({error})") from None
+
+
 def read_dataset(name):
     """Yields documents of a public dataset, downloaded by Hugging Face `datasets`."""
-    datasets = require("datasets", "datasets")
+    import datasets
     try:
         if name == "wikitext2":
             rows = datasets.load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split="train")
@@ -165,7 +251,7 @@ def read_dataset(name):
     except Exception as error:  # many kinds: no network, proxy, hub, cache
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise Failure(BAD_DATA, f"dataset {name}: cannot be loaded ({reason}); without a network, copy its text here "
-                                "and use --text FILE, or fill the cache of `datasets` on another machine "
+                                "and use --text FILE or --dataset DIR, or fill the cache of `datasets` on another machine "
                                 "and set HF_HOME") from None
 
 
@@ -181,9 +267,13 @@ def tokenize(documents, encode, enough):
 
 # ---------------------------------------------------------------- windows and file
 
-def choose_windows(ids, nsamples, seqlen, seed):
-    """int32 [at most nsamples, seqlen]: windows without overlap, at a random offset, in random order."""
-    numpy = require("numpy", "numpy")
+def choose_windows(ids, nsamples, seqlen, seed, before=()):
+    """int32 [at most nsamples, seqlen]: windows without overlap, at a random offset, in random order; each begins with
+    the ids `before`."""
+    import numpy
+    whole, seqlen = seqlen, seqlen - len(before)
+    if seqlen < 1:
+        raise Failure(BAD_USE, f"--seqlen {whole} has no room beside what each window begins with")
     available = len(ids) // seqlen
     if available == 0:
         raise Failure(BAD_DATA, f"the text has {len(ids)} tokens, less than one window of {seqlen}; "
@@ -195,7 +285,8 @@ def choose_windows(ids, nsamples, seqlen, seed):
     offset = int(generator.integers(0, len(ids) - available * seqlen + 1))
     chosen = generator.permutation(available)[:nsamples]
     windows = numpy.asarray(ids[offset:offset + available * seqlen], dtype=numpy.int32).reshape(available, seqlen)
-    return windows[chosen]
+    begin = numpy.tile(numpy.asarray(before, dtype=numpy.int32), (len(chosen), 1))
+    return numpy.concatenate([begin, windows[chosen]], axis=1)
 
 
 def is_safetensors(path):
@@ -211,7 +302,8 @@ def write_safetensors(path, tokens, attributes):
 
 
 def write_hdf5(path, tokens, attributes):
-    h5py, numpy = require("h5py", "h5py"), require("numpy", "numpy")
+    import h5py
+    import numpy
     with h5py.File(path, "w") as file:
         file.create_dataset("tokens", data=tokens)
         for name, value in attributes.items():
@@ -255,8 +347,12 @@ def parse_arguments():
                         help="checkpoint directory, tokenizer.json or SentencePiece *.model")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text files, used in this order")
-    parser.add_argument("--field", metavar="NAME", help="the files of --text are JSON or JSON lines: take this field")
-    source.add_argument("--dataset", choices=("wikitext2", "c4"), help="training text of a public dataset")
+    parser.add_argument("--field", metavar="NAME", help="the files of --text are JSON or JSON lines: take this field; "
+                        "with --dataset DIR the field or column with the text (default text)")
+    source.add_argument("--dataset", metavar="NAME|DIR", help="training text of wikitext2 or c4, or all text, JSON and "
+                        "parquet files below a directory")
+    parser.add_argument("--bos", choices=("auto", "never"), default="auto", help="begin each window with the token that "
+                        "the tokenizer puts before a text (default auto: where it does)")
     parser.add_argument("--nsamples", type=positive, default=128, help="windows to write (default 128)")
     parser.add_argument("--seqlen", type=positive, default=2048, help="tokens in a window (default 2048)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of windows (default 0)")
@@ -264,28 +360,35 @@ def parse_arguments():
     arguments = parser.parse_args()
     if arguments.seed < 0:
         parser.error("argument --seed: must be 0 or more")
-    if arguments.field and not arguments.text:
-        parser.error("argument --field: only with --text")
+    if arguments.dataset and arguments.dataset not in HUB_DATASETS and not pathlib.Path(arguments.dataset).is_dir():
+        parser.error(f"argument --dataset: '{arguments.dataset}' is neither {' nor '.join(HUB_DATASETS)} nor a directory")
+    if arguments.field and arguments.dataset in HUB_DATASETS:
+        parser.error("argument --field: only with --text or --dataset DIR")
     return arguments
 
 
 def run(arguments):
-    for package in ("numpy",) if is_safetensors(arguments.out) else ("numpy", "h5py"):
-        require(package, package)
     tokenizer = find_tokenizer(arguments.tokenizer)
-    encode, vocab_size = load_tokenizer(tokenizer)
+    require_packages(needed_packages(arguments, tokenizer))
+    encode, vocab_size, before = load_tokenizer(tokenizer)
+    if arguments.bos == "never":
+        before = []
     if arguments.text:
         documents, enough = read_texts(arguments.text, arguments.field), None
         source = ", ".join(pathlib.Path(file).name for file in arguments.text)
+    elif arguments.dataset not in HUB_DATASETS:
+        documents, enough = read_directory(arguments.dataset, arguments.field or "text"), None
+        source = pathlib.Path(arguments.dataset).resolve().name
     else:
         documents, source = read_dataset(arguments.dataset), arguments.dataset
         enough = C4_POOL * arguments.nsamples * arguments.seqlen
     ids = tokenize(documents, encode, enough)
-    tokens = choose_windows(ids, arguments.nsamples, arguments.seqlen, arguments.seed)
+    tokens = choose_windows(ids, arguments.nsamples, arguments.seqlen, arguments.seed, before)
     write(arguments.out, tokens, {"tokenizer": tokenizer.name, "source": source, "seed": arguments.seed,
                                   "vocab_size": vocab_size})
     print(f"{arguments.out}: tokens int32 {list(tokens.shape)} of {len(ids)} tokens from {source}, "
-          f"vocabulary {vocab_size}")
+          f"vocabulary {vocab_size}"
+          + (f", each window begins with {before}" if before else ""))
 
 
 def main():

@@ -4,7 +4,9 @@
 Needs python3-h5py and python3-numpy; what tokenizes is skipped where the Python package `tokenizers` is missing.
 """
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -30,6 +32,7 @@ def missing(*packages):
 
 
 NO_HDF5 = missing("h5py", "numpy")
+NO_PARQUET = missing("pyarrow")
 NO_TOKENIZERS = missing("h5py", "numpy", "tokenizers")
 
 
@@ -180,7 +183,9 @@ class PrepareCalibration(unittest.TestCase):
         (hidden / "tokenizers.py").write_text("raise ImportError('hidden by the test')\n")
         result = self.run_script("--tokenizer", TOKENIZER, "--text", self.text, environment={"PYTHONPATH": str(hidden)})
         self.assertEqual(result.returncode, 2, result.stderr)
-        self.assertIn("pip install tokenizers", result.stderr)
+        self.assertIn("missing: tokenizers; run: python3 -m venv", result.stderr)
+        self.assertIn("pip install numpy tokenizers h5py && ", result.stderr)
+        self.assertIn(f"--text {self.text}", result.stderr.split("bin/python ")[1], "the whole command line")
         self.assertEqual(len(result.stderr.splitlines()), 1)
 
     @unittest.skipIf(NO_HDF5, NO_HDF5)
@@ -198,6 +203,60 @@ class PrepareCalibration(unittest.TestCase):
         result = self.run_script("--tokenizer", TOKENIZER, "--dataset", "c4", "--field", "text")
         self.assertEqual(result.returncode, 2)
         self.assertIn("only with --text", result.stderr)
+
+    def test_directories(self):
+        """Files by kind and name, the text of each record; what is left out is counted."""
+        folder = self.directory / "data"
+        (folder / "b").mkdir(parents=True)
+        (folder / "a.txt").write_text("one", encoding="utf-8")
+        (folder / "b" / "c.jsonl").write_text('{"text": "two"}\n{"text": " "}\n', encoding="utf-8")
+        (folder / "d.csv").write_text("x,y", encoding="utf-8")
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            self.assertEqual(list(PREPARE.read_directory(folder, "text")), ["one", "two"])
+        self.assertIn("1 empty documents and 1 files of other kinds were left out (d.csv)", said.getvalue())
+        (folder / "a.txt").unlink()
+        (folder / "b" / "c.jsonl").unlink()
+        with self.assertRaises(PREPARE.Failure):
+            list(PREPARE.read_directory(folder, "text"))
+
+    @unittest.skipIf(NO_PARQUET, NO_PARQUET)
+    def test_parquet(self):
+        import pyarrow
+        from pyarrow import parquet
+        file = self.directory / "a.parquet"
+        parquet.write_table(pyarrow.table({"text": ["one", "two"], "id": [1, 2]}), file)
+        self.assertEqual(list(PREPARE.read_directory(self.directory, "text"))[:2], ["one", "two"])
+        for field, word in (("texts", "'texts'"), ("id", "something else than text")):
+            with self.assertRaises(PREPARE.Failure) as caught:
+                list(PREPARE.read_parquet(file, field))
+            self.assertIn(word, str(caught.exception))
+        file.write_bytes(b"PAR1 cut")
+        with self.assertRaises(PREPARE.Failure):
+            list(PREPARE.read_parquet(file, "text"))
+
+    @unittest.skipIf(NO_TOKENIZERS, NO_TOKENIZERS)
+    def test_windows_begin_as_the_model_was_trained(self):
+        import tokenizers
+        folder = self.directory / "with_bos"
+        folder.mkdir()
+        tokenizer = tokenizers.Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
+        tokenizer.add_special_tokens(["<s>"])
+        bos = tokenizer.token_to_id("<s>")
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", bos)])
+        tokenizer.save(str(folder / "tokenizer.json"))
+        sizes = ("--nsamples", 4, "--seqlen", 16)
+        for option, config, begins in (((), None, True), (("--bos", "never"), None, False),
+                                       ((), {"add_bos_token": False}, False)):
+            if config:
+                (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+            result = self.run_script("--tokenizer", folder, "--text", self.text, *sizes, *option)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            tokens = self.tokens()[0]
+            self.assertEqual(tokens.shape, (4, 16))
+            self.assertEqual((tokens[:, 0] == bos).all(), begins)
+            self.assertFalse((tokens[:, 1:] == bos).any())
 
 
 if __name__ == "__main__":
