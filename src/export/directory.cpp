@@ -80,7 +80,8 @@ std::vector<std::string> copy_companions(const fs::path& from, const fs::path& t
   for (auto entry = fs::recursive_directory_iterator(from, error);
        entry != fs::recursive_directory_iterator(); entry.increment(error)) {
     if (error) fail(from, error);
-    const fs::path name = fs::relative(entry->path(), from);
+    // Not fs::relative, which follows links: a hub's cache is made of them.
+    const fs::path name = entry->path().lexically_relative(from);
     if (name == "config.json" || name == "quantize_config.json" || name == kRecord) continue;
     if (is_left(name)) {
       if (entry->is_directory()) entry.disable_recursion_pending();

@@ -21,7 +21,7 @@ class ExportDirectory {
   void check_free() const;
   /// An empty directory to write to.
   void begin() const;
-  /// Writes the record, syncs all files and renames the directory.
+  /// Writes the record and gives the directory its name.
   void finish(const std::string& record) const;
 
  private:

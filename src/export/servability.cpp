@@ -56,12 +56,12 @@ struct Case {
       if (quantized(*linear) && breaks(*linear, scheme(*linear))) found.push_back(linear);
     return found;
   }
-  /// Columns of a rank's part: o and down are cut along their inputs.
+  /// Columns of a rank's part: o and down are cut along their inputs. 0 where they cannot be cut.
   Index columns(const LinearSpec& linear) const {
     const bool cut = linear.role == Role::o ||
                      (linear.role == Role::down && !(plan.expert_parallel && routed(linear)));
-    return cut && linear.columns % plan.tensor_parallel == 0 ? linear.columns / plan.tensor_parallel
-                                                             : linear.columns;
+    if (!cut) return linear.columns;
+    return linear.columns % plan.tensor_parallel == 0 ? linear.columns / plan.tensor_parallel : 0;
   }
   static bool routed(const LinearSpec& linear) { return linear.expert >= 0; }
 };
@@ -172,7 +172,8 @@ Linears per_tensor_integers(const Case& c) {
 Linears cut_groups(const Case& c) {
   return c.where([&](const LinearSpec& linear, const Scheme& scheme) {
     const Index group = served_scheme(scheme, linear.columns).group_size;
-    return group > 0 && c.columns(linear) % group != 0;
+    const Index columns = c.columns(linear);
+    return columns == 0 || (group > 0 && columns % group != 0);
   });
 }
 

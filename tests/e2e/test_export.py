@@ -274,6 +274,25 @@ class Directory(ExportTest):
                 self.assertTrue(cut[name] == tensor, name)
             self.assertTrue(all(path.stat().st_size < 200_000 for path in outs[0].glob("*.safetensors")))
 
+    def test_other_files_are_carried_over(self):
+        """From a cache of links too; weights in other formats and hidden files are not."""
+        model, blobs = self.directory / "snapshot", self.directory / "blobs"
+        blobs.mkdir()
+        shutil.copytree(EXAMPLE, model)
+        (model / "code").mkdir()
+        for name in ("code/modeling.py", "chat_template.jinja", "pytorch_model.bin", ".gitattributes"):
+            (model / name).write_text(name, encoding="utf-8")
+        for number, path in enumerate(sorted(path for path in model.rglob("*") if path.is_file())):
+            path.rename(blobs / str(number))
+            path.symlink_to(os.path.relpath(blobs / str(number), path.parent))
+        save, out = self.directory / "run", self.directory / "out"
+        self.succeed(*quantize_arguments(save, model, calibration=CALIBRATION))
+        told = self.succeed("export", save, "--out", out).stdout
+        self.assertIn("pytorch_model.bin of the source was not carried over", told)
+        for name in ("code/modeling.py", "chat_template.jinja", "tokenizer.json", "README.md"):
+            self.assertEqual((out / name).read_bytes(), (model / name).read_bytes())
+        self.assertFalse((out / "pytorch_model.bin").exists() or (out / ".gitattributes").exists())
+
     def test_a_killed_export_leaves_nothing_under_its_name(self):
         save = self.quantize()
         expected = self.files(self.export(save, "--shard-size", "1KB", name="whole"))

@@ -167,6 +167,10 @@ TEST(Servability, PartsOfMatricesAreWholeGroups) {
   EXPECT_THAT(broken("vllm", model, assignments, {.tensor_parallel = 2, .expert_parallel = true}),
               IsEmpty());
   EXPECT_EQ(broken("vllm", model, assignments, {.tensor_parallel = 4}).size(), 8U + 2U);
+  const Assignments by_channel = assigned(
+      model, "int4", [](const LinearSpec&, Assignment& a) { a.scheme.group_size = kPerChannel; });
+  EXPECT_THAT(broken("vllm", model, by_channel, {.tensor_parallel = 4}), IsEmpty());
+  EXPECT_EQ(broken("vllm", model, by_channel, {.tensor_parallel = 3}).size(), 8U + 2U);
 }
 
 TEST(Servability, ErrorsNameTheRule) {
