@@ -2,12 +2,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <regex.h>
 
 #include <functional>
-#include <regex>
+#include <stdexcept>
 
 #include "aq/core/error.h"
 #include "aq/core/index.h"
+#include "aq/core/text.h"
 
 namespace aq {
 namespace {
@@ -15,11 +17,16 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-/// As Python's re.match does, for patterns with the mark; else equality.
+/// As Python's re.match does, for patterns with the mark; else equality. POSIX has no \d.
 bool matches(const std::string& pattern, const std::string& name) {
   if (!pattern.starts_with("re:")) return pattern == name;
-  return std::regex_search(name, std::regex(pattern.substr(3)),
-                           std::regex_constants::match_continuous);
+  regex_t expression;
+  const std::string text = "^" + replace_all(pattern.substr(3), "\\d", "[0-9]");
+  if (regcomp(&expression, text.c_str(), REG_EXTENDED | REG_NOSUB) != 0)
+    throw std::invalid_argument(pattern);
+  const bool found = regexec(&expression, name.c_str(), 0, nullptr, 0) == 0;
+  regfree(&expression);
+  return found;
 }
 
 constexpr Index kLayers = 12, kExperts = 11;  // numbers of one and of two digits
