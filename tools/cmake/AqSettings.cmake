@@ -28,8 +28,10 @@ target_compile_options(aq_settings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -
                                              -Wno-sign-conversion -fno-math-errno)
 if(AQ_WARNINGS_AS_ERRORS)
   target_compile_options(aq_settings INTERFACE -Werror)
-  # Subscripts are Index, which is signed: one outside its container ends the program.
-  target_compile_definitions(aq_settings INTERFACE _GLIBCXX_ASSERTIONS)
+  if(NOT AQ_SANITIZE)  # which sees by itself what lies outside
+    # Subscripts are Index, which is signed: one outside its container ends the program.
+    target_compile_definitions(aq_settings INTERFACE _GLIBCXX_ASSERTIONS)
+  endif()
 endif()
 if(AQ_SANITIZE)
   # -O1 -g1: half the compile time of -O2 -g, and traces still name file and line.
