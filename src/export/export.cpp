@@ -162,7 +162,7 @@ class Export {
     stored_ = stored_matrices(source_);
     check_matrices(stored_, format_);
     config_ = configuration(source_, format_, stored_);
-    pieces_ = export_pieces(source_, format_);
+    pieces_ = export_pieces(source_, stored_, format_);
     shards_ = cut_shards(pieces_, options.shard_bytes);
   }
 

@@ -43,13 +43,13 @@ std::vector<TensorEntry> entries(const StoredMatrix& matrix) {
       {matrix.name + ".g_idx", "I32", {matrix.columns}}};
 }
 
-/// `[groups, rows]`: what is stored for the zeros. Version 1 of the format stores one less, which
+/// `[rows, groups]`: what is stored for the zeros. Version 1 of the format stores one less, which
 /// asymmetric matrices, whose zero may be 0, do not survive; theirs is version 2.
 std::vector<std::uint8_t> stored_zeros(const QuantizedMatrix& matrix, Index groups) {
   if (matrix.scheme.symmetric)
     return std::vector<std::uint8_t>(
         groups * matrix.rows, static_cast<std::uint8_t>((1 << (matrix.scheme.bits - 1)) - 1));
-  return transposed<std::uint8_t>(matrix.zeros, matrix.rows, groups);
+  return matrix.zeros;
 }
 
 std::vector<std::vector<std::byte>> pack(const QuantizedMatrix& matrix,
@@ -59,13 +59,7 @@ std::vector<std::vector<std::byte>> pack(const QuantizedMatrix& matrix,
   const Index words = words_per_row(scheme.bits, matrix.columns);
   // A row of codes packed along the inputs is a column of qweight.
   const auto qweight = transposed<std::uint32_t>(matrix.codes, matrix.rows, words);
-  const std::vector<std::uint8_t> zeros = stored_zeros(matrix, groups);
-  std::vector<std::uint32_t> qzeros;
-  std::vector<std::uint32_t> packed(words_per_row(scheme.bits, matrix.rows));
-  for (Index g = 0; g < groups; ++g) {
-    pack_row(scheme.bits, std::span(zeros).subspan(g * matrix.rows, matrix.rows), packed);
-    qzeros.insert(qzeros.end(), packed.begin(), packed.end());
-  }
+  const auto qzeros = pack_columns(scheme.bits, stored_zeros(matrix, groups), matrix.rows, groups);
   const auto scales = transposed<float>(matrix.scales, matrix.rows, groups);
   const Index width = group_width(scheme, matrix.columns);
   std::vector<std::int32_t> g_idx;

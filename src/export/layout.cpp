@@ -12,15 +12,6 @@ namespace {
 
 constexpr std::string_view kWeight = ".weight";
 
-StoredMatrix stored_matrix(const ExportSource& source, const LinearSpec& linear) {
-  return {linear.name,
-          linear.rows,
-          linear.columns,
-          served_scheme(source.matrices.describe(linear.name).first, linear.columns),
-          source.matrices.activation(linear.name),
-          linear.expert >= 0};
-}
-
 /// The linear's values as they are served: the run's, or the source's.
 Matrix values_of(const ExportSource& source, const LinearSpec& linear) {
   if (!source.matrices.has(linear.name))
@@ -118,8 +109,11 @@ ExportPiece refilled(const ExportSource& source, const std::vector<const LinearS
 /// Which pieces take the place of which tensor of the source.
 class Layout {
  public:
-  Layout(const ExportSource& source, const ServedFormat& format)
-      : source_(source), format_(format) {}
+  Layout(const ExportSource& source, const std::vector<StoredMatrix>& matrices,
+         const ServedFormat& format)
+      : source_(source), format_(format) {
+    for (const StoredMatrix& matrix : matrices) matrices_[matrix.name] = &matrix;
+  }
 
   std::vector<ExportPiece> pieces() {
     std::map<std::string, std::vector<const LinearSpec*>> fused;
@@ -150,7 +144,7 @@ class Layout {
   void place(const LinearSpec& linear, const std::string& tensor) {
     const bool chosen = source_.matrices.has(linear.name);
     if (!chosen && !is_encoded(tensor)) return;
-    pieces_[tensor].push_back(chosen ? quantized(source_, format_, stored_matrix(source_, linear))
+    pieces_[tensor].push_back(chosen ? quantized(source_, format_, *matrices_.at(linear.name))
                                      : decoded(source_, linear));
     // A head that shares the embedding's tensor becomes a tensor of its own.
     if (tensor != model().embedding) replaced_.insert(tensor);
@@ -172,7 +166,7 @@ class Layout {
     }
     for (const LinearSpec* linear : linears) {
       pieces_[stored].push_back(chosen(linear)
-                                    ? quantized(source_, format_, stored_matrix(source_, *linear))
+                                    ? quantized(source_, format_, *matrices_.at(linear->name))
                                     : decoded(source_, *linear));
       if (!linear->bias) continue;
       const std::string bias = stored_bias(model(), *linear).tensor;
@@ -200,6 +194,7 @@ class Layout {
 
   const ExportSource& source_;
   const ServedFormat& format_;
+  std::map<std::string, const StoredMatrix*> matrices_;
   std::map<std::string, std::vector<ExportPiece>> pieces_;  // by tensor of the source
   std::set<Index> split_layers_;    // with an expert of fused ones that was quantized
   std::set<std::string> replaced_;  // tensors that are not carried over
@@ -213,14 +208,20 @@ Index ExportPiece::bytes() const {
   return total;
 }
 
-std::vector<ExportPiece> export_pieces(const ExportSource& source, const ServedFormat& format) {
-  return Layout(source, format).pieces();
+std::vector<ExportPiece> export_pieces(const ExportSource& source,
+                                       const std::vector<StoredMatrix>& matrices,
+                                       const ServedFormat& format) {
+  return Layout(source, matrices, format).pieces();
 }
 
 std::vector<StoredMatrix> stored_matrices(const ExportSource& source) {
   std::vector<StoredMatrix> matrices;
   for (const LinearSpec* linear : all_linears(source.files.model))
-    if (source.matrices.has(linear->name)) matrices.push_back(stored_matrix(source, *linear));
+    if (source.matrices.has(linear->name))
+      matrices.push_back(
+          {linear->name, linear->rows, linear->columns,
+           served_scheme(source.matrices.describe(linear->name).first, linear->columns),
+           source.matrices.activation(linear->name), linear->expert >= 0});
   return matrices;
 }
 

@@ -27,7 +27,10 @@ struct ExportPiece {
 /// encoding belongs to the source's quantization_config, which goes; all other tensors are carried
 /// over as they are. Experts that the source has in one tensor get tensors of their own under the
 /// names of their linears, unless the format is plain. `source` must outlive the pieces.
-std::vector<ExportPiece> export_pieces(const ExportSource& source, const ServedFormat& format);
+/// `matrices`: stored_matrices(source).
+std::vector<ExportPiece> export_pieces(const ExportSource& source,
+                                       const std::vector<StoredMatrix>& matrices,
+                                       const ServedFormat& format);
 
 /// The run's matrices, in the order of the model.
 std::vector<StoredMatrix> stored_matrices(const ExportSource& source);
