@@ -10,7 +10,7 @@ AQ_PACKAGES=(
   python3 python3-numpy python3-h5py
 )
 # shellcheck disable=SC2034
-AQ_TEST_PACKAGES=(clang-format clang-tidy procps iproute2)
+AQ_TEST_PACKAGES=(clang-format clang-tidy procps iproute2 python3-jinja2)
 
 # Objects of one clone serve another one.
 export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1

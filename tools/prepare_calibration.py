@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # /// script
 # requires-python = ">=3.9"
-# dependencies = ["numpy", "h5py", "tokenizers", "sentencepiece", "pyarrow", "datasets"]
+# dependencies = ["numpy", "h5py", "tokenizers", "sentencepiece", "pyarrow", "datasets", "jinja2"]
 # ///
 """Turn text into a token file for calibration or evaluation.
 
@@ -9,10 +9,13 @@
     python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --text data.jsonl --field text --out tokens.h5
     python3 tools/prepare_calibration.py --tokenizer tokenizer.json --dataset wikitext2 --out tokens.h5
     python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --dataset DIR --out tokens.safetensors
+    python3 tools/prepare_calibration.py --tokenizer CHECKPOINT_DIR --chat --dataset DIR --out tokens.safetensors
 
 The text is cut into windows that do not overlap; where the tokenizer puts a token before a text (BOS), as most models
-were trained, each window begins with it. --nsamples of them, chosen at random with --seed, are written as `tokens` int32 [nsamples, seqlen]: as a tensor of a safetensors file
-where --out ends in .safetensors, otherwise as a dataset of an HDF5 file.
+were trained, each window begins with it. With --chat, rows of messages go through the checkpoint's chat template, and a
+window holds whole chats, the last one cut: it begins as the template begins a chat. --nsamples windows, chosen at random
+with --seed, are written as `tokens` int32 [nsamples, seqlen]: as a tensor of a safetensors file where --out ends in
+.safetensors, otherwise as a dataset of an HDF5 file.
 
 Exit codes: 0 written; 2 bad command line or missing Python package; 3 bad or too little input data.
 """
@@ -24,19 +27,15 @@ import pathlib
 import shlex
 import sys
 import tempfile
+import typing
 
-BAD_USE, BAD_DATA = 2, 3
-HUB_DATASETS = ("wikitext2", "c4")
+from calibration import BAD_DATA, BAD_USE, Failure
+from calibration.chat import FIELDS, load_template, render_rows
+from calibration.texts import (HUB_DATASETS, chat_readers, read_chats, read_dataset, read_directory, read_texts,
+                               text_readers)
+
 # Documents of c4 are read until this many times the wanted tokens are there, so that the windows are a choice.
 C4_POOL = 4
-
-
-class Failure(Exception):
-    """Ends the program with a message and an exit code."""
-
-    def __init__(self, code, message):
-        super().__init__(message)
-        self.code = code
 
 
 def needed_packages(arguments, tokenizer):
@@ -48,6 +47,8 @@ def needed_packages(arguments, tokenizer):
         packages.append("datasets")
     elif arguments.dataset and any(pathlib.Path(arguments.dataset).rglob("*.parquet")):
         packages.append("pyarrow")
+    if arguments.chat:
+        packages.append("jinja2")
     return packages
 
 
@@ -61,7 +62,8 @@ def require_packages(packages):
             missing.append(package)
     if missing:
         root = pathlib.Path(__file__).resolve().parents[1]
-        there = shlex.quote(os.path.relpath(root / "build" / "calibration"))
+        is_source = (root / "CMakeLists.txt").is_file() and os.access(root, os.W_OK)
+        there = shlex.quote(os.path.relpath(root / "build" / "calibration" if is_source else "calibration-packages"))
         raise Failure(BAD_USE, f"Python packages are missing: {', '.join(missing)}; run: python3 -m venv {there} && "
                                f"{there}/bin/pip install {' '.join(packages)} && "
                                f"{there}/bin/python {' '.join(map(shlex.quote, sys.argv))}")
@@ -92,14 +94,21 @@ def configured_bos(path):
         return None
 
 
+class Tokenizer(typing.NamedTuple):
+    encode: typing.Callable    # text -> list of token ids, without special tokens that the text does not hold
+    size: int                  # of the vocabulary
+    before: list               # ids put before a text
+    has: typing.Callable = None  # text -> whether it is a token; tokenizer.json alone tells
+
+
 def load_tokenizer(path):
-    """(encode: text -> list of token ids without special tokens, vocabulary size, ids put before a text)."""
+    """The Tokenizer in a file."""
     try:
         if path.suffix == ".model":
             import sentencepiece
             processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
             has_bos = configured_bos(path) and processor.bos_id() >= 0
-            return processor.encode, processor.vocab_size(), [processor.bos_id()] if has_bos else []
+            return Tokenizer(processor.encode, processor.vocab_size(), [processor.bos_id()] if has_bos else [])
         import tokenizers
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
         tokenizer.no_truncation()
@@ -108,151 +117,13 @@ def load_tokenizer(path):
         before = marked.ids[:marked.special_tokens_mask.index(0)] if 0 in marked.special_tokens_mask else []
         if configured_bos(path) is False:
             before = []
-        return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, tokenizer.get_vocab_size(), before
+        return Tokenizer(lambda text: tokenizer.encode(text, add_special_tokens=False).ids, tokenizer.get_vocab_size(),
+                         before, lambda text: tokenizer.token_to_id(text) is not None)
     except Failure:
         raise
     except Exception as error:  # the tokenizer packages raise plain Exception and RuntimeError
         raise Failure(BAD_DATA, f"{path}: not a readable tokenizer ({error}); "
                                 "expected tokenizer.json of Hugging Face or a SentencePiece *.model") from None
-
-
-# ---------------------------------------------------------------- text
-
-def load_json(text):
-    """The JSON value that the text is, or None."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def parse_json(text):
-    """A text that is a JSON object or list, or has one on every line, as a value or a list of them; else None."""
-    if not text.lstrip().startswith(("{", "[")):
-        return None
-    value = load_json(text)
-    if value is not None:
-        return value
-    values = [load_json(line) for line in text.split("\n") if line.strip()]
-    return None if None in values else values
-
-
-def string_fields(records):
-    """Names of the fields that hold text in the first record."""
-    first = records[0] if isinstance(records, list) and records else records
-    return [name for name, value in first.items() if isinstance(value, str)] if isinstance(first, dict) else []
-
-
-def refuse_json(file, text):
-    """JSON taken for text would calibrate on braces and field names."""
-    records = parse_json(text)
-    if records is None:
-        named = pathlib.Path(file).suffix.lower() in (".json", ".jsonl", ".ndjson")
-        if not named and not isinstance(load_json(text.lstrip().split("\n", 1)[0]), dict):
-            return
-        raise Failure(BAD_DATA, f"{file}: it is JSON by its name or first line, but cannot be read as such to its end; "
-                                "mend it, or, if it is plain text, rename it")
-    fields = string_fields(records)
-    raise Failure(BAD_DATA, f"{file}: it is JSON, not text; name the field that holds the text with --field"
-                            + (f" (fields with text: {', '.join(fields)})" if fields else ""))
-
-
-def field_texts(file, text, field):
-    """Yields `field` of every record of a JSON list, of lines of JSON, or of one object."""
-    records = parse_json(text)
-    if records is None:
-        raise Failure(BAD_DATA, f"{file}: neither JSON nor one JSON object a line, but --field is given")
-    for number, record in enumerate(records if isinstance(records, list) else [records], start=1):
-        if not isinstance(record, dict) or not isinstance(record.get(field), str):
-            fields = string_fields(record)
-            raise Failure(BAD_DATA, f"{file}: record {number} has no text in a field '{field}'"
-                                    + (f"; fields with text: {', '.join(fields)}" if fields else ""))
-        try:
-            record[field].encode()
-        except UnicodeEncodeError as error:
-            raise Failure(BAD_DATA, f"{file}: record {number}, field '{field}': half a surrogate pair at character "
-                                    f"{error.start} is no Unicode text") from None
-        yield record[field]
-
-
-def read_texts(files, field):
-    """Yields the content of each UTF-8 file or, with `field`, that field of each of its JSON records."""
-    for file in files:
-        try:
-            text = pathlib.Path(file).read_bytes().decode("utf-8-sig" if field else "utf-8")
-        except OSError as error:
-            raise Failure(BAD_DATA, f"{file}: cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise Failure(BAD_DATA, f"{file}: not UTF-8 at byte {error.start}; "
-                                    f"convert it with: iconv -f LATIN1 -t UTF-8 {file}") from None
-        if field:
-            yield from field_texts(file, text, field)
-        else:
-            refuse_json(file, text.removeprefix("\ufeff"))
-            yield text
-
-
-def read_directory(directory, field):
-    """Yields the documents of all text, JSON and parquet files below, by name; says what was left."""
-    files = sorted(path for path in pathlib.Path(directory).rglob("*") if path.is_file())
-    left, empty = [], 0
-    for file in files:
-        kind = file.suffix.lower()
-        if kind in (".txt", ".md"):
-            documents = read_texts([file], None)
-        elif kind in (".json", ".jsonl", ".ndjson"):
-            documents = read_texts([file], field)
-        elif kind == ".parquet":
-            documents = read_parquet(file, field)
-        else:
-            left.append(file)
-            continue
-        for document in documents:
-            empty += not document.strip()
-            if document.strip():
-                yield document
-    if len(left) == len(files):
-        raise Failure(BAD_DATA, f"{directory}: it holds no *.txt, *.md, *.json, *.jsonl, *.ndjson or *.parquet")
-    if left or empty:
-        names = ", ".join(file.name for file in left[:3]) + (", ..." if len(left) > 3 else "")
-        print(f"note: {directory}: {empty} empty documents and {len(left)} files of other kinds were left out"
-              + (f" ({names})" if left else ""), file=sys.stderr)
-
-
-def read_parquet(file, field):
-    """Yields a column of text, a batch of rows in memory."""
-    from pyarrow import ArrowException, parquet
-    try:
-        table = parquet.ParquetFile(file)
-        if field not in table.schema_arrow.names:
-            raise Failure(BAD_DATA, f"{file}: it has no column '{field}', but {', '.join(table.schema_arrow.names)}; "
-                                    "name the one that holds the text with --field")
-        for batch in table.iter_batches(columns=[field]):
-            for text in batch.column(0).to_pylist():
-                if not isinstance(text, str):
-                    raise Failure(BAD_DATA, f"{file}: column '{field}' holds something else than text")
-                yield text
-    except (ArrowException, OSError) as error:
-        raise Failure(BAD_DATA, f"{file}: not a readable parquet file ({error})") from None
-
-
-def read_dataset(name):
-    """Yields documents of a public dataset, downloaded by Hugging Face `datasets`."""
-    import datasets
-    try:
-        if name == "wikitext2":
-            rows = datasets.load_dataset("Salesforce/wikitext", "wikitext-2-raw-v1", split="train")
-            yield "\n\n".join(rows["text"])
-        else:
-            rows = datasets.load_dataset("allenai/c4", data_files={"train": "en/c4-train.00000-of-01024.json.gz"},
-                                         split="train", streaming=True)
-            for row in rows:
-                yield row["text"]
-    except Exception as error:  # many kinds: no network, proxy, hub, cache
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Failure(BAD_DATA, f"dataset {name}: cannot be loaded ({reason}); without a network, copy its text here "
-                                "and use --text FILE or --dataset DIR, or fill the cache of `datasets` on another machine "
-                                "and set HF_HOME") from None
 
 
 def tokenize(documents, encode, enough):
@@ -267,6 +138,16 @@ def tokenize(documents, encode, enough):
 
 # ---------------------------------------------------------------- windows and file
 
+def enough_windows(available, nsamples, seqlen, count, what):
+    """No window is an error, fewer than asked for a warning."""
+    if available == 0:
+        raise Failure(BAD_DATA, f"{what} {count} tokens, less than one window of {seqlen}; "
+                                "give more text or a smaller --seqlen")
+    if available < nsamples:
+        print(f"warning: {what} {count} tokens, enough for {available} windows of {seqlen}, "
+              f"not for {nsamples}; writing {available}", file=sys.stderr)
+
+
 def choose_windows(ids, nsamples, seqlen, seed, before=()):
     """int32 [at most nsamples, seqlen]: windows without overlap, at a random offset, in random order; each begins with
     the ids `before`."""
@@ -275,18 +156,27 @@ def choose_windows(ids, nsamples, seqlen, seed, before=()):
     if seqlen < 1:
         raise Failure(BAD_USE, f"--seqlen {whole} has no room beside what each window begins with")
     available = len(ids) // seqlen
-    if available == 0:
-        raise Failure(BAD_DATA, f"the text has {len(ids)} tokens, less than one window of {seqlen}; "
-                                "give more text or a smaller --seqlen")
-    if available < nsamples:
-        print(f"warning: the text has {len(ids)} tokens, enough for {available} windows of {seqlen}, "
-              f"not for {nsamples}; writing {available}", file=sys.stderr)
+    enough_windows(available, nsamples, seqlen, len(ids), "the text has")
     generator = numpy.random.default_rng(seed)
     offset = int(generator.integers(0, len(ids) - available * seqlen + 1))
     chosen = generator.permutation(available)[:nsamples]
     windows = numpy.asarray(ids[offset:offset + available * seqlen], dtype=numpy.int32).reshape(available, seqlen)
     begin = numpy.tile(numpy.asarray(before, dtype=numpy.int32), (len(chosen), 1))
     return numpy.concatenate([begin, windows[chosen]], axis=1)
+
+
+def fill_windows(chats, seqlen):
+    """(int32 [windows, seqlen], tokens): each window begins with the beginning of a chat and is filled with the next
+    ones; what is left of the last one is not used."""
+    import numpy
+    windows, window, tokens = [], [], 0
+    for ids in chats:
+        tokens += len(ids)
+        window += ids[:seqlen - len(window)]
+        if len(window) == seqlen:
+            windows.append(numpy.asarray(window, dtype=numpy.int32))
+            window = []
+    return numpy.asarray(windows, dtype=numpy.int32).reshape(len(windows), seqlen), tokens
 
 
 def is_safetensors(path):
@@ -348,7 +238,10 @@ def parse_arguments():
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text files, used in this order")
     parser.add_argument("--field", metavar="NAME", help="the files of --text are JSON or JSON lines: take this field; "
-                        "with --dataset DIR the field or column with the text (default text)")
+                        "with --dataset DIR the field or column with the text (default text); with --chat the one with "
+                        f"the messages (default {' or '.join(FIELDS)})")
+    parser.add_argument("--chat", action="store_true", help="records are chats, lists of messages of role and content (or "
+                        "from and value): they go through the checkpoint's chat template")
     source.add_argument("--dataset", metavar="NAME|DIR", help="training text of wikitext2 or c4, or all text, JSON and "
                         "parquet files below a directory")
     parser.add_argument("--bos", choices=("auto", "never"), default="auto", help="begin each window with the token that "
@@ -364,31 +257,60 @@ def parse_arguments():
         parser.error(f"argument --dataset: '{arguments.dataset}' is neither {' nor '.join(HUB_DATASETS)} nor a directory")
     if arguments.field and arguments.dataset in HUB_DATASETS:
         parser.error("argument --field: only with --text or --dataset DIR")
+    if arguments.chat and arguments.dataset in HUB_DATASETS:
+        parser.error("argument --chat: only with --text or --dataset DIR")
+    if arguments.chat and arguments.bos == "never":
+        parser.error("argument --bos: with --chat the chat template decides")
     return arguments
 
 
-def run(arguments):
-    tokenizer = find_tokenizer(arguments.tokenizer)
-    require_packages(needed_packages(arguments, tokenizer))
-    encode, vocab_size, before = load_tokenizer(tokenizer)
-    if arguments.bos == "never":
-        before = []
+def name_source(arguments):
+    """What the file says that its tokens come from."""
     if arguments.text:
-        documents, enough = read_texts(arguments.text, arguments.field), None
-        source = ", ".join(pathlib.Path(file).name for file in arguments.text)
+        return ", ".join(pathlib.Path(file).name for file in arguments.text)
+    return arguments.dataset if arguments.dataset in HUB_DATASETS else pathlib.Path(arguments.dataset).resolve().name
+
+
+def text_tokens(arguments, tokenizer):
+    """(windows int32 [n, seqlen], tokens that there were, what a window begins with) of texts."""
+    before, enough = [] if arguments.bos == "never" else tokenizer.before, None
+    if arguments.text:
+        documents = read_texts(arguments.text, arguments.field)
     elif arguments.dataset not in HUB_DATASETS:
-        documents, enough = read_directory(arguments.dataset, arguments.field or "text"), None
-        source = pathlib.Path(arguments.dataset).resolve().name
+        documents = read_directory(arguments.dataset, text_readers(arguments.field or "text"))
     else:
-        documents, source = read_dataset(arguments.dataset), arguments.dataset
-        enough = C4_POOL * arguments.nsamples * arguments.seqlen
-    ids = tokenize(documents, encode, enough)
-    tokens = choose_windows(ids, arguments.nsamples, arguments.seqlen, arguments.seed, before)
-    write(arguments.out, tokens, {"tokenizer": tokenizer.name, "source": source, "seed": arguments.seed,
-                                  "vocab_size": vocab_size})
-    print(f"{arguments.out}: tokens int32 {list(tokens.shape)} of {len(ids)} tokens from {source}, "
-          f"vocabulary {vocab_size}"
-          + (f", each window begins with {before}" if before else ""))
+        documents, enough = read_dataset(arguments.dataset), C4_POOL * arguments.nsamples * arguments.seqlen
+    ids = tokenize(documents, tokenizer.encode, enough)
+    windows = choose_windows(ids, arguments.nsamples, arguments.seqlen, arguments.seed, before)
+    return windows, len(ids), str(before) if before else ""
+
+
+def chat_tokens(arguments, tokenizer, path):
+    """The same of chats, and the file of the template."""
+    import numpy
+    render, template = load_template(path, tokenizer.has)
+    if arguments.text:
+        rows = read_chats(arguments.text, arguments.field)
+    else:
+        rows = read_directory(arguments.dataset, chat_readers(arguments.field))
+    windows, count = fill_windows(map(tokenizer.encode, render_rows(rows, render)), arguments.seqlen)
+    enough_windows(len(windows), arguments.nsamples, arguments.seqlen, count, "the chats have")
+    chosen = numpy.random.default_rng(arguments.seed).permutation(len(windows))[:arguments.nsamples]
+    return windows[chosen], count, f"a chat as {template} of {path.parent} writes it", template
+
+
+def run(arguments):
+    path = find_tokenizer(arguments.tokenizer)
+    require_packages(needed_packages(arguments, path))
+    tokenizer, source = load_tokenizer(path), name_source(arguments)
+    said = {"tokenizer": path.name, "source": source, "seed": arguments.seed, "vocab_size": tokenizer.size}
+    if arguments.chat:
+        tokens, count, begin, said["chat_template"] = chat_tokens(arguments, tokenizer, path)
+    else:
+        tokens, count, begin = text_tokens(arguments, tokenizer)
+    write(arguments.out, tokens, said)
+    print(f"{arguments.out}: tokens int32 {list(tokens.shape)} of {count} tokens from {source}, "
+          f"vocabulary {tokenizer.size}" + (f", each window begins with {begin}" if begin else ""))
 
 
 def main():

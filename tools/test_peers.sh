@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# tools/test_peers.sh [OPTIONS OF test_peers.py]: exports read by compressed-tensors, transformers and GPTQModel.
+# tools/test_peers.sh [OPTIONS OF test_peers.py]: exports read by compressed-tensors, transformers and GPTQModel,
+# and chat templates beside those of transformers.
 # Makes a virtual environment with them under build/peers, from PyPI.
 #   AQ_DIST         the program (build/release/bin/aq-dist, else build/dev/bin/aq-dist)
 #   AQ_PEERS_VENV   a virtual environment to use as it is
@@ -23,7 +24,7 @@ if [ -z "${AQ_PEERS_VENV:-}" ] && [ ! -f "$venv/.complete" ]; then
   step "Installing the peers into $venv"
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --upgrade pip setuptools wheel
-  "$venv/bin/pip" install --quiet torch transformers compressed-tensors safetensors numpy h5py
+  "$venv/bin/pip" install --quiet torch transformers compressed-tensors safetensors numpy h5py pyarrow
   # Compiles extensions where there is no wheel; without it numpy reads the format.
   if ! "$venv/bin/pip" install --quiet gptqmodel optimum --no-build-isolation; then
     echo "gptqmodel could not be installed"
@@ -31,6 +32,10 @@ if [ -z "${AQ_PEERS_VENV:-}" ] && [ ! -f "$venv/.complete" ]; then
   touch "$venv/.complete"
 fi
 
+python=$(realpath --no-symlinks "$venv/bin/python")
+step "Chats through templates"
+(cd tests/e2e && "$python" -m unittest test_chat_data)
+
 step "Reading exports"
 set_up_mpi
-"$venv/bin/python" tools/test_peers.py --program "$aq" "$@"
+"$python" tools/test_peers.py --program "$aq" "$@"

@@ -20,6 +20,7 @@ SCRIPT = ROOT / "tools" / "prepare_calibration.py"
 TOKENIZER = ROOT / "examples" / "olmoe-tiny"
 LINE = "The mero {} sees a lamp near Bado; 12+{}={}.\n"
 
+sys.path.insert(0, str(SCRIPT.parent))
 SPECIFICATION = importlib.util.spec_from_file_location("prepare_calibration", SCRIPT)
 PREPARE = importlib.util.module_from_spec(SPECIFICATION)
 SPECIFICATION.loader.exec_module(PREPARE)
@@ -213,12 +214,12 @@ class PrepareCalibration(unittest.TestCase):
         (folder / "d.csv").write_text("x,y", encoding="utf-8")
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
-            self.assertEqual(list(PREPARE.read_directory(folder, "text")), ["one", "two"])
+            self.assertEqual(list(PREPARE.read_directory(folder, PREPARE.text_readers("text"))), ["one", "two"])
         self.assertIn("1 empty documents and 1 files of other kinds were left out (d.csv)", said.getvalue())
         (folder / "a.txt").unlink()
         (folder / "b" / "c.jsonl").unlink()
         with self.assertRaises(PREPARE.Failure):
-            list(PREPARE.read_directory(folder, "text"))
+            list(PREPARE.read_directory(folder, PREPARE.text_readers("text")))
 
     @unittest.skipIf(NO_PARQUET, NO_PARQUET)
     def test_parquet(self):
@@ -226,14 +227,14 @@ class PrepareCalibration(unittest.TestCase):
         from pyarrow import parquet
         file = self.directory / "a.parquet"
         parquet.write_table(pyarrow.table({"text": ["one", "two"], "id": [1, 2]}), file)
-        self.assertEqual(list(PREPARE.read_directory(self.directory, "text"))[:2], ["one", "two"])
+        self.assertEqual(list(PREPARE.read_directory(self.directory, PREPARE.text_readers("text")))[:2], ["one", "two"])
         for field, word in (("texts", "'texts'"), ("id", "something else than text")):
             with self.assertRaises(PREPARE.Failure) as caught:
-                list(PREPARE.read_parquet(file, field))
+                list(PREPARE.text_readers(field)[".parquet"](file))
             self.assertIn(word, str(caught.exception))
         file.write_bytes(b"PAR1 cut")
         with self.assertRaises(PREPARE.Failure):
-            list(PREPARE.read_parquet(file, "text"))
+            list(PREPARE.text_readers("text")[".parquet"](file))
 
     @unittest.skipIf(NO_TOKENIZERS, NO_TOKENIZERS)
     def test_windows_begin_as_the_model_was_trained(self):
