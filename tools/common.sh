@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What tools/quickstart.sh and tools/test.sh share. Sourced, from the repository's root.
+# What tools/quickstart.sh, tools/test.sh and tools/container/image.sh share. Sourced, from the repository's root.
 
 # Debian packages to build and run, and those that only the tests need.
 # shellcheck disable=SC2034  # used by the scripts that source this
@@ -9,8 +9,10 @@ AQ_PACKAGES=(
   libxxhash-dev nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev
   python3 python3-numpy python3-h5py
 )
+# What cpack needs to make a Debian package.
+AQ_DEB_PACKAGES=(dpkg-dev file)
 # shellcheck disable=SC2034
-AQ_TEST_PACKAGES=(clang-format clang-tidy procps iproute2 python3-jinja2)
+AQ_TEST_PACKAGES=(clang-format clang-tidy procps iproute2 python3-jinja2 "${AQ_DEB_PACKAGES[@]}")
 
 # Objects of one clone serve another one.
 export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1

@@ -5,8 +5,9 @@
 # Modules that the program was built with.
 # module load openmpi hdf5 openblas
 
-# The program, at a path that every node sees.
-AQ_DIST=${AQ_DIST:-$home/build/release/bin/aq-dist}
+# The program, at a path that every node sees; the installed one where the source tree has none.
+if [[ -x $home/build/release/bin/aq-dist ]]; then AQ_DIST=${AQ_DIST:-$home/build/release/bin/aq-dist}; fi
+AQ_DIST=${AQ_DIST:-aq-dist}
 
 # mpirun works wherever Open MPI does. srun needs a PMI that the MPI library speaks, and starts faster
 # on hundreds of nodes.
