@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tools/quickstart.sh: from a bare Debian 12 to a quantized model. Installs what is missing, builds,
-# quantizes the small example model on two MPI ranks, and scores it before and after.
+# quantizes the small example model on two MPI ranks, scores it before and after, and exports it.
 # Everything it writes is under build/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -35,6 +35,9 @@ step "Scoring the quantized model"
 show mpirun -n 2 $aq eval --model $model --quantized $out/run --tokens examples/evaluation.h5 \
   --json $out/quantized.json
 
+step "Exporting what transformers and vLLM load"
+show $aq export $out/run --out $out/served --json $out/export.json
+
 step "Result"
 python3 - $out <<'END'
 import json, sys
@@ -47,5 +50,5 @@ methods = ", ".join(f"{count} by {method}" for method, count in run["by_method"]
 print(f"matrices     {run['matrices']} ({methods}), {run['mean_bits']:.2f} bits a weight")
 print(f"perplexity   {original['perplexity']:.4f} original, {quantized['perplexity']:.4f} quantized "
       f"({100 * (quantized['perplexity'] / original['perplexity'] - 1):+.2f} %)")
-print(f"model        {out}/run/model.h5")
+print(f"model        {out}/run/model.h5, as a checkpoint {out}/served")
 END
