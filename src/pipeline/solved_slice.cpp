@@ -74,7 +74,9 @@ std::vector<std::byte> slices_to_bytes(std::span<const SolvedSlice> slices) {
     out.value(slice.rtn_reason);
     out.value(slice.damping);
     out.value(slice.weight_sum);
-    for (const auto* values : {&slice.error, &slice.error_rtn, &slice.norm}) out.array(*values);
+    for (const auto* values :
+         {&slice.error, &slice.error_rtn, &slice.norm, &slice.weight_error, &slice.weight_norm})
+      out.array(*values);
     write_bytes(slice.rows, out);
   }
   return out.take();
@@ -93,7 +95,9 @@ std::vector<SolvedSlice> slices_from_bytes(std::span<const std::byte> bytes) {
     slice.rtn_reason = in.value<RtnReason>();
     slice.damping = in.value<double>();
     slice.weight_sum = in.value<double>();
-    for (auto* values : {&slice.error, &slice.error_rtn, &slice.norm}) *values = in.array<double>();
+    for (auto* values :
+         {&slice.error, &slice.error_rtn, &slice.norm, &slice.weight_error, &slice.weight_norm})
+      *values = in.array<double>();
     slice.rows = read_bytes(in);
     slices.push_back(std::move(slice));
   }

@@ -17,7 +17,8 @@ struct SolvedSlice {
   std::int64_t matrix = 0;  ///< index in the task
   std::int64_t first_row = 0;
   QuantizedMatrix rows;
-  std::vector<double> error, error_rtn, norm;  ///< per row, see SolveTask
+  std::vector<double> error, error_rtn, norm;     ///< per row, see SolveTask
+  std::vector<double> weight_error, weight_norm;  ///< of tiles of kRowTile rows, see SolveTask
   Method method = Method::gptq;
   Fallback fallback = Fallback::none;
   RtnReason rtn_reason = RtnReason::none;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -116,6 +117,16 @@ void read_weights(const StageContext& context, const StagePlan& stage,
   });
 }
 
+/// Sums over tiles of rows, which are the same whatever slices a matrix is cut into.
+std::vector<double> tile_sums(std::span<const double> rows) {
+  std::vector<double> sums;
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    if (r % kRowTile == 0) sums.push_back(0);
+    sums.back() += rows[r];
+  }
+  return sums;
+}
+
 /// Solves this rank's rows of the tasks in `chunk`.
 void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const std::size_t> chunk,
                  const std::vector<Factor>& factors, std::vector<SolvedSlice>& solved) {
@@ -133,6 +144,8 @@ void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const 
     slice.error = std::move(tasks[i].error);
     slice.error_rtn = std::move(tasks[i].error_rtn);
     slice.norm = std::move(tasks[i].norm);
+    slice.weight_error = tile_sums(tasks[i].weight_error);
+    slice.weight_norm = tile_sums(tasks[i].weight_norm);
     slice.scales_above = tasks[i].scales_above;
     slice.scales_below = tasks[i].scales_below;
     if (tasks[i].factor != nullptr) {
@@ -207,7 +220,8 @@ std::vector<SolvedSlice> exchange_slices(StageContext& context, std::vector<Solv
   return all;
 }
 
-/// Sums over the sampled rows, in row order, without those whose errors overflowed.
+/// Sums over the sampled rows, in row order, without those whose errors overflowed; and over all
+/// weights.
 void add_errors(std::span<const SolvedSlice> slices, MatrixStats& stats) {
   double error = 0, error_rtn = 0, norm = 0;
   for (const SolvedSlice& slice : slices)
@@ -221,6 +235,14 @@ void add_errors(std::span<const SolvedSlice> slices, MatrixStats& stats) {
     stats.error = error / norm;
     stats.error_rtn = error_rtn / norm;
   }
+  constexpr double kLargest = std::numeric_limits<double>::max();  // JSON has no infinity
+  double weight_error = 0, weight_norm = 0;
+  for (const SolvedSlice& slice : slices)
+    for (std::size_t tile = 0; tile < slice.weight_norm.size(); ++tile) {
+      weight_error += slice.weight_error[tile];
+      weight_norm += slice.weight_norm[tile];
+    }
+  stats.weight_error = weight_norm > 0 ? std::min(weight_error / weight_norm, kLargest) : 0;
 }
 
 /// The matrix whose rows the slices hold; without rows where they were left at the owner.

@@ -18,6 +18,7 @@ std::string stats_to_json(const MatrixStats& stats) {
                    {"error", stats.error},
                    {"error_rtn", stats.error_rtn},
                    {"fallback", stats.fallback}};
+  if (stats.weight_error >= 0) json["weight_error"] = stats.weight_error;
   if (stats.scales_above > 0) json["scales_above"] = stats.scales_above;
   if (stats.scales_below > 0) json["scales_below"] = stats.scales_below;
   return json.dump();
@@ -41,6 +42,7 @@ MatrixStats stats_from_json(const std::string& text, const std::string& object) 
   stats.error = top.at("error").number();
   stats.error_rtn = top.at("error_rtn").number();
   stats.fallback = top.at("fallback").text();
+  if (const auto error = top.find("weight_error")) stats.weight_error = error->number();
   if (const auto scales = top.find("scales_above")) stats.scales_above = scales->whole(0, kMost);
   if (const auto scales = top.find("scales_below")) stats.scales_below = scales->whole(0, kMost);
   return stats;

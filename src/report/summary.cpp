@@ -66,7 +66,7 @@ Index fallback_count(const RunSummary& summary) {
 std::string quant_log_csv(const std::vector<LogRow>& rows) {
   std::string text =
       "name,layer,expert,method,format,symmetric,group_size,scale_dtype,rows,columns,bits,tokens,"
-      "weight_sum,damping,error,error_rtn,fallback\n";
+      "weight_sum,damping,error,error_rtn,weight_error,fallback\n";
   for (const LogRow& row : rows) {
     const MatrixStats& stats = row.stats;
     const double bits = static_cast<double>(stored_bits(row.scheme, row.rows, row.columns)) /
@@ -75,8 +75,10 @@ std::string quant_log_csv(const std::vector<LogRow>& rows) {
                 format_name(row.scheme), ",", row.scheme.symmetric ? "true" : "false", ",",
                 row.scheme.group_size, ",", scale_type_name(row.scheme.scale_type), ",", row.rows,
                 ",", row.columns, ",", shortest(bits), ",", stats.tokens, ",");
-    text += str(shortest(stats.weight_sum), ",", shortest(stats.damping), ",",
-                shortest(stats.error), ",", shortest(stats.error_rtn), ",", stats.fallback, "\n");
+    text +=
+        str(shortest(stats.weight_sum), ",", shortest(stats.damping), ",", shortest(stats.error),
+            ",", shortest(stats.error_rtn), ",",
+            stats.weight_error < 0 ? "" : shortest(stats.weight_error), ",", stats.fallback, "\n");
   }
   return text;
 }

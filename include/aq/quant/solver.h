@@ -130,6 +130,8 @@ struct SolveTask {
   /// ‖wU‖². The last two only on rows with (first_row + r) % kErrorRowStride == 0, else 0. Where a
   /// row's error overflows, its tile of kRowTile rows is rounded and their errors are infinite.
   std::vector<double> error = {}, error_rtn = {}, norm = {};
+  /// Filled: per row ‖w−q‖² and ‖w‖², of what is stored.
+  std::vector<double> weight_error = {}, weight_norm = {};
   /// Filled: groups whose weights ask for a float16 scale that rounds to infinity, or to 0 (its
   /// largest and its least value are stored then). A per-tensor scale counts with the first rows.
   std::int64_t scales_above = 0, scales_below = 0;

@@ -17,6 +17,7 @@ struct MatrixStats {
   double damping = 0;            ///< share of the mean diagonal
   double error = 0;      ///< ‖(W-Q)U‖² / ‖WU‖² on the sampled rows; 0 without a Hessian
   double error_rtn = 0;  ///< the same of round to nearest
+  double weight_error = -1;  ///< ‖W-Q‖² / ‖W‖²; negative: not known, of an older build
   /// "none", "starved_all_tokens", "starved_rtn", "more_damping", "float64", "rtn",
   /// "scale_range"
   std::string fallback = "none";

@@ -111,6 +111,25 @@ void solve_tile(const Item& item, const GptqSettings& settings) {
   std::ranges::fill(errors, std::numeric_limits<double>::infinity());
 }
 
+/// The rows of a tile as they are stored, beside their weights.
+void compare_tile(const Item& item) {
+  SolveTask& task = *item.task;
+  const Index rows = std::min(kRowTile, task.weight.rows - item.first);
+  Matrix stored(rows, task.weight.columns);
+  dequantize(slice_rows(task.result, item.first, rows), stored.view());
+  for (Index r = 0; r < rows; ++r) {
+    const std::span<const float> weight = task.weight.row(item.first + r);
+    double error = 0, norm = 0;
+    for (Index c = 0; c < stored.columns; ++c) {
+      const double w = weight[c], difference = w - stored(r, c);
+      error += difference * difference;
+      norm += w * w;
+    }
+    task.weight_error[item.first + r] = error;
+    task.weight_norm[item.first + r] = norm;
+  }
+}
+
 /// Norms and round-to-nearest errors of every kErrorRowStride-th row.
 void sample_norms(const Item& item, const GptqSettings& settings) {
   SolveTask& task = *item.task;
@@ -166,6 +185,8 @@ void prepare(SolveTask& task) {
   task.error.assign(rows, 0);
   task.error_rtn.assign(rows, 0);
   task.norm.assign(rows, 0);
+  task.weight_error.assign(weight.rows, 0);
+  task.weight_norm.assign(weight.rows, 0);
 }
 
 /// The counts of scales that float16 does not reach.
@@ -209,7 +230,9 @@ void solve(std::span<SolveTask> tasks, const GptqSettings& settings) {
   }
   parallel_for(std::ssize(items), [&](Index i) {
     const Item& item = items[i];
-    item.norms ? sample_norms(item, settings) : solve_tile(item, settings);
+    if (item.norms) return sample_norms(item, settings);
+    solve_tile(item, settings);
+    compare_tile(item);
   });
   parallel_for(std::ssize(tasks), [&](Index i) { count_scales(tasks[i]); });
 }

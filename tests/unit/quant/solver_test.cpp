@@ -192,6 +192,24 @@ TEST(Solver, SampledNormsAndRoundToNearestErrors) {
   }
 }
 
+TEST(Solver, DistancesFromTheWeights) {
+  const Problem& p = problem(300, 200);
+  const Matrix w = make_weights(130, 200, 9);
+  for (const Factor* factor : {&p.factor, static_cast<const Factor*>(nullptr)}) {
+    const SolveTask task = solved(w, Scheme{.bits = 3, .group_size = 32}, factor);
+    const Doubles stored = values_of(task.result);
+    for (Index r = 0; r < 130; ++r) {
+      double error = 0, norm = 0;
+      for (Index c = 0; c < 200; ++c) {
+        error += std::pow(w(r, c) - stored(r, c), 2);
+        norm += std::pow(static_cast<double>(w(r, c)), 2);
+      }
+      EXPECT_NEAR(task.weight_error[r], error, 1e-12 * error);
+      EXPECT_NEAR(task.weight_norm[r], norm, 1e-12 * norm);
+    }
+  }
+}
+
 TEST(Solver, SlicesAndThreadsGiveTheSameBits) {
   const Problem& p = problem(300, 200);
   const Matrix w = make_weights(200, 200, 5);
@@ -217,14 +235,17 @@ TEST(Solver, SlicesAndThreadsGiveTheSameBits) {
     std::vector<QuantizedMatrix> slices;
     std::vector<double> error;
     std::vector<double> norm;
+    std::vector<double> weight_error;
     for (const SolveTask& task : tasks) {
       slices.push_back(task.result);
       error.insert(error.end(), task.error.begin(), task.error.end());
       norm.insert(norm.end(), task.norm.begin(), task.norm.end());
+      weight_error.insert(weight_error.end(), task.weight_error.begin(), task.weight_error.end());
     }
     EXPECT_EQ(stack_rows(slices), whole.result);
     EXPECT_EQ(error, whole.error);
     EXPECT_EQ(norm, whole.norm);
+    EXPECT_EQ(weight_error, whole.weight_error);
   }
 }
 

@@ -104,7 +104,7 @@ TEST(StatsJson, AValueThatCannotBeIsAnError) {
     expect_refused(with(key, -2));
   }
   expect_refused(with("tokens", -1));
-  for (const char* key : {"weight_sum", "damping", "error", "error_rtn"})
+  for (const char* key : {"weight_sum", "damping", "error", "error_rtn", "weight_error"})
     expect_refused(with(key, true));
 }
 

@@ -25,7 +25,8 @@ LogRow gptq_row() {
                     .weight_sum = 100.25,
                     .damping = 0.01,
                     .error = 0.02,
-                    .error_rtn = 0.04}};
+                    .error_rtn = 0.04,
+                    .weight_error = 0.005}};
 }
 
 /// 3 columns of int8 asymmetric per channel: 1 word, a scale of 32 and a zero of 8 bits a row
@@ -51,10 +52,10 @@ LogRow with_fallback(LogRow row, Index layer, Index expert, const char* fallback
 TEST(QuantLog, ExactText) {
   EXPECT_EQ(quant_log_csv({gptq_row(), with_fallback(rtn_row(), -1, -1, "rtn")}),
             "name,layer,expert,method,format,symmetric,group_size,scale_dtype,rows,columns,bits,"
-            "tokens,weight_sum,damping,error,error_rtn,fallback\n"
+            "tokens,weight_sum,damping,error,error_rtn,weight_error,fallback\n"
             "model.layers.0.mlp.experts.5.up_proj,0,5,gptq,int4,true,32,bf16,10,64,4.5,311,100.25,"
-            "0.01,0.02,0.04,none\n"
-            "lm_head,-1,-1,rtn,int8,false,-1,fp32,2,3,24,0,0,0,0,0,rtn\n");
+            "0.01,0.02,0.04,0.005,none\n"
+            "lm_head,-1,-1,rtn,int8,false,-1,fp32,2,3,24,0,0,0,0,0,,rtn\n");
 }
 
 TEST(QuantLog, EveryLineHasTheHeadersColumns) {
@@ -66,7 +67,7 @@ TEST(QuantLog, EveryLineHasTheHeadersColumns) {
                                 text.begin() + static_cast<std::ptrdiff_t>(end), ','));
     begin = end + 1;
   }
-  EXPECT_THAT(commas, ElementsAre(16, 16, 16, 16));
+  EXPECT_THAT(commas, ElementsAre(17, 17, 17, 17));
   EXPECT_EQ(text.rfind(quant_log_csv({}), 0), 0u) << "no rows: the header alone";
 }
 
