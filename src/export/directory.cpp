@@ -8,6 +8,7 @@
 
 #include "aq/core/error.h"
 #include "aq/io/file.h"
+#include "export/manifest.h"
 
 namespace aq {
 
@@ -67,8 +68,11 @@ void ExportDirectory::begin() const {
   make_directory(partial_);
 }
 
-void ExportDirectory::finish(const std::string& record) const {
+void ExportDirectory::write_record(const std::string& record) const {
   write_text_file(partial_ / kRecord, record);
+}
+
+void ExportDirectory::finish() const {
   std::error_code error;
   fs::rename(partial_, target_, error);
   if (error) fail(target_, error);
@@ -82,7 +86,9 @@ std::vector<std::string> copy_companions(const fs::path& from, const fs::path& t
     if (error) fail(from, error);
     // Not fs::relative, which follows links: a hub's cache is made of them.
     const fs::path name = entry->path().lexically_relative(from);
-    if (name == "config.json" || name == "quantize_config.json" || name == kRecord) continue;
+    if (name == "config.json" || name == "quantize_config.json" || name == kRecord ||
+        name == kExportManifest)
+      continue;
     if (is_left(name)) {
       if (entry->is_directory()) entry.disable_recursion_pending();
       if (!name.string().ends_with(".safetensors") &&

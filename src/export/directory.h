@@ -21,8 +21,10 @@ class ExportDirectory {
   void check_free() const;
   /// An empty directory to write to.
   void begin() const;
-  /// Writes the record and gives the directory its name.
-  void finish(const std::string& record) const;
+  /// What is_complete() will look for.
+  void write_record(const std::string& record) const;
+  /// Gives the directory its name.
+  void finish() const;
 
  private:
   std::filesystem::path target_, partial_;

@@ -4,14 +4,17 @@
 #include <numeric>
 
 #include "aq/comm/common_error.h"
+#include "aq/core/bytes.h"
 #include "aq/core/log.h"
 #include "aq/core/text.h"
 #include "aq/core/timer.h"
 #include "aq/io/compare_ranks.h"
 #include "aq/io/file.h"
 #include "aq/io/run_directory.h"
+#include "aq/io/stored_file.h"
 #include "export/directory.h"
 #include "export/layout.h"
+#include "export/manifest.h"
 
 namespace aq {
 namespace {
@@ -185,13 +188,19 @@ class Export {
       log_debug(str("export: ", name));
       write_shard(directory_.partial() / name, pieces_of(shard));
     }
-    comm_.barrier();
+    const std::vector<WrittenShard> written = written_shards(summary);
     if (comm_.is_first()) {
       write_texts(summary);
       for (const std::string& name :
            copy_companions(files_.checkpoint.directory(), directory_.partial()))
         summary.remarks.push_back(str(name, " of the source was not carried over"));
-      directory_.finish(record());
+      directory_.write_record(record());
+      write_text_file(directory_.partial() / kExportManifest,
+                      export_manifest({format_.name, recorded(manifest_, "model"),
+                                       recorded(manifest_, "architecture"),
+                                       recorded(manifest_, "assume_unused")},
+                                      source_, stored_, written, directory_.partial()));
+      directory_.finish();
     }
     comm_.barrier();
     summary.seconds = watch.seconds();
@@ -209,6 +218,31 @@ class Export {
                        {"run", std::move(fingerprint)}}
                .dump(2) +
            "\n";
+  }
+
+  /// All shards with their checksums; each rank reads those again that it wrote. Collective.
+  std::vector<WrittenShard> written_shards(const ExportSummary& summary) const {
+    ByteWriter mine;
+    for (Index shard = comm_.rank(); shard < summary.shards; shard += comm_.size()) {
+      const SafetensorsFile file(directory_.partial() / shard_name(shard, summary.shards));
+      mine.value(std::ssize(file.tensors()));
+      for (const RawTensor& tensor : file.tensors()) {
+        mine.text(tensor.name);
+        mine.text(file.checksum(tensor));
+      }
+    }
+    const std::vector<std::vector<std::byte>> bytes = comm_.all_gather(mine.take());
+    std::vector<ByteReader> ranks(bytes.begin(), bytes.end());
+    std::vector<WrittenShard> shards;
+    for (Index shard = 0; shard < summary.shards; ++shard) {
+      ByteReader& rank = ranks[shard % comm_.size()];
+      shards.push_back({shard_name(shard, summary.shards), {}});
+      for (Index left = rank.value<Index>(); left > 0; --left) {
+        std::string name = rank.text();
+        shards.back().checksums.emplace_back(std::move(name), rank.text());
+      }
+    }
+    return shards;
   }
 
   std::span<const ExportPiece> pieces_of(Index shard) const {

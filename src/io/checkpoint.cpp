@@ -354,17 +354,8 @@ bool Checkpoint::same(const std::string& name, const std::string& other) const {
 }
 
 std::string Checkpoint::checksum(const std::string& name) const {
-  constexpr Index kPiece = Index{4} << 20;
   const TensorInfo& tensor = info(name);
-  const PosixFile& file = state_->files[tensor.file];
-  std::vector<std::byte> buffer(std::min(kPiece, tensor.bytes));
-  std::uint64_t sum = 0;
-  for (Index done = 0; done < tensor.bytes; done += kPiece) {
-    const auto piece = std::span(buffer).first(std::min(kPiece, tensor.bytes - done));
-    file.read_at(tensor.offset + done, piece);
-    sum = xxh64(piece, sum);
-  }
-  return hash_text(sum);
+  return stored_checksum(state_->files[tensor.file], tensor.offset, tensor.bytes);
 }
 
 std::vector<std::pair<std::string, std::string>> Checkpoint::file_states() const {

@@ -1,5 +1,7 @@
 #include "io/checksum.h"
 
+#include <algorithm>
+
 #include "aq/core/error.h"
 #include "io/matrix_names.h"
 
@@ -7,6 +9,18 @@ namespace aq {
 
 std::string Checksum::text() const {
   return hash_text(value_);
+}
+
+std::string stored_checksum(const PosixFile& file, Index offset, Index bytes) {
+  constexpr Index kPiece = Index{4} << 20;
+  std::vector<std::byte> buffer(std::min(kPiece, bytes));
+  std::uint64_t sum = 0;
+  for (Index done = 0; done < bytes; done += kPiece) {
+    const auto piece = std::span(buffer).first(std::min(kPiece, bytes - done));
+    file.read_at(offset + done, piece);
+    sum = xxh64(piece, sum);
+  }
+  return hash_text(sum);
 }
 
 Checksum checksum_of(const NamedHessian& hessian) {

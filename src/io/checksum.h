@@ -12,6 +12,7 @@
 #include "aq/core/hash.h"
 #include "aq/io/hessian_file.h"
 #include "io/hdf5.h"
+#include "io/posix_file.h"
 
 namespace aq {
 
@@ -39,6 +40,9 @@ class Checksum {
 
   std::uint64_t value_ = 0;
 };
+
+/// Of bytes of a file, as hex text: h = XXH64(piece of 4 MiB, seed h).
+std::string stored_checksum(const PosixFile& file, Index offset, Index bytes);
 
 Checksum checksum_of(const NamedHessian& hessian);
 

@@ -235,7 +235,14 @@ hdf5::Object MatrixReader::State::open(const std::string& name) const {
   return hdf5::open_group(matrices, name);
 }
 
-MatrixReader::MatrixReader(const std::filesystem::path& path) : state_(std::make_unique<State>()) {
+MatrixReader::MatrixReader(const std::filesystem::path& path) : MatrixReader(path, true) {}
+
+MatrixReader MatrixReader::open_unchecked(const std::filesystem::path& path) {
+  return {path, false};
+}
+
+MatrixReader::MatrixReader(const std::filesystem::path& path, bool counted)
+    : state_(std::make_unique<State>()) {
   State& state = *state_;
   state.file = hdf5::open_own_file(path);
   const std::optional<std::string> version = hdf5::read_text(state.file, kVersionName);
@@ -247,7 +254,8 @@ MatrixReader::MatrixReader(const std::filesystem::path& path) : state_(std::make
     throw Error(ErrorKind::input, "open the matrix file", path.string(),
                 str("its format version is '", *version, "', this program reads ", kVersion));
   state.matrices = hdf5::open_group(state.file, kMatrices);
-  state.names = counted_members(state.matrices, kOperation);
+  state.names =
+      counted ? counted_members(state.matrices, kOperation) : hdf5::members(state.matrices);
   state.known = {state.names.begin(), state.names.end()};
 }
 
@@ -263,8 +271,10 @@ bool MatrixReader::has(const std::string& name) const {
   return state_->known.contains(name);
 }
 
-NamedMatrix MatrixReader::read(const std::string& name) const {
-  const hdf5::Object group = state_->open(name);
+namespace {
+
+/// The matrix, and the checksum of its content. The scales are not yet divided.
+std::pair<NamedMatrix, Checksum> read_stored(const hdf5::Object& group, const std::string& name) {
   const Description d = read_description(group);
   NamedMatrix named;
   named.name = name;
@@ -282,10 +292,24 @@ NamedMatrix MatrixReader::read(const std::string& name) const {
   m.global_scale = read_global_scale(group, d.scheme, checksum);
   m.scales = read_scales(group, d, checksum);
   m.zeros = read_zeros(group, d, checksum);
+  return {std::move(named), checksum};
+}
+
+}  // namespace
+
+NamedMatrix MatrixReader::read(const std::string& name) const {
+  const hdf5::Object group = state_->open(name);
+  auto [named, checksum] = read_stored(group, name);
   check_checksum(group, checksum, kOperation, kDamaged);
-  check_values(m, group);
-  for (float& scale : m.scales) scale /= m.global_scale;
-  return named;
+  check_values(named.matrix, group);
+  for (float& scale : named.matrix.scales) scale /= named.matrix.global_scale;
+  return std::move(named);
+}
+
+UncheckedMatrix MatrixReader::read_unchecked(const std::string& name) const {
+  const hdf5::Object group = state_->open(name);
+  auto [named, checksum] = read_stored(group, name);
+  return {std::move(named), hdf5::read_text(group, kChecksum) == checksum.text()};
 }
 
 void MatrixReader::verify() const {

@@ -26,6 +26,12 @@ struct NamedMatrix {
   std::optional<Scheme> activation = std::nullopt;
 };
 
+/// A matrix as it is stored, to be judged by who reads it.
+struct UncheckedMatrix {
+  NamedMatrix named;    ///< its scales not yet divided by the global scale
+  bool intact = false;  ///< the checksum is that of the content
+};
+
 /// Writes a matrix file: everything goes to `path` + ".partial", close() syncs and renames it, so a
 /// file that exists is whole. Object times are off, strings have fixed length, datasets are
 /// contiguous: equal content in equal order gives equal bytes. Not closed: the partial is removed.
@@ -53,6 +59,8 @@ class MatrixWriter {
 class MatrixReader {
  public:
   explicit MatrixReader(const std::filesystem::path& path);
+  /// names() are those that are there, however many were written.
+  static MatrixReader open_unchecked(const std::filesystem::path& path);
   ~MatrixReader();
   MatrixReader(MatrixReader&&) noexcept;
   MatrixReader& operator=(MatrixReader&&) noexcept;
@@ -61,6 +69,8 @@ class MatrixReader {
   const std::vector<std::string>& names() const;
   bool has(const std::string& name) const;
   NamedMatrix read(const std::string& name) const;
+  /// Throws only for what has not the datasets and attributes that its scheme and shape ask for.
+  UncheckedMatrix read_unchecked(const std::string& name) const;
   /// Reads every matrix and checks it, its checksum included.
   void verify() const;
   /// Scheme and shape without the data.
@@ -72,6 +82,7 @@ class MatrixReader {
   std::string attribute(const std::string& name) const;  ///< empty when absent
 
  private:
+  MatrixReader(const std::filesystem::path& path, bool counted);
   struct State;
   std::unique_ptr<State> state_;
 };
