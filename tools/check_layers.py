@@ -16,7 +16,7 @@ RANKS = {
     "comm": 1, "formats": 1, "model": 1,
     "quant": 2,
     "io": 3, "recipe": 3, "runtime": 3,
-    "plan": 4, "export": 4,
+    "plan": 4, "export": 4, "verify": 4,
     "forward": 5, "report": 5,
     "run": 6,
     "eval": 7,
