@@ -97,6 +97,13 @@ class Package(unittest.TestCase):
         self.assertIn("./usr/lib/cmake/aq-dist/aq-dist-config.cmake", headers)
         self.assertNotIn(".so", headers)
 
+    def test_a_libtorch_that_no_package_owns_is_refused(self):
+        done = subprocess.run([CPACK, "--config", BUILD / "CPackConfig.cmake", "-D", "CPACK_AQ_TORCH=/opt/torch/cmake/Torch",
+                               "-B", self.folder / "refused"], capture_output=True, text=True, check=False, timeout=60)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("/opt/torch/cmake/Torch", done.stderr)
+        self.assertFalse(list((self.folder / "refused").rglob("*.deb")))
+
     def test_it_runs_from_where_it_was_unpacked(self):
         program = self.tree / "usr" / "bin" / "aq-dist"
         for file in (program, *(self.tree / "usr" / "lib").glob("libaq-*.so")):
