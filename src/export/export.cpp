@@ -126,7 +126,9 @@ OrderedJson configuration(const ExportSource& source, const ServedFormat& format
   auto config = parse_json<OrderedJson>(
       files.checkpoint.config_json(), {.operation = kOperation, .file = path}, JsonDialect::python);
   std::vector<OrderedJson*> parts{&config};
-  if (!files.text_key.empty()) parts.push_back(&config.at(files.text_key));
+  if (!files.text_key.empty())  // "thinker_config.text_config"
+    parts.push_back(
+        &config.at(OrderedJson::json_pointer("/" + replace_all(files.text_key, ".", "/"))));
   for (OrderedJson* part : parts) {
     part->erase("quantization_config");
     if (files.model.tied_head && source.matrices.has(files.model.head.name))

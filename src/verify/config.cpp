@@ -224,15 +224,15 @@ void check_gptq(const ConfigToCheck& check, const Json& config, Problems& proble
 /// Whether the rest is the source's.
 void check_rest(const ConfigToCheck& check, Json config, Json source,
                 std::vector<TextProblem>& problems) {
-  for (Json* top : {&config, &source}) {
-    top->erase("quantization_config");
-    if (!check.text_key.empty() && top->contains(check.text_key))
-      top->at(check.text_key).erase("quantization_config");
-  }
-  if (check.own_head) {
-    source["tie_word_embeddings"] = false;
-    if (!check.text_key.empty()) source[check.text_key]["tie_word_embeddings"] = false;
-  }
+  const Json::json_pointer text_model(
+      check.text_key.empty() ? "" : "/" + replace_all(check.text_key, ".", "/"));
+  for (Json* whole : {&config, &source})
+    for (const Json::json_pointer& part : {Json::json_pointer(), text_model})
+      if (whole->contains(part) && whole->at(part).is_object())
+        whole->at(part).erase("quantization_config");
+  if (check.own_head)
+    for (const Json::json_pointer& part : {Json::json_pointer(), text_model})
+      source.at(part)["tie_word_embeddings"] = false;
   for (const Json& change : Json::diff(source, config)) {
     const std::string path = change.at("path").get<std::string>();
     problems.push_back({path.empty() ? path : path.substr(1), "it is not as in the source"});

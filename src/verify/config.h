@@ -8,7 +8,7 @@ namespace aq {
 struct ConfigToCheck {
   const std::string& text;    ///< of the export's config.json
   const std::string& source;  ///< of the source's
-  std::string text_key = {};  ///< of a text model inside a larger one; else empty
+  std::string text_key = {};  ///< of a text model inside a larger one ("a.b"); or empty
   const std::string& format;
   const PlannedMatrices& planned;
   std::vector<std::string> left;  ///< modules with a matrix that are not quantized

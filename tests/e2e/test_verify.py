@@ -13,6 +13,7 @@ import numpy as np
 from program import CALIBRATION, EXAMPLE, FIXTURES, ProgramTest, model_arguments, quantize_arguments, run
 from exported_checkpoint import read_safetensors
 from matrix_file import checksum, xxh64
+from test_wrapped_checkpoints import read, renamed, write
 
 EXPERT = "model.layers.1.mlp.experts.{}.up_proj"
 FIRST, SECOND = EXPERT.format(5), EXPERT.format(6)
@@ -382,6 +383,23 @@ class Clean(VerifyTest):
         save = self.quantize({"wq": "int8", "group_size": 16}, [{"pattern": "lm_head", "wq": "int8"}], FIXTURES / "llama3", "tied")
         for format in ("compressed-tensors", "bf16"):
             self.clean(self.export(save, format))
+
+
+    def test_a_text_model_inside_another(self):
+        source = FIXTURES / "qwen3_moe"
+        config = json.loads((source / "config.json").read_text())
+        for tied in (False, True):
+            model, stored = self.directory / f"model {tied}", renamed(read(source), "model.language_model.", "lm_head")
+            stored["model.visual.proj.weight"] = ("F32", [2, 2], bytes(16))
+            if tied:
+                del stored["lm_head.weight"]
+            write(model, stored, {"model_type": "other", "tie_word_embeddings": tied, "thinker_config": {"text_config": {
+                key: value for key, value in config.items() if key != "tie_word_embeddings"}}})
+            shutil.copy(source / "golden.h5", model)
+            save = self.quantize({"wq": "int8", "group_size": 8}, [{"pattern": "lm_head", "wq": "int8"}], model, f"run {tied}")
+            self.clean(save)
+            for format in ("compressed-tensors", "bf16"):
+                self.clean(self.export(save, format))
 
 
 class Damaged(VerifyTest):
