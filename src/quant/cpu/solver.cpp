@@ -114,19 +114,19 @@ void solve_tile(const Item& item, const GptqSettings& settings) {
 /// The rows of a tile as they are stored, beside their weights.
 void compare_tile(const Item& item) {
   SolveTask& task = *item.task;
-  const Index rows = std::min(kRowTile, task.weight.rows - item.first);
-  Matrix stored(rows, task.weight.columns);
-  dequantize(slice_rows(task.result, item.first, rows), stored.view());
-  for (Index r = 0; r < rows; ++r) {
-    const std::span<const float> weight = task.weight.row(item.first + r);
+  Matrix stored(1, task.weight.columns);
+  const Index end = std::min(item.first + kRowTile, task.weight.rows);
+  for (Index r = item.first; r < end; ++r) {
+    dequantize(slice_rows(task.result, r, 1), stored.view());
+    const std::span<const float> weight = task.weight.row(r);
     double error = 0, norm = 0;
     for (Index c = 0; c < stored.columns; ++c) {
-      const double w = weight[c], difference = w - stored(r, c);
+      const double w = weight[c], difference = w - stored(0, c);
       error += difference * difference;
       norm += w * w;
     }
-    task.weight_error[item.first + r] = error;
-    task.weight_norm[item.first + r] = norm;
+    task.weight_error[r] = error;
+    task.weight_norm[r] = norm;
   }
 }
 
