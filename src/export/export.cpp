@@ -10,6 +10,7 @@
 #include "aq/core/timer.h"
 #include "aq/io/compare_ranks.h"
 #include "aq/io/file.h"
+#include "aq/io/quantized_run.h"
 #include "aq/io/run_directory.h"
 #include "aq/io/stored_file.h"
 #include "export/directory.h"
@@ -20,37 +21,6 @@ namespace aq {
 namespace {
 
 constexpr const char* kOperation = "export";
-
-/// What the run was told, for an option that is not given here.
-std::string recorded(const Manifest& manifest, std::string_view key) {
-  const auto found =
-      std::ranges::find(manifest.configuration, key, [](const auto& field) { return field.first; });
-  return found == manifest.configuration.end() ? "" : found->second;
-}
-
-/// "a, b" as two words.
-Keys words(std::string_view text) {
-  Keys result;
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find(", "), text.size());
-    result.emplace_back(text.substr(0, end));
-    text.remove_prefix(std::min(end + 2, text.size()));
-  }
-  return result;
-}
-
-/// The run's checkpoint.
-ModelFiles open_source(const Manifest& manifest, const ExportOptions& options) {
-  ExportOptions told = options;
-  if (told.model.empty()) told.model = recorded(manifest, "model");
-  if (told.architecture.empty()) told.architecture = recorded(manifest, "architecture");
-  if (told.assume_unused.empty()) told.assume_unused = words(recorded(manifest, "assume_unused"));
-  if (!file_exists(told.model))
-    throw Error(ErrorKind::usage, kOperation, options.run.string(),
-                str("the checkpoint is not where the run read it, '", told.model.string(), "'"),
-                "say where it is: --model DIRECTORY");
-  return open_model(told.model, told.architecture, told.assume_unused);
-}
 
 Manifest manifest_of(const std::filesystem::path& run) {
   if (auto manifest = read_manifest({run})) return std::move(*manifest);
@@ -156,7 +126,9 @@ class Export {
         comm_(comm),
         format_(served_format(options.format)),
         manifest_(manifest_of(options.run)),
-        files_(open_source(manifest_, options)),
+        files_(open_source(manifest_, options.run,
+                           {options.model, options.architecture, options.assume_unused},
+                           kOperation)),
         matrices_(open_quantized(options.run, files_, kOperation)),
         directory_(options.out) {
     compare_ranks({{"run", options.run.string()},

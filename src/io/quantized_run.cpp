@@ -1,11 +1,45 @@
 #include "aq/io/quantized_run.h"
 
+#include <algorithm>
 #include <map>
 
 #include "aq/io/file.h"
 #include "aq/io/run_directory.h"
 
 namespace aq {
+namespace {
+
+/// "a, b" as two words.
+Keys words(std::string_view text) {
+  Keys result;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(", "), text.size());
+    result.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 2, text.size()));
+  }
+  return result;
+}
+
+}  // namespace
+
+std::string recorded(const Manifest& manifest, std::string_view key) {
+  const auto found =
+      std::ranges::find(manifest.configuration, key, [](const auto& field) { return field.first; });
+  return found == manifest.configuration.end() ? "" : found->second;
+}
+
+ModelFiles open_source(const Manifest& manifest, const std::filesystem::path& run,
+                       SourceChoice choice, const char* operation) {
+  if (choice.model.empty()) choice.model = recorded(manifest, "model");
+  if (choice.architecture.empty()) choice.architecture = recorded(manifest, "architecture");
+  if (choice.assume_unused.empty())
+    choice.assume_unused = words(recorded(manifest, "assume_unused"));
+  if (!file_exists(choice.model))
+    throw Error(ErrorKind::usage, operation, run.string(),
+                str("the checkpoint is not where the run read it, '", choice.model.string(), "'"),
+                "say where it is: --model DIRECTORY");
+  return open_model(choice.model, choice.architecture, choice.assume_unused);
+}
 
 MatrixReader open_quantized(const std::filesystem::path& run, const ModelFiles& files,
                             const char* operation) {
