@@ -280,10 +280,13 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
   if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(resolved, run.prepared, comm));
   if (options.stall_watch != nullptr)
     options.stall_watch->beat_in(run.state.directory().heartbeats());
+  const Index complete_before = run.state.complete_count();
   run_parts(run);
   RunSummary summary = summarize_run(resolved, run.prepared, run.log, run.times, comm);
   summary.seconds = watch.seconds() - run.state.lock_seconds();
+  summary.parts = run.state.complete_count() - complete_before;
   add_peak(memory.peak_above_start(), comm, summary);
+  run.reporter.session_done(summary);
   run.reporter.status("done", "", run.layer_count());
   if (comm.is_first()) forget_failure(run.state.directory());
   if (comm.is_first()) log_info("done\n" + summary_text(summary));

@@ -1,6 +1,7 @@
 #include "aq/report/summary.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -63,26 +64,6 @@ Index fallback_count(const RunSummary& summary) {
   return count;
 }
 
-std::string quant_log_csv(const std::vector<LogRow>& rows) {
-  std::string text =
-      "name,layer,expert,method,format,symmetric,group_size,scale_dtype,rows,columns,bits,tokens,"
-      "weight_sum,damping,error,error_rtn,weight_error,fallback\n";
-  for (const LogRow& row : rows) {
-    const MatrixStats& stats = row.stats;
-    const double bits = static_cast<double>(stored_bits(row.scheme, row.rows, row.columns)) /
-                        static_cast<double>(row.rows * row.columns);
-    text += str(row.name, ",", stats.layer, ",", stats.expert, ",", method_name(stats.method), ",",
-                format_name(row.scheme), ",", row.scheme.symmetric ? "true" : "false", ",",
-                row.scheme.group_size, ",", scale_type_name(row.scheme.scale_type), ",", row.rows,
-                ",", row.columns, ",", shortest(bits), ",", stats.tokens, ",");
-    text +=
-        str(shortest(stats.weight_sum), ",", shortest(stats.damping), ",", shortest(stats.error),
-            ",", shortest(stats.error_rtn), ",",
-            stats.weight_error < 0 ? "" : shortest(stats.weight_error), ",", stats.fallback, "\n");
-  }
-  return text;
-}
-
 std::string summary_text(const RunSummary& summary) {
   std::string text;
   const auto line = [&](std::string_view name, const std::string& value) {
@@ -129,9 +110,24 @@ Json phases_json(const std::vector<PhaseRecord>& phases) {
   return all;
 }
 
-}  // namespace
+/// Of each phase an array by rank, in milliseconds: short with thousands of ranks.
+Json ranks_json(const std::vector<RankTimes>& ranks) {
+  Json hosts = Json::array(), phases = Json::object();
+  for (const RankTimes& rank : ranks) hosts.push_back(rank.host);
+  for (const Phase phase : kPhases) {
+    const auto seconds = [&](const RankTimes& rank) {
+      const auto found = rank.seconds.find(phase);
+      return found == rank.seconds.end() ? 0.0 : found->second;
+    };
+    if (std::ranges::none_of(ranks, [&](const RankTimes& rank) { return seconds(rank) > 0; }))
+      continue;
+    for (const RankTimes& rank : ranks)
+      phases[std::string(phase_name(phase))].push_back(std::llround(seconds(rank) * 1e3));
+  }
+  return {{"hosts", std::move(hosts)}, {"milliseconds", std::move(phases)}};
+}
 
-std::string summary_json(const RunSummary& summary) {
+Json summary_object(const RunSummary& summary) {
   return Json{{"matrices", summary.matrices},
               {"untouched", summary.untouched},
               {"by_method", summary.by_method},
@@ -143,15 +139,26 @@ std::string summary_json(const RunSummary& summary) {
               {"error", summary.error},
               {"error_rtn", summary.error_rtn},
               {"hessians_reused", summary.hessians_reused},
+              {"parts", summary.parts},
               {"total_seconds", summary.seconds},
+              {"planned_seconds", summary.planned_seconds},
               {"seconds", by_name(summary.phase_seconds)},
               {"peak_rss_bytes", summary.peak_rss_bytes},
               {"planned_bytes", summary.planned_bytes},
               {"planned_read", summary.planned_read},
               {"planned_written", summary.planned_written},
-              {"phases", phases_json(summary.phases)}}
-             .dump(1) +
-         "\n";
+              {"phases", phases_json(summary.phases)},
+              {"ranks", ranks_json(summary.ranks)}};
+}
+
+}  // namespace
+
+std::string summary_json(const RunSummary& summary) {
+  return summary_object(summary).dump(1) + "\n";
+}
+
+std::string session_line(const RunSummary& summary) {
+  return summary_object(summary).dump() + "\n";
 }
 
 std::string metrics_line(const LayerMetrics& metrics, const std::vector<LogRow>& rows) {

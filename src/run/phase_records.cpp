@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "aq/core/host.h"
 #include "aq/core/parallel.h"
 #include "aq/plan/cost.h"
 
@@ -49,7 +50,25 @@ void add_planned(const CostEstimate& cost, bool has_machine, const Plan& plan,
     record.planned_sent = static_cast<Index>(cost.all.traffic.dispatch_sent);
 }
 
-/// Fills `phases`, `planned_read` and `planned_written` of the summary. Collective.
+/// Every rank's seconds by phase. Collective.
+std::vector<RankTimes> gather_times(const PhaseTimes& times, Communicator& comm) {
+  std::vector<double> mine;
+  for (const Phase phase : kPhases) {
+    const auto found = times.seconds.find(phase);
+    mine.push_back(found == times.seconds.end() ? 0 : found->second);
+  }
+  const std::vector<std::string> hosts = all_gather_values(comm, host_name());
+  const std::vector<std::vector<double>> seconds = all_gather_values(comm, mine);
+  std::vector<RankTimes> ranks;
+  for (std::size_t rank = 0; rank < hosts.size(); ++rank) {
+    ranks.push_back({hosts[rank], {}});
+    for (std::size_t phase = 0; phase < kPhases.size(); ++phase)
+      ranks.back().seconds[kPhases[phase]] = seconds[rank][phase];
+  }
+  return ranks;
+}
+
+/// Fills phases, ranks and what was planned. Collective.
 void add_phase_records(const QuantizeOptions& options, const Prepared& prepared,
                        const PhaseTimes& times, Communicator& comm, RunSummary& summary) {
   for (const Phase phase : kPhases) {
@@ -57,10 +76,12 @@ void add_phase_records(const QuantizeOptions& options, const Prepared& prepared,
     const PhaseRecord& last = summary.phases.back();
     if (last.seconds == 0 && last.peak_bytes == 0) summary.phases.pop_back();
   }
+  summary.ranks = gather_times(times, comm);
   if (prepared.kept) return;  // no tokens: nothing of this was planned
   const CostEstimate& cost = prepared.cost;
   for (PhaseRecord& record : summary.phases)
     add_planned(cost, options.machine.has_value(), prepared.plan, record);
+  if (options.machine) summary.planned_seconds = cost.total_seconds;
   // The second pass of a layer sends tokens too, but is measured as "forward".
   if (options.recipe.settings.sequential == Sequential::layer)
     for (PhaseRecord& record : summary.phases)

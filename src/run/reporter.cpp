@@ -11,6 +11,7 @@
 #include "aq/core/host.h"
 #include "aq/core/log.h"
 #include "aq/core/text.h"
+#include "aq/io/file.h"
 
 namespace aq {
 namespace {
@@ -39,6 +40,12 @@ void Reporter::layer_done(const LayerMetrics& metrics, const std::vector<LogRow>
     stream << metrics_line(metrics, rows);
   }
   status("running", "", metrics.layer + 1);
+}
+
+void Reporter::session_done(const RunSummary& summary) {
+  if (!comm_.is_first() || summary.parts == 0) return;
+  const std::filesystem::path file = directory_.sessions();
+  write_text_file(file, (file_exists(file) ? read_text_file(file) : "") + session_line(summary));
 }
 
 void Reporter::status(const std::string& state, const std::string& message, Index layer) {

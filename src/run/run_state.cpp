@@ -142,7 +142,9 @@ RunState::RunState(const QuantizeOptions& options, const Prepared& prepared, Com
         read_patiently([&] { return start_manifest(options, directory_, prepared.manifest); });
     set_aside_other_model(directory_, manifest_);
     make_room_for_failure(directory_);
-    if (manifest_.complete.empty()) std::filesystem::remove(directory_.metrics(), ignored);
+    if (manifest_.complete.empty())
+      for (const auto& records : {directory_.metrics(), directory_.sessions()})
+        std::filesystem::remove(records, ignored);
     write_manifest(directory_, manifest_);
   }
   comm.barrier();

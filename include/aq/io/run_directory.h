@@ -52,6 +52,8 @@ struct RunDirectory {
   std::filesystem::path status() const { return root / "status.json"; }
   std::filesystem::path failure() const { return root / "failure.json"; }
   std::filesystem::path metrics() const { return root / "metrics.jsonl"; }
+  /// A line for each start of the program that quantized something and came to its end.
+  std::filesystem::path sessions() const { return root / "sessions.jsonl"; }
   std::filesystem::path heartbeats() const { return root / ".heartbeat"; }
   std::filesystem::path log() const { return root / "quant_log.csv"; }
   /// "layer-0007.rank-0003.h5", in shards/, hessians/ and activations/

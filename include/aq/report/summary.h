@@ -28,6 +28,12 @@ struct PhaseRecord {
   Index planned_sent = -1;
 };
 
+/// What a rank did, in seconds by phase.
+struct RankTimes {
+  std::string host;
+  std::map<Phase, double> seconds;
+};
+
 struct RunSummary {
   Index matrices = 0;                        ///< quantized
   Index untouched = 0;                       ///< linears that stay as they are
@@ -44,6 +50,9 @@ struct RunSummary {
   Index planned_bytes = 0;
   std::vector<PhaseRecord> phases;
   Index planned_read = -1, planned_written = -1;  ///< bytes of all ranks
+  Index parts = 0;              ///< layers, and the head, that this start of the program quantized
+  double planned_seconds = -1;  ///< of all phases; negative: no machine was named
+  std::vector<RankTimes> ranks;
 };
 
 /// The part of the summary that follows from the matrices.
@@ -57,6 +66,8 @@ std::string quant_log_csv(const std::vector<LogRow>& rows);
 std::string summary_text(const RunSummary& summary);
 /// Object for --json.
 std::string summary_json(const RunSummary& summary);
+/// The same as a line of sessions.jsonl.
+std::string session_line(const RunSummary& summary);
 
 /// One line of metrics.jsonl.
 struct LayerMetrics {

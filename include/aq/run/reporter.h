@@ -1,5 +1,6 @@
 #pragma once
-/// What a run tells while it goes: status.json, metrics.jsonl and the lines on the terminal.
+/// What a run tells while it goes: status.json, metrics.jsonl, sessions.jsonl and the lines on the
+/// terminal.
 
 #include <exception>
 #include <string>
@@ -21,6 +22,8 @@ class Reporter {
   /// What is in work: layer `layer` from 0, and what of it.
   void at(Index layer, const std::string& what);
   void layer_done(const LayerMetrics& metrics, const std::vector<LogRow>& rows);
+  /// Adds a line to sessions.jsonl when this start has quantized anything.
+  void session_done(const RunSummary& summary);
   /// @param layer  layers that are done
   void status(const std::string& state, const std::string& message, Index layer);
   /// Writes what `aq-dist status` will say of a run that this error ends.
