@@ -18,7 +18,7 @@ RANKS = {
     "io": 3, "recipe": 3, "runtime": 3,
     "plan": 4, "export": 4, "verify": 4,
     "forward": 5, "report": 5,
-    "run": 6,
+    "run": 6, "page": 6,
     "eval": 7,
     "pipeline": 8,
     "app": 9,
@@ -35,7 +35,7 @@ THIRD_PARTY = [
     ("CLI11", r"CLI/", {"app"}),
     ("OpenMP", r"omp\.h$", {"core"}),
     ("xxHash", r"xxhash\w*\.h$", {"core"}),
-    ("nlohmann-json", r"nlohmann/", {"core", "model", "io", "recipe", "plan", "export", "report", "app"}),
+    ("nlohmann-json", r"nlohmann/", {"core", "model", "io", "recipe", "plan", "export", "report", "page", "app"}),
 ]
 
 # For the modules alone: tools/cmake/AqInstall.cmake leaves them out, so that they may include third-party headers.

@@ -37,6 +37,7 @@ void add_export(CLI::App& app, Action& action);
 void add_verify(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_inspect(CLI::App& app, Action& action);
+void add_report(CLI::App& app, Action& action);
 void add_status(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
 

@@ -57,6 +57,7 @@ int run(int argc, char** argv) {
   add_eval(app, action);
   add_export(app, action);
   add_verify(app, action);
+  add_report(app, action);
   add_inspect(app, action);
   add_status(app, action);
   add_doctor(app, action);

@@ -1,0 +1,16 @@
+# cmake -D OUT=<file.cpp> -D HEADER=<header> -D NAMESPACE=<name> -P embed.cmake -- <kName=file> ...
+# Writes each file as a std::string_view constant.
+set(text "#include \"${HEADER}\"\n\nnamespace ${NAMESPACE} {\n")
+math(EXPR last "${CMAKE_ARGC} - 1")
+set(begun FALSE)
+foreach(i RANGE ${last})
+  if(begun)
+    string(REGEX MATCH "^([^=]+)=(.*)$" ignored "${CMAKE_ARGV${i}}")
+    set(name ${CMAKE_MATCH_1})
+    file(READ "${CMAKE_MATCH_2}" content)
+    string(APPEND text "const std::string_view ${name} = R\"aqfile(${content})aqfile\";\n")
+  elseif(CMAKE_ARGV${i} STREQUAL "--")
+    set(begun TRUE)
+  endif()
+endforeach()
+file(WRITE "${OUT}" "${text}}  // namespace ${NAMESPACE}\n")
