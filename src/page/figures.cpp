@@ -108,7 +108,7 @@ RunFigures figures_of(const RunReport& run) {
     figures.weights += weights;
     figures.bits += bits;
     figures.not_finite += !is_finite(stats);
-    figures.as_zeros += stats.error >= 1;
+    figures.as_zeros += stats.error >= 1 || stats.weight_error >= 1;
     figures.worse_than_rtn += stats.error_rtn > 0 && stats.error > stats.error_rtn;
     figures.unmeasured += stats.error_rtn == 0;
     if (stats.expert >= 0) add_expert(row, figures);

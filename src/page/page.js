@@ -208,7 +208,7 @@
   };
 
   const legendOf = (metric, scale) => {
-    const wide = 300, left = 8;
+    const wide = 300, left = kLeft;
     const anyNone = metric.log && valuesOf(metric).some((value) => value === 0);
     const anyStarved = runs.some((run) => run.experts.some((layer) => layer.starved.length));
     const anyUnknown = valuesOf(metric).some((value) => !known(value));
@@ -226,7 +226,7 @@
       end = x + half;
       svg.append(draw("line", { x1: x, x2: x, y1: 30, y2: 34, class: "axis" }), label(text, x, 47, { "text-anchor": "middle" }));
     }
-    let x = left + wide + 40;
+    let x = left + wide + 48;
     const key = (text, ...marks) => {
       svg.append(draw("rect", { x, y: 18, width: 12, height: 12, class: "axis" }),
         ...marks.map(([name, more]) => draw(name, { x, y: 18, width: 12, height: 12, ...more })), label(text, x + 18, 29));
@@ -264,7 +264,7 @@
 
   // --- Errors by layer, a chart for each kind of linear ---------------------------------------
 
-  const kChart = { width: 260, height: 150, left: 46, right: 8, top: 22, bottom: 34 };
+  const kChart = { width: 260, height: 150, left: 54, right: 8, top: 22, bottom: 34 };
   const runColour = (number) => `var(--run${number % 5})`;
 
   const chartOf = (kind, curves, scale, layers) => {

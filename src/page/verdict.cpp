@@ -59,7 +59,7 @@ std::vector<Check> checks_of(const PageRun& run) {
       check_count(figures.not_finite, "bad", "Every recorded figure is finite",
                   " with a figure that is infinite or NaN"),
       check_count(figures.as_zeros, "bad", "No matrix is as far off as zeros would be",
-                  " with a relative error of 1 or more: as far off as zeros would be"),
+                  " as far from the weights, or from what they put out, as zeros would be"),
       check_starved(run),
       check_fallbacks(figures),
       check_count(figures.worse_than_rtn, "note", "No matrix is worse than rounded to nearest",

@@ -323,7 +323,7 @@ class Pages(ReportTest):
         self.assertEqual({len(layer[key]) for layer in experts for key in ("tokens", "weight", "error", "nearest")}, {256})
         self.assertEqual(len(experts), 58)
         self.assertEqual(len(page.tables["time"][2]), 65, "the ranks that took longest")
-        starved = {row.rsplit(",", 16)[0].split(".mlp.")[0] for row in rows if row.endswith("starved_all_tokens")}
+        starved = {row.rsplit(",", 17)[0].split(".mlp.")[0] for row in rows if row.endswith("starved_all_tokens")}
         self.assertEqual(len(page.tables["starved"][0]) - 1, len(starved))
 
     def test_a_small_one_has_everything_unfolded(self):

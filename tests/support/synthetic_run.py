@@ -16,7 +16,7 @@ ATTENTION = {"q_a_proj": (1536, HIDDEN), "q_b_proj": (24576, 1536), "kv_a_proj_w
              "kv_b_proj": (32768, 512), "o_proj": (HIDDEN, 16384)}
 PHASES = ["embed", "hessian", "reduce", "factor", "read", "solve", "exchange", "dispatch", "forward", "write", "merge"]
 HEADER = ("name,layer,expert,method,format,symmetric,group_size,scale_dtype,rows,columns,bits,tokens,weight_sum,"
-          "damping,error,error_rtn,fallback")
+          "damping,error,error_rtn,weight_error,fallback")
 MIN_TOKENS, SEQUENCES, LENGTH, TOP_K = 512, 512, 4096, 8
 
 
@@ -57,7 +57,7 @@ def row(random, name, rows, columns, layer, expert, tokens, exact):
     seen = SEQUENCES * LENGTH if starved or expert < 0 else int(tokens)
     weight = float(seen) if starved or expert < 0 else round(seen * 0.31, 3)
     return (f"{name},{layer},{expert},gptq,int{bits},true,128,bf16,{rows},{columns},{stored:g},{seen},{weight!r},{damping},"
-            f"{float(error)!r},{float(nearest)!r},{fallback}")
+            f"{float(error)!r},{float(nearest)!r},{float(2 * nearest)!r},{fallback}")
 
 
 def session(random, parts, ranks):
