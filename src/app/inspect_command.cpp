@@ -17,6 +17,7 @@
 #include "aq/io/run_directory.h"
 #include "aq/io/tokens.h"
 #include "aq/model/architecture_json.h"
+#include "aq/model/stored_names.h"
 #include "aq/recipe/recipe.h"
 
 namespace aq::app {
@@ -29,7 +30,7 @@ struct Arguments {
   std::string path, recipe, recipe_out, tokens, architecture_out;
   fs::path architecture;
   std::vector<std::string> assume_unused;
-  ServingPlan serving;
+  ServingOptions serving;
 };
 
 constexpr int kQuiet = -1;  // a rank other than the first
@@ -41,29 +42,30 @@ void print_servers(const Assignments& assignments, const Model& model, const Ser
   std::cout << "servers\n";
   for (const std::string_view target : serving_targets()) {
     const Verdict verdict = judge(target, model, assignments, plan);
+    std::string text = verdict_text(verdict);
+    if (!verdict.served())
+      if (const Snapped nearest = snap(target, model, assignments, plan); nearest.served)
+        text += str("\nnearest: --snap ", target, ", ", snap_text(nearest));
     std::cout << "  " << target << std::string(14 - target.size(), ' ')
-              << replace_all(verdict_text(verdict), "\n", "\n                ") << "\n";
+              << replace_all(text, "\n", "\n                ") << "\n";
     Json& entry = json["servers"][std::string(target)];
     entry = {
         {"format", verdict.format}, {"served", verdict.served()}, {"objections", Json::array()}};
     for (const Objection& objection : verdict.objections)
       entry["objections"].push_back({{"rule", objection.rule},
                                      {"source", objection.source},
-                                     {"warning", objection.warning},
+                                     {"gravity", gravity_name(objection.gravity)},
                                      {"matrices", objection.matrices}});
   }
 }
 
 /// What the recipe does, one line for linears that differ only in layer and expert.
-void print_recipe(const Recipe& recipe, const Model& model, const ServingPlan& plan, Json& json) {
-  const Assignments assignments = assign(recipe, model);
+void print_recipe(const Recipe& recipe, const Assignments& assignments, const Model& model,
+                  const ServingPlan& plan, Json& json) {
   std::map<std::string, std::map<std::string, Index>> by_module;
   for (const LinearSpec* linear : all_linears(model)) {
     const std::string what = to_string(assignments.of(*linear));
-    std::string name = linear->name;
-    if (linear->layer >= 0) name = replace_all(name, str(".", linear->layer, "."), ".*.");
-    if (linear->expert >= 0) name = replace_all(name, str(".", linear->expert, "."), ".*.");
-    ++by_module[name][what];
+    ++by_module[module_pattern(*linear)][what];
     json["linears"][linear->name] = what;
   }
   std::cout << "recipe " << recipe.file << "\n";
@@ -114,9 +116,13 @@ void inspect_model(const Arguments& arguments, Json& json) {
   }
   if (arguments.recipe.empty()) return;
   const Recipe recipe = read_recipe(arguments.recipe);
-  print_recipe(recipe, files.model, arguments.serving, json);
+  const Fitted fitted =
+      fit_for_servers(arguments.serving, files.model, assign(recipe, files.model));
+  if (!fitted.snapped.empty())
+    std::cout << "snapped " << replace_all(fitted.snapped, "\n", "\n  ") << "\n";
+  print_recipe(recipe, fitted.assignments, files.model, arguments.serving.plan, json);
   if (arguments.recipe_out.empty()) return;
-  write_text_file(arguments.recipe_out, flat_plan(recipe, files.model));
+  write_text_file(arguments.recipe_out, flat_plan(recipe, fitted.assignments, files.model));
   std::cout << "  written to " << arguments.recipe_out << "\n";
 }
 
@@ -213,15 +219,8 @@ void add_inspect(CLI::App& app, Action& action) {
       ->add_option("--recipe-out", arguments->recipe_out,
                    "write what the recipe does as a flat plan, one line a linear")
       ->needs(recipe);
-  command
-      ->add_option("--tp", arguments->serving.tensor_parallel,
-                   "judge the recipe for servers that cut each matrix into so many parts")
-      ->needs(recipe)
-      ->check(CLI::PositiveNumber);
-  command
-      ->add_flag("--ep", arguments->serving.expert_parallel,
-                 "... and spread whole experts over them")
-      ->needs(recipe);
+  for (CLI::Option* option : add_serving_options(*command, arguments->serving))
+    option->needs(recipe);
   add_model_options(*command, arguments->architecture, arguments->assume_unused);
   command->add_option("--architecture-out", arguments->architecture_out,
                       "write the architecture as such a file");

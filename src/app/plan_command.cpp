@@ -33,6 +33,7 @@ void add_options(CLI::App& command, Arguments& a) {
   command.add_option("--model", a.model, "checkpoint directory, or a config.json")->required();
   add_model_options(command, a.options.architecture, a.options.assume_unused);
   add_calibration_options(command, a);
+  add_serving_options(command, a.options.serving);
   command.add_flag("--keep-hessians", a.options.keep_hessians,
                    "as in quantize: counts the Hessian sums that are written");
   command.add_flag("--strict", a.options.strict, "a pattern that matches nothing is an error");
@@ -100,12 +101,16 @@ Workload workload_of(const Arguments& a, const Model& model) {
   return make_workload(model, choice.samples, choice.sequence_length, choice, "--seqlen");
 }
 
-std::vector<std::string> remarks_on(const Arguments& a, const Recipe& recipe,
-                                    const Assignments& assignments, const Model& model) {
+std::vector<std::string> remarks_on(const Arguments& a, const Recipe& recipe, const Fitted& fitted,
+                                    const Model& model) {
+  const Assignments& assignments = fitted.assignments;
   std::vector<std::string> remarks = assumption_texts(a.options.assume_unused);
+  if (!fitted.snapped.empty())
+    remarks.push_back("snapped " + replace_all(fitted.snapped, "\n", "\n" + std::string(16, ' ')));
   for (std::string& remark : group_remarks(assignments, model))
     remarks.push_back(std::move(remark));
-  if (const std::string servers = servers_line(model, assignments); !servers.empty())
+  if (const std::string servers = servers_line(model, assignments, a.options.serving.plan);
+      !servers.empty())
     remarks.push_back("servers: " + servers);
   for (const std::string& remark : unmatched_patterns(recipe, model)) {
     if (a.options.strict)
@@ -120,7 +125,9 @@ void print_plan(const Arguments& a, int threads, const std::string& json_file) {
   const PlannedModel planned =
       a.config_only || fs::is_regular_file(a.model) ? from_config(a) : from_checkpoint(a);
   const Recipe recipe = resolve_recipe(a);
-  const Assignments assignments = assign(recipe, planned.model);
+  const Fitted fitted =
+      fit_for_servers(a.options.serving, planned.model, assign(recipe, planned.model));
+  const Assignments& assignments = fitted.assignments;
   const Workload workload = workload_of(a, planned.model);
   const int node_ranks = std::min(a.ranks_per_node, a.ranks);
   const CostOptions options{
@@ -147,7 +154,7 @@ void print_plan(const Arguments& a, int threads, const std::string& json_file) {
                           options,
                           chosen.cost,
                           a.model,
-                          remarks_on(a, recipe, assignments, planned.model),
+                          remarks_on(a, recipe, fitted, planned.model),
                           explain_plan(planned.model, chosen, limits, options)};
   std::cout << plan_text(report);
   if (!json_file.empty()) write_text_file(json_file, plan_json(report).dump(1) + "\n");

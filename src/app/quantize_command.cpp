@@ -35,9 +35,7 @@ void add_options(CLI::App& command, QuantizeArguments& a) {
       ->check(CLI::NonNegativeNumber);
   command.add_option("--export", a.export_to,
                      "DIR[:FORMAT]: when done, write a checkpoint that servers load (see export)");
-  command.add_option("--require-servable", a.options.servable_by,
-                     "vllm, vllm-gptq, transformers or sglang: a recipe whose result it does not "
-                     "load is an error");
+  add_serving_options(command, a.options.serving);
   add_stall_timeout(command, a.stall_timeout,
                     "seconds after which a rank that waits for a dead rank, or in a job where all "
                     "ranks wait, ends the job; 0: never");

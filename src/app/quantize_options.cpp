@@ -43,6 +43,27 @@ void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
       ->check(CLI::IsMember({"auto", "reduce", "dispatch"}));
 }
 
+std::vector<CLI::Option*> add_serving_options(CLI::App& command, ServingOptions& serving) {
+  const auto target = [&](const char* name, std::string& value, const char* help) {
+    const std::vector<std::string_view> names = serving_targets();
+    return command.add_option(name, value, help)
+        ->check(CLI::IsMember(std::vector<std::string>(names.begin(), names.end())))
+        ->group("Serving (docs/serving.md)");
+  };
+  return {
+      target("--snap", serving.snap_to, "take the nearest recipe that this server loads"),
+      target("--require-servable", serving.required_by,
+             "a recipe whose result this server does not load is an error"),
+      command
+          .add_option("--tp", serving.plan.tensor_parallel,
+                      "judge for servers that cut each matrix into so many parts")
+          ->check(CLI::PositiveNumber)
+          ->group("Serving (docs/serving.md)"),
+      command
+          .add_flag("--ep", serving.plan.expert_parallel, "... and spread whole experts over them")
+          ->group("Serving (docs/serving.md)")};
+}
+
 void add_stall_timeout(CLI::App& command, double& seconds, const std::string& help) {
   command.add_option("--stall-timeout", seconds, help)
       ->check(CLI::NonNegativeNumber)

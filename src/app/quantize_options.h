@@ -9,7 +9,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace aq::app {
 
@@ -29,6 +30,8 @@ void add_model_options(CLI::App& command, std::filesystem::path& architecture,
                        std::vector<std::string>& assume_unused);
 /// Recipe, calibration tokens, lanes and memory.
 void add_calibration_options(CLI::App& command, QuantizeArguments& arguments);
+/// --snap, --require-servable, --tp and --ep; the options that they add.
+std::vector<CLI::Option*> add_serving_options(CLI::App& command, ServingOptions& serving);
 /// --stall-timeout, of commands with a StallWatch.
 void add_stall_timeout(CLI::App& command, double& seconds, const std::string& help);
 /// The keys of the recipe's object "gptq"; a flag wins.

@@ -156,4 +156,11 @@ std::string plain_name(std::string_view name) {
   return str(kModel, rest.substr(0, dot + 1), inside.substr(run_of(kWrappers, inside)));
 }
 
+std::string module_pattern(const LinearSpec& linear) {
+  std::string name = linear.name;
+  for (const Index number : {linear.layer, linear.expert})
+    if (number >= 0) name = replace_all(name, str(".", number, "."), ".*.");
+  return name;
+}
+
 }  // namespace aq

@@ -211,14 +211,14 @@ OrderedJson scheme_json(const Assignment& assignment) {
 
 }  // namespace
 
-std::string flat_plan(const Recipe& recipe, const Model& model) {
+std::string flat_plan(const Recipe& recipe, const Assignments& assignments, const Model& model) {
   OrderedJson settings = OrderedJson::parse(settings_to_json(recipe.settings));
   add_annotations(recipe.settings_annotations, settings);
   std::string text = "{\n";
   for (const auto& [key, value] : recipe.annotations) text += str("\"", key, "\": ", value, ",\n");
   text += str("\"gptq\": ", settings.dump());
   for (const LinearSpec* linear : all_linears(model)) {
-    OrderedJson scheme = scheme_json(resolve(recipe, *linear));
+    OrderedJson scheme = scheme_json(assignments.of(*linear));
     add_annotations(RuleStack(recipe, *linear).annotations(), scheme);
     if (scheme.size() == 1) scheme = scheme["wq"];  // untouched
     text += str(",\n", OrderedJson(linear->name).dump(), ": ", scheme.dump());

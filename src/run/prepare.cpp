@@ -112,6 +112,7 @@ std::vector<std::pair<std::string, std::string>> configuration(const QuantizeOpt
           {"assume_unused", unused},
           {"recipe_file", options.recipe.file},
           {"recipe", options.recipe.text},
+          {"snap", options.serving.snap_to},
           {"calibration", options.calibration.string()},
           {"hessians", options.hessians.string()},
           {"ranks", str(ranks)},
@@ -199,6 +200,8 @@ void check_patterns(const QuantizeOptions& options, const Assignments& assignmen
                   "--strict; names are listed by `aq-dist inspect DIR --recipe FILE --recipe-out`");
     if (warns) log_warning(str(options.recipe.file, ": ", remark));
   }
+  if (const std::string& snapped = prepared.fitted.snapped; !snapped.empty())
+    line("snapped", replace_all(snapped, "\n", "\n" + std::string(16, ' ')));
   for (const std::string& remark : group_remarks(assignments, model))
     if (options.strict)
       throw Error(ErrorKind::usage, "apply the recipe", options.recipe.file, remark, "--strict");
@@ -289,7 +292,10 @@ RankFields told(const QuantizeOptions& options) {
           {"--export", options.export_to
                            ? str(options.export_to->out.string(), ":", options.export_to->format)
                            : ""},
-          {"--require-servable", options.servable_by},
+          {"--snap", options.serving.snap_to},
+          {"--require-servable", options.serving.required_by},
+          {"--tp", str(options.serving.plan.tensor_parallel)},
+          {"--ep", options.serving.plan.expert_parallel ? "yes" : "no"},
           {"--strict", options.strict ? "yes" : "no"},
           {"--max-fallbacks", str(options.max_fallbacks)}};
 }
@@ -308,7 +314,8 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   ModelFiles files = open_model(options.model, options.architecture, options.assume_unused);
   const Model& model = files.model;
   if (comm.is_first()) warn_of_assumptions(files);
-  Assignments assignments = assign(options.recipe, model);
+  Fitted fitted = fit_for_servers(options.serving, model, assign(options.recipe, model));
+  const Assignments& assignments = fitted.assignments;
   std::optional<KeptHessians> kept;
   if (!options.hessians.empty()) kept.emplace(options.hessians);
   const CalibrationTokens tokens = find_calibration(options, model, kept);
@@ -319,7 +326,6 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   compare_ranks(std::move(read), comm);
   compare_checkpoints(files, comm);
   if (options.export_to) check_export(*options.export_to, model, assignments);
-  if (!options.servable_by.empty()) require_servable(options.servable_by, model, assignments);
   check_patterns(options, assignments, model, comm.is_first());
   RunPlan chosen = choose(options, files, assignments, kept ? nullptr : &workload, comm);
   if (comm.is_first()) check_disk(options, chosen.plan);
@@ -329,7 +335,7 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
       return tokens.file->read(first, count, workload.sequence_length, model.vocabulary);
     });
   Prepared prepared{std::move(files),
-                    std::move(assignments),
+                    std::move(fitted),
                     workload,
                     std::move(batch),
                     chosen.memory,
@@ -367,9 +373,13 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
   line("recipe", str(options.recipe.file, ", ", settings_to_json(options.recipe.settings)));
   line("matrices", str(plan.quantized_count, " to quantize at ", fixed(plan.mean_bits, 3),
                        " bits a weight, ", plan.matrix_count - plan.quantized_count, " untouched"));
-  for (const std::string& remark : group_remarks(prepared.assignments, model))
+  if (const std::string& snapped = prepared.fitted.snapped; !snapped.empty())
+    line("snapped", replace_all(snapped, "\n", "\n" + std::string(16, ' ')));
+  for (const std::string& remark : group_remarks(prepared.fitted.assignments, model))
     line("groups", remark);
-  if (const std::string servers = servers_line(model, prepared.assignments); !servers.empty())
+  if (const std::string servers =
+          servers_line(model, prepared.fitted.assignments, options.serving.plan);
+      !servers.empty())
     line("servers", servers);
   const std::string& source = (prepared.kept ? options.hessians : options.calibration).string();
   line("calibration",

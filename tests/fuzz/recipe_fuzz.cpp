@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     unmatched_patterns(recipe, model);
     group_remarks(assign(recipe, model), model);
     for (const LinearSpec* linear : all_linears(model)) to_string(resolve(recipe, *linear));
-    const Recipe again = parse_recipe(flat_plan(recipe, model), "plan.json");
+    const Recipe again = parse_recipe(flat_plan(recipe, assign(recipe, model), model), "plan.json");
     for (const LinearSpec* linear : all_linears(model))
       AQ_CHECK(resolve(again, *linear) == resolve(recipe, *linear), linear->name);
   });

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "aq/model/architecture.h"
+#include "aq/model/model.h"
 
 namespace aq {
 
@@ -23,5 +24,9 @@ TensorShapes plain_shapes(const TensorNames& names, const TensorShapes& stored);
 /// The name that the module has without wrappers and containers: "model.layers.0. ..." for
 /// "model.language_model.layers.0. ...", "lm_head" for "language_model.lm_head". Others stay.
 std::string plain_name(std::string_view name);
+
+/// The name with * for the numbers of layer and expert: what linears that differ in nothing else
+/// have in common.
+std::string module_pattern(const LinearSpec& linear);
 
 }  // namespace aq

@@ -61,9 +61,9 @@ Assignment resolve(const Recipe& recipe, const LinearSpec& linear);
 /// Resolves every linear of the model: what plans and runs work with.
 Assignments assign(const Recipe& recipe, const Model& model);
 
-/// The flat plan that says the same of every linear of the model, with the annotations of the rules
-/// that apply to it; read back it gives the same assignments and settings.
-std::string flat_plan(const Recipe& recipe, const Model& model);
+/// The flat plan that gives the assignments to the model's linears, with the annotations of the
+/// recipe's rules that apply to each; read back it gives the same assignments and settings.
+std::string flat_plan(const Recipe& recipe, const Assignments& assignments, const Model& model);
 
 /// Overrides whose pattern matches no linear of the model; of a flat plan one remark for all names
 /// that are none: "overrides[2]: pattern '*.w1' matches no linear of the model".

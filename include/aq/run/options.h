@@ -10,6 +10,7 @@
 #include "aq/comm/watchdog.h"
 #include "aq/core/weighted_sum.h"
 #include "aq/export/export.h"
+#include "aq/export/servability.h"
 #include "aq/plan/choose.h"
 #include "aq/plan/machine.h"
 #include "aq/recipe/recipe.h"
@@ -42,7 +43,7 @@ struct QuantizeOptions {
   bool strict = false;             ///< a pattern that matches nothing is an error
   Index max_fallbacks = -1;        ///< more are an error (exit code 4); negative: no limit
   std::optional<ExportOptions> export_to;  ///< what is exported when the run is done
-  std::string servable_by;                 ///< a server that must load it (servability.h)
+  ServingOptions serving;                  ///< servers that must load it
   StallWatch* stall_watch = nullptr;       ///< told of the directory when it is this run's
   /// For tests: sees every finished Hessian sum on its owner before it is factored.
   std::function<void(const std::string& first_linear, Index columns, const WeightedSum& sum)>

@@ -14,7 +14,7 @@ namespace aq {
 
 struct Prepared {
   ModelFiles files;
-  Assignments assignments;  ///< what the recipe says of each linear
+  Fitted fitted;  ///< what is done with each linear
   Workload workload;
   Batch batch;             ///< this rank's calibration tokens
   Index memory_limit = 0;  ///< bytes a rank

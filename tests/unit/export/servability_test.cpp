@@ -3,13 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
-
 #include "aq/core/error.h"
+#include "serving_model.h"
 
 namespace aq {
 namespace {
 
+using test::assigned;
+using test::served_model;
 using ::testing::Contains;
 using ::testing::Each;
 using ::testing::ElementsAre;
@@ -17,81 +18,20 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-LinearSpec linear(const std::string& name, Role role, Index rows, Index columns, Index layer,
-                  Index expert = -1) {
-  LinearSpec spec;
-  spec.name = name;
-  spec.role = role;
-  spec.rows = rows;
-  spec.columns = columns;
-  spec.layer = layer;
-  spec.expert = expert;
-  return spec;
-}
-
-/// Two layers of four experts of width 128, hidden width 256.
-Model small_model() {
-  Model model;
-  model.architecture = "mixtral";
-  model.hidden = 256;
-  model.head = linear("lm_head", Role::head, 512, 256, -1);
-  for (Index i = 0; i < 2; ++i) {
-    const std::string at = str("model.layers.", i, ".");
-    LayerSpec layer;
-    layer.index = i;
-    layer.heads = ProjectedHeads{linear(at + "self_attn.q_proj", Role::q, 256, 256, i),
-                                 linear(at + "self_attn.k_proj", Role::k, 128, 256, i),
-                                 linear(at + "self_attn.v_proj", Role::v, 128, 256, i),
-                                 {},
-                                 {}};
-    layer.o = linear(at + "self_attn.o_proj", Role::o, 256, 256, i);
-    layer.moe.emplace();
-    layer.moe->router = linear(at + "mlp.gate", Role::router, 4, 256, i);
-    for (Index e = 0; e < 4; ++e) {
-      const std::string expert = str(at, "mlp.experts.", e, ".");
-      MlpSpec mlp;
-      mlp.kind = MlpKind::routed;
-      mlp.gate = linear(expert + "gate_proj", Role::gate, 128, 256, i, e);
-      mlp.up = linear(expert + "up_proj", Role::up, 128, 256, i, e);
-      mlp.down = linear(expert + "down_proj", Role::down, 256, 128, i, e);
-      layer.mlps.push_back(std::move(mlp));
-    }
-    model.layers.push_back(std::move(layer));
-  }
-  number_linears(model);
-  return model;
-}
-
-/// Every linear of the layers but routers in `format`, then what `change` makes of each.
-Assignments assigned(const Model& model, std::string_view format,
-                     const std::function<void(const LinearSpec&, Assignment&)>& change = {}) {
-  Assignments assignments;
-  for (const LinearSpec* one : all_linears(model)) {
-    Assignment assignment;
-    if (one->role != Role::router && one->role != Role::head) {
-      assignment.method = Method::gptq;
-      assignment.scheme = *scheme_from_format(format);
-    }
-    if (change) change(*one, assignment);
-    assignments.linears.push_back(assignment);
-  }
-  return assignments;
-}
-
 std::vector<std::string> broken(std::string_view target, const Model& model,
                                 const Assignments& assignments, const ServingPlan& plan = {}) {
   std::vector<std::string> matrices;
   for (const Objection& objection : judge(target, model, assignments, plan).objections)
-    if (!objection.warning)
+    if (objection.gravity == Gravity::refused)
       matrices.insert(matrices.end(), objection.matrices.begin(), objection.matrices.end());
   return matrices;
 }
 
 TEST(Servability, OneWidthIsServedEverywhere) {
-  const Model model = small_model();
+  const Model model = served_model();
   for (const std::string_view target : serving_targets()) {
     EXPECT_THAT(broken(target, model, assigned(model, "int4")), IsEmpty()) << target;
-    EXPECT_NO_THROW(require_servable(target, model, assigned(model, "int4")));
+    EXPECT_NO_THROW(fit_for_servers({{}, {}, std::string(target)}, model, assigned(model, "int4")));
   }
   EXPECT_EQ(servers_line(model, assigned(model, "int4")),
             "vllm yes, vllm-gptq yes, transformers yes, sglang yes");
@@ -99,7 +39,7 @@ TEST(Servability, OneWidthIsServedEverywhere) {
 }
 
 TEST(Servability, ExpertsOfALayerAreAlike) {
-  const Model model = small_model();
+  const Model model = served_model();
   const Assignments one_expert = assigned(model, "int4", [](const LinearSpec& l, Assignment& a) {
     if (l.layer == 1 && l.expert == 2) a.scheme.bits = 8;
   });
@@ -121,7 +61,7 @@ TEST(Servability, ExpertsOfALayerAreAlike) {
 }
 
 TEST(Servability, FusedLinearsAreAlike) {
-  const Model model = small_model();
+  const Model model = served_model();
   const auto skip_k = [](const LinearSpec& l, Assignment& a) {
     if (l.role == Role::k && l.layer == 0) a = {};
   };
@@ -135,7 +75,7 @@ TEST(Servability, FusedLinearsAreAlike) {
 }
 
 TEST(Servability, RoutersAndTiedHeads) {
-  Model model = small_model();
+  Model model = served_model();
   const auto everything = [](const LinearSpec&, Assignment& a) {
     a = {Method::gptq, *scheme_from_format("int4")};
   };
@@ -147,7 +87,7 @@ TEST(Servability, RoutersAndTiedHeads) {
 }
 
 TEST(Servability, FormatsThatHaveNoServer) {
-  const Model model = small_model();
+  const Model model = served_model();
   for (const char* format : {"fp6", "mxfp6", "fp4"})
     for (const std::string_view target : serving_targets())
       EXPECT_FALSE(judge(target, model, assigned(model, format)).served()) << format << target;
@@ -160,7 +100,7 @@ TEST(Servability, FormatsThatHaveNoServer) {
 }
 
 TEST(Servability, PartsOfMatricesAreWholeGroups) {
-  const Model model = small_model();
+  const Model model = served_model();
   const Assignments assignments = assigned(model, "int4");  // groups of 128
   EXPECT_THAT(broken("vllm", model, assignments, {.tensor_parallel = 2}),
               Each(HasSubstr("down_proj")));
@@ -174,16 +114,17 @@ TEST(Servability, PartsOfMatricesAreWholeGroups) {
 }
 
 TEST(Servability, ErrorsNameTheRule) {
-  const Model model = small_model();
+  const Model model = served_model();
   const Assignments assignments = assigned(model, "int4", [](const LinearSpec& l, Assignment& a) {
     if (l.expert == 3) a.scheme.bits = 8;
   });
   try {
-    require_servable("vllm", model, assignments);
+    fit_for_servers({{}, {}, "vllm"}, model, assignments);
     ADD_FAILURE();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::usage);
     EXPECT_THAT(error.what(), HasSubstr("model.layers.0.mlp.experts.3.gate_proj and 5 more"));
+    EXPECT_THAT(error.what(), HasSubstr("--snap vllm"));
   }
   EXPECT_THROW(judge("vlm", model, assignments), Error);
 }

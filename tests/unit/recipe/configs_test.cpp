@@ -140,7 +140,8 @@ TEST(Configs, ApplyToEveryArchitecture) {
     for (const Model& model : models()) {
       SCOPED_TRACE(name + " on " + model.architecture);
       const Recipe recipe = config(name);
-      const Recipe flat = parse_recipe(flat_plan(recipe, model), "flat.json");
+      const Recipe flat =
+          parse_recipe(flat_plan(recipe, assign(recipe, model), model), "flat.json");
       EXPECT_EQ(flat.settings, recipe.settings);
       EXPECT_TRUE(unmatched_patterns(flat, model).empty());
       for (const LinearSpec* each : all_linears(model)) {

@@ -64,7 +64,7 @@ TEST(FlatPlan, NamesThatAreNoLinearAreCountedInOneRemark) {
 
 /// `recipe` as a flat plan, read back.
 void expect_same_when_flat(const Recipe& recipe, const Model& model) {
-  const Recipe flat = parse_recipe(flat_plan(recipe, model), "flat.json");
+  const Recipe flat = parse_recipe(flat_plan(recipe, assign(recipe, model), model), "flat.json");
   EXPECT_TRUE(flat.flat);
   EXPECT_EQ(flat.settings, recipe.settings);
   EXPECT_EQ(flat.annotations, recipe.annotations);
@@ -72,7 +72,9 @@ void expect_same_when_flat(const Recipe& recipe, const Model& model) {
   EXPECT_TRUE(unmatched_patterns(flat, model).empty());
   for (const LinearSpec* each : all_linears(model))
     ASSERT_EQ(resolve(flat, *each), resolve(recipe, *each)) << each->name;
-  EXPECT_EQ(flat_plan(flat, model), flat_plan(recipe, model)) << "written again it is the same";
+  EXPECT_EQ(flat_plan(flat, assign(flat, model), model),
+            flat_plan(recipe, assign(recipe, model), model))
+      << "written again it is the same";
 }
 
 constexpr const char* kFull = R"({
@@ -96,7 +98,8 @@ TEST(FlatPlan, ReadBackItIsTheSameRecipe) {
 
 TEST(FlatPlan, HoldsEveryLinearAndTheAnnotationsOfItsRules) {
   const Model model = test::small_moe();
-  const Json plan = Json::parse(flat_plan(parse_recipe(kFull, "r.json"), model));
+  const Recipe recipe = parse_recipe(kFull, "r.json");
+  const Json plan = Json::parse(flat_plan(recipe, assign(recipe, model), model));
   EXPECT_EQ(plan.size(), all_linears(model).size() + 2);  // and "summary", "gptq"
   EXPECT_EQ(plan["summary"],
             Json::parse(R"({"who": "nobody \"at\" all", "list": [1, 2.5, null]})"));
@@ -119,7 +122,8 @@ TEST(FlatPlan, HoldsEveryLinearAndTheAnnotationsOfItsRules) {
 
 TEST(FlatPlan, UntouchedLinearsAreOneWord) {
   const Recipe recipe = parse_recipe(R"({"default": {"wq": "int4"}})", "r.json");
-  const Json plan = Json::parse(flat_plan(recipe, test::small_dense()));
+  const Model model = test::small_dense();
+  const Json plan = Json::parse(flat_plan(recipe, assign(recipe, model), model));
   EXPECT_EQ(plan["lm_head"], "bf16");
   EXPECT_EQ(plan["model.layers.0.mlp.up_proj"]["wq"], "int4");
 }
