@@ -19,6 +19,7 @@ using Action = std::function<int()>;
 /// Options that every command has.
 struct CommonOptions {
   std::string log_level = "info";
+  bool quiet = false;
   int threads = 0;   ///< 0: the cores that this rank may use
   std::string json;  ///< file for the figures; empty: none
 };

@@ -5,6 +5,7 @@
 #include "app/pipeline_library.h"
 #include "app/quantize_options.h"
 #include "aq/core/json.h"
+#include "aq/core/log.h"
 #include "aq/core/text.h"
 #include "aq/export/export.h"
 #include "aq/io/file.h"
@@ -29,6 +30,7 @@ std::string summary_json(const ExportOptions& options, const ExportSummary& summ
 }  // namespace
 
 void print_export(const ExportOptions& options, const ExportSummary& summary) {
+  if (log_level() < LogLevel::info) return;
   std::cout << options.out.string() << ": " << options.format << ", " << summary.matrices
             << " matrices quantized, " << summary.tensors << " tensors in " << summary.shards
             << (summary.shards == 1 ? " file, " : " files, ") << bytes_text(summary.bytes) << ", "

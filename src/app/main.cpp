@@ -34,13 +34,15 @@ void add_common_options(CLI::App& command, const std::shared_ptr<CommonOptions>&
   command.add_option("--log-level", options->log_level, "error, warning, info or debug")
       ->check(CLI::IsMember({"error", "warning", "info", "debug"}))
       ->capture_default_str();
+  command.add_flag("--quiet", options->quiet, "warnings and errors alone, as --log-level warning")
+      ->excludes("--log-level");
   command.add_option("--threads", options->threads, "threads of a rank (default: its cores)")
       ->check(CLI::Range(1, 4096));
   if (prints_figures) command.add_option("--json", options->json, "write the figures to this file");
 }
 
 void apply(const CommonOptions& options) {
-  set_log_level(kLogLevels.at(options.log_level));
+  set_log_level(options.quiet ? LogLevel::warning : kLogLevels.at(options.log_level));
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   set_thread_count(options.threads > 0 ? options.threads : std::max(1, cores / local_ranks()));
 }

@@ -66,7 +66,8 @@ std::string head_text(const PlanReport& report) {
   std::string text = line(
       "model", str(report.source, " (", model.architecture, ", ", model.layers.size(), " layers, ",
                    fixed(static_cast<double>(parameter_count(model)) / 1e6, 1), " M parameters)"));
-  text += line("recipe", str(report.recipe.file, ", ", settings_to_json(report.recipe.settings)));
+  const std::string settings = changed_settings(report.recipe.settings);
+  text += line("recipe", report.recipe.file + (settings.empty() ? "" : "; " + settings));
   text += line("matrices",
                str(plan.quantized_count, " to quantize at ", fixed(plan.mean_bits, 3),
                    " bits a weight, ", plan.matrix_count - plan.quantized_count, " untouched"));

@@ -1,5 +1,6 @@
 #include "comm/activity.h"
 
+#include <chrono>
 #include <mutex>
 #include <utility>
 
@@ -9,6 +10,7 @@
 namespace aq {
 namespace {
 
+using Clock = std::chrono::steady_clock;
 using Label = std::shared_ptr<const std::string>;
 
 /// The one activity of this process. The mutex is held for moments only.
@@ -17,6 +19,8 @@ struct State {
   const char* operation = nullptr;  ///< nothing is waited for
   int peer = kAllRanks;
   std::int64_t steps = 0;
+  Clock::time_point since;   ///< of the operation under way
+  Clock::duration waited{};  ///< in those before
   std::string place;
   Label label = std::make_shared<const std::string>();  ///< in force
   Label waits_under = label;                            ///< of the operation under way
@@ -40,9 +44,15 @@ std::string Activity::text() const {
 Activity current_activity() {
   State& s = state();
   const std::lock_guard lock(s.mutex);
-  return {
-      s.operation != nullptr, s.steps, s.operation == nullptr ? "" : s.operation, s.peer, s.place,
-      *s.waits_under};
+  const bool waiting = s.operation != nullptr;
+  const Clock::duration waited = s.waited + (waiting ? Clock::now() - s.since : Clock::duration{});
+  return {waiting,
+          s.steps,
+          std::chrono::duration<double>(waited).count(),
+          waiting ? s.operation : "",
+          s.peer,
+          s.place,
+          *s.waits_under};
 }
 
 Label current_label() {
@@ -56,15 +66,18 @@ Waiting::Waiting(const char* operation, int peer, Label label) {
   State& s = state();
   const std::lock_guard lock(s.mutex);
   s.operation = operation;
+  s.since = Clock::now();
   s.peer = peer;
   s.waits_under = std::move(label);
   ++s.steps;
 }
 
 Waiting::~Waiting() {
-  const std::lock_guard lock(state().mutex);
-  state().operation = nullptr;
-  ++state().steps;
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  s.operation = nullptr;
+  s.waited += Clock::now() - s.since;
+  ++s.steps;
 }
 
 void set_work_place(std::string place) {

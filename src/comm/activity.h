@@ -12,6 +12,7 @@ inline constexpr int kAllRanks = -1;
 struct Activity {
   bool waiting = false;
   std::int64_t steps = 0;   ///< changes whenever a wait begins or ends
+  double waited = 0;        ///< seconds in all waits so far
   std::string operation{};  ///< "receive", "barrier" ...
   int peer = kAllRanks;     ///< the rank waited for
   std::string place{};      ///< set_work_place

@@ -1,4 +1,4 @@
-#include "comm/heartbeat.h"
+#include "aq/comm/heartbeat.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -22,8 +22,9 @@ std::filesystem::path heartbeat_file(const std::filesystem::path& directory, int
 }
 
 bool write_heartbeat(const std::filesystem::path& file, const Heartbeat& heartbeat) {
-  std::string text = str(heartbeat.beat, " ", heartbeat.waiting ? 1 : 0, " ", heartbeat.waited, " ",
-                         heartbeat.host, " ", heartbeat.activity);
+  std::string text =
+      str(heartbeat.beat, " ", heartbeat.waiting ? 1 : 0, " ", heartbeat.waited, " ",
+          heartbeat.memory, " ", heartbeat.busy, " ", heartbeat.host, " ", heartbeat.activity);
   text.resize(std::min(text.size(), kFileBytes - 1));
   text += '\n';
   text.resize(kFileBytes, ' ');
@@ -43,7 +44,9 @@ std::optional<Heartbeat> read_heartbeat(const std::filesystem::path& file) {
   if (got <= 0) return std::nullopt;
   std::istringstream stream(std::string(text.data(), static_cast<std::size_t>(got)));
   Heartbeat beat;
-  if (!(stream >> beat.beat >> beat.waiting >> beat.waited >> beat.host)) return std::nullopt;
+  if (!(stream >> beat.beat >> beat.waiting >> beat.waited >> beat.memory >> beat.busy >>
+        beat.host))
+    return std::nullopt;
   std::getline(stream >> std::ws, beat.activity);
   return beat;
 }

@@ -8,12 +8,13 @@
 #include <thread>
 #include <vector>
 
+#include "aq/comm/heartbeat.h"
 #include "aq/core/error.h"
 #include "aq/core/host.h"
 #include "aq/core/log.h"
+#include "aq/core/memory.h"
 #include "aq/core/text.h"
 #include "comm/activity.h"
-#include "comm/heartbeat.h"
 
 namespace aq {
 namespace {
@@ -36,7 +37,7 @@ class StallWatch::Thread {
   Thread(double timeout, int rank, int size, double alone)
       : timeout_(timeout),
         alone_(std::max(timeout, alone)),
-        interval_(std::clamp(timeout / 10, 0.05, 30.0)),
+        interval_(std::clamp(timeout / 10, 0.05, 10.0)),
         rank_(rank),
         others_(static_cast<std::size_t>(size)),
         thread_([this] { run(); }) {}
@@ -62,7 +63,7 @@ class StallWatch::Thread {
     {
       const std::lock_guard lock(mutex_);
       // At once, so that a rank that ends in the next moment is known by its host.
-      write_heartbeat(heartbeat_file(directory, rank_), {0, false, 0, host_name(), "start"});
+      write_heartbeat(heartbeat_file(directory, rank_), sign_of_life({.place = "start"}));
       directory_ = directory;
       asked_ = true;
     }
@@ -101,8 +102,7 @@ class StallWatch::Thread {
         give_up(activity, {}, "a rank is gone or hangs, or the network between them is broken");
       return;
     }
-    write_heartbeat(heartbeat_file(directory, rank_),
-                    {++beat_, activity.waiting, waited_, host_name(), activity.text()});
+    write_heartbeat(heartbeat_file(directory, rank_), sign_of_life(activity));
     if (waited_ < timeout_ / 2) {
       for (Seen& other : others_) other = {};
       warned_ = false;
@@ -113,6 +113,17 @@ class StallWatch::Thread {
     const std::vector<int> silent = silent_ranks();
     if (!silent.empty() || !computing) give_up(activity, silent, describe_others(silent));
     tell_of_long_wait(activity, *computing);
+  }
+
+  Heartbeat sign_of_life(const Activity& activity) {
+    const double age = std::chrono::duration<double>(Clock::now() - started_).count();
+    return {.beat = ++beat_,
+            .waiting = activity.waiting,
+            .waited = waited_,
+            .memory = resident_bytes(),
+            .busy = age > 0 ? std::clamp(1 - activity.waited / age, 0.0, 1.0) : 1,
+            .host = host_name(),
+            .activity = activity.text()};
   }
 
   /// A rank that computes, if any does.
@@ -216,11 +227,12 @@ class StallWatch::Thread {
   std::condition_variable wake_;
   std::filesystem::path directory_;
   bool ended_ = false, asked_ = false;
+  const Clock::time_point started_ = Clock::now();
   std::thread thread_;  // last: it uses all others
 };
 
 StallWatch::StallWatch(double timeout, int rank, int size, double alone) {
-  if (timeout > 0 && size > 1) thread_ = std::make_unique<Thread>(timeout, rank, size, alone);
+  if (timeout > 0) thread_ = std::make_unique<Thread>(timeout, rank, size, alone);
 }
 
 StallWatch::~StallWatch() = default;

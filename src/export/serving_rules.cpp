@@ -6,6 +6,7 @@
 
 #include "aq/core/text.h"
 #include "aq/model/stored_names.h"
+#include "export/alike.h"
 #include "export/served_format.h"
 
 namespace aq {
@@ -24,9 +25,6 @@ namespace {
 
 using Case = ServingCase;
 
-bool routed(const LinearSpec& linear) {
-  return linear.expert >= 0;
-}
 bool is_fp8(const Scheme& scheme) {
   return scheme.element == Element::e4m3 && !scheme.is_mx();
 }
@@ -64,53 +62,6 @@ Linears unlike(const Case& c, const std::vector<Linears>& sets) {
     for (const LinearSpec* linear : set)
       if (!alike(c, *linear, *set.front())) found.push_back(linear);
   return found;
-}
-
-Linears experts_of(const LayerSpec& layer) {
-  Linears experts;
-  for (const LinearGroup& group : groups(layer))
-    std::ranges::copy_if(group.linears, std::back_inserter(experts),
-                         [](const LinearSpec* linear) { return routed(*linear); });
-  return experts;
-}
-
-std::vector<Linears> experts_by_layer(const Model& model) {
-  std::vector<Linears> sets;
-  for (const LayerSpec& layer : model.layers)
-    if (Linears experts = experts_of(layer); !experts.empty()) sets.push_back(std::move(experts));
-  return sets;
-}
-
-std::vector<Linears> experts_of_all_layers(const Model& model) {
-  std::vector<Linears> sets;
-  for (const Linears& experts : experts_by_layer(model))
-    if (sets.empty())
-      sets.push_back(experts);
-    else
-      sets.front().insert(sets.front().end(), experts.begin(), experts.end());
-  return sets;
-}
-
-/// q, k, v; gate, up; q_a, kv_a: a server runs them as one.
-std::vector<Linears> fused_sets(const Model& model) {
-  std::vector<Linears> sets;
-  for (const LayerSpec& layer : model.layers)
-    for (const LinearGroup& group : groups(layer)) {
-      Linears set;
-      for (const LinearSpec* linear : group.linears)
-        if (!routed(*linear) && linear->role != Role::router && linear->role != Role::shared_router)
-          set.push_back(linear);
-      const bool latent = !set.empty() && set.back()->role == Role::kv_a;
-      if (set.size() >= 2 && (!latent || set.front()->role == Role::q_a))
-        sets.push_back(std::move(set));
-    }
-  return sets;
-}
-
-std::vector<Linears> experts_and_fused(const Model& model) {
-  std::vector<Linears> sets = experts_by_layer(model);
-  for (Linears& set : fused_sets(model)) sets.push_back(std::move(set));
-  return sets;
 }
 
 Linears unlike_experts_of_a_layer(const Case& c) {

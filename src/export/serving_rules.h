@@ -5,10 +5,9 @@
 #include <vector>
 
 #include "aq/export/servability.h"
+#include "export/alike.h"
 
 namespace aq {
-
-using Linears = std::vector<const LinearSpec*>;
 
 /// What a rule looks at.
 struct ServingCase {

@@ -34,6 +34,12 @@ Choice choice_of(const Assignment& assignment) {
   return {true, assignment.scheme, assignment.activation};
 }
 
+std::string text_of(const Assignment& assignment) {
+  if (assignment.method == Method::copy) return "untouched";
+  return to_string(assignment.scheme) +
+         (assignment.activation ? ", inputs " + to_string(*assignment.activation) : "");
+}
+
 /// Columns of a group, the whole row being the most.
 Index columns_of_group(const Scheme& scheme) {
   return scheme.group_size > 0 ? scheme.group_size : std::numeric_limits<Index>::max();
@@ -127,7 +133,7 @@ std::set<Index> refused(const ServingTarget& target, const Model& model,
 void add_change(const LinearSpec& linear, const Assignments& before, Snapped& snapped) {
   const Assignment &was = before.of(linear), &is = snapped.assignments.of(linear);
   if (was == is) return;
-  const SnapChange change{module_pattern(linear), to_string(was), to_string(is), 1};
+  const SnapChange change{module_pattern(linear), text_of(was), text_of(is), 1};
   const auto same = std::ranges::find_if(snapped.changes, [&](const SnapChange& other) {
     return std::tie(other.modules, other.before, other.after) ==
            std::tie(change.modules, change.before, change.after);

@@ -145,7 +145,8 @@ void write_status(const RunDirectory& run, const RunStatus& status) {
                          {"ranks", status.ranks},
                          {"host", status.host},
                          {"process", status.process},
-                         {"updated", status.updated}};
+                         {"updated", status.updated},
+                         {"last_fallback", status.last_fallback}};
   write_text_file(run.status(), json_text(json) + "\n");
 }
 
@@ -164,6 +165,7 @@ RunStatus read_first_rank(const RunDirectory& run) {
     status.host = json.at("host").get<std::string>();
     status.process = json.at("process").get<Index>();
     status.updated = json.at("updated").get<Index>();
+    status.last_fallback = json.value("last_fallback", "");
     return status;
   });
 }

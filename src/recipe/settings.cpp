@@ -172,6 +172,15 @@ QuantizeSettings read_settings(const JsonValue& object) {
   return settings;
 }
 
+std::string changed_settings(const QuantizeSettings& settings) {
+  std::string text;
+  for (const Setting& setting : settings_table())
+    if (const Json value = setting.get(settings); value != setting.get(QuantizeSettings{}))
+      text += str(text.empty() ? "" : ", ", setting.key, " ",
+                  value.is_string() ? value.get<std::string>() : value.dump());
+  return text;
+}
+
 std::string settings_to_json(const QuantizeSettings& settings) {
   OrderedJson json;  // in the order of the table
   for (const Setting& setting : settings_table())

@@ -1,7 +1,9 @@
 #include "aq/report/progress.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "aq/core/text.h"
@@ -10,6 +12,12 @@ namespace aq {
 namespace {
 
 constexpr Index kBarWidth = 24;
+
+std::size_t terminal_width() {
+  winsize size{};
+  const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return known ? size.ws_col : 80;
+}
 
 }  // namespace
 
@@ -33,8 +41,8 @@ void Progress::at(Index done, const std::string& what) {
   if (!quiet_ && terminal_) draw();
 }
 
-void Progress::line(const std::string& text) {
-  if (quiet_) return;
+void Progress::step(const std::string& text, bool worth_a_look) {
+  if (quiet_ || (terminal_ && !worth_a_look)) return;
   if (terminal_) erase();
   std::fprintf(stderr, "%s\n", text.c_str());
   if (terminal_ && done_ < steps_) draw();
@@ -49,8 +57,9 @@ void Progress::draw() const {
   const Index filled = steps_ > 0 ? done_ * kBarWidth / steps_ : kBarWidth;
   const double left = remaining(done_);
   const std::string bar = std::string(filled, '#') + std::string(kBarWidth - filled, '.');
-  std::fprintf(stderr, "\r\033[K[%s] %s%s", bar.c_str(), what_.c_str(),
-               left > 0 ? str("  ", duration_text(left), " left").c_str() : "");
+  std::string text = str("[", bar, "] ", left > 0 ? duration_text(left) + " left  " : "", what_);
+  text.resize(std::min(text.size(), terminal_width() - 1));  // a line that wraps cannot be erased
+  std::fprintf(stderr, "\r\033[K%s", text.c_str());
   std::fflush(stderr);
 }
 

@@ -200,8 +200,6 @@ void check_patterns(const QuantizeOptions& options, const Assignments& assignmen
                   "--strict; names are listed by `aq-dist inspect DIR --recipe FILE --recipe-out`");
     if (warns) log_warning(str(options.recipe.file, ": ", remark));
   }
-  if (const std::string& snapped = prepared.fitted.snapped; !snapped.empty())
-    line("snapped", replace_all(snapped, "\n", "\n" + std::string(16, ' ')));
   for (const std::string& remark : group_remarks(assignments, model))
     if (options.strict)
       throw Error(ErrorKind::usage, "apply the recipe", options.recipe.file, remark, "--strict");
@@ -353,53 +351,6 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   }
   prepared.kept = std::move(kept);
   return prepared;
-}
-
-std::string start_table(const QuantizeOptions& options, const Prepared& prepared,
-                        Communicator& comm) {
-  const Model& model = prepared.files.model;
-  const Plan& plan = prepared.plan;
-  const Workload& work = prepared.workload;
-  std::string text;
-  const auto line = [&](std::string_view name, const std::string& value) {
-    text += str("  ", name, std::string(14 - name.size(), ' '), value, "\n");
-  };
-  line("model",
-       str(options.model.string(), " (", model.architecture, ", ", model.layers.size(), " layers, ",
-           fixed(static_cast<double>(parameter_count(model)) / 1e6, 1), " M parameters)"));
-  for (const std::string& assumption : assumption_texts(prepared.files.assumed_unused))
-    line("assumed", assumption);
-  for (const std::string& unused : unused_tensor_texts(prepared.files)) line("not used", unused);
-  line("recipe", str(options.recipe.file, ", ", settings_to_json(options.recipe.settings)));
-  line("matrices", str(plan.quantized_count, " to quantize at ", fixed(plan.mean_bits, 3),
-                       " bits a weight, ", plan.matrix_count - plan.quantized_count, " untouched"));
-  if (const std::string& snapped = prepared.fitted.snapped; !snapped.empty())
-    line("snapped", replace_all(snapped, "\n", "\n" + std::string(16, ' ')));
-  for (const std::string& remark : group_remarks(prepared.fitted.assignments, model))
-    line("groups", remark);
-  if (const std::string servers =
-          servers_line(model, prepared.fitted.assignments, options.serving.plan);
-      !servers.empty())
-    line("servers", servers);
-  const std::string& source = (prepared.kept ? options.hessians : options.calibration).string();
-  line("calibration",
-       str(prepared.kept ? "Hessians reused from " : "", source, ", ", work.lanes.sequences, " x ",
-           work.sequence_length, " tokens in ", work.lanes.lanes, " lanes"));
-  if (options.keep_hessians) line("hessians", bytes_text(kept_bytes(plan)) + " will be kept");
-  line("ranks",
-       str(comm.size(), " x ", thread_count(), " threads, balance ", fixed(plan.balance, 2)));
-  if (comm.size() > 1 && !model.moe_layers().empty())
-    line("experts", str(plan.dispatch ? "tokens travel to them" : "sums travel to them", "; ",
-                        prepared.way_reason));
-  std::size_t waves = 0;
-  for (const LayerPlan& layer : plan.layers) waves = std::max(waves, layer.waves.size());
-  line("memory",
-       str(bytes_text(plan.memory.total()), " a rank planned of ",
-           bytes_text(prepared.memory_limit), ", beside the ", bytes_text(resident_bytes()),
-           " that it has now; experts in ", waves, waves == 1 ? " wave" : " waves"));
-  line("numerics", numerics());
-  line("save", options.save.string());
-  return text;
 }
 
 }  // namespace aq

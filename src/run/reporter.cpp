@@ -32,7 +32,9 @@ void Reporter::at(Index layer, const std::string& what) {
 
 void Reporter::layer_done(const LayerMetrics& metrics, const std::vector<LogRow>& rows) {
   if (!comm_.is_first()) return;
-  progress_.line(layer_text(metrics, rows));
+  progress_.step(layer_text(metrics, rows), !summarize(rows).fallbacks.empty());
+  for (const LogRow& row : rows)
+    if (row.stats.fallback != "none") last_fallback_ = str(row.name, ": ", row.stats.fallback);
   if (metrics.resumed) {
     progress_.skip(metrics.layer + 1);
   } else {
@@ -59,7 +61,8 @@ void Reporter::status(const std::string& state, const std::string& message, Inde
                             .ranks = comm_.size(),
                             .host = host_name(),
                             .process = getpid(),
-                            .updated = now()});
+                            .updated = now(),
+                            .last_fallback = last_fallback_});
 }
 
 void Reporter::failed(const std::exception& reason, Index layer) {

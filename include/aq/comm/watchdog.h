@@ -35,7 +35,7 @@ class WorkLabel {
 /// does not age.
 class StallWatch {
  public:
-  /// Starts the thread; nothing when `timeout` is 0 or the rank is alone. Without signs of life
+  /// Starts the thread; nothing when `timeout` is 0. Without signs of life
   /// (see beat_in) only a wait of `alone` seconds, or `timeout`, if that is longer, counts.
   StallWatch(double timeout, int rank, int size, double alone = 300);
   ~StallWatch();

@@ -80,8 +80,9 @@ struct RunStatus {
   double remaining_seconds = 0;  ///< 0 when not known
   Index ranks = 0;
   std::string host;
-  Index process = 0;  ///< of the first rank
-  Index updated = 0;  ///< seconds since the epoch
+  Index process = 0;               ///< of the first rank
+  Index updated = 0;               ///< seconds since the epoch
+  std::string last_fallback = {};  ///< "model.layers.3.mlp.experts.7.up_proj: starved_rtn"
 };
 void write_status(const RunDirectory& run, const RunStatus& status);
 /// What is written, with the failure of another rank than the first where there is one.

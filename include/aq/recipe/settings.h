@@ -50,6 +50,8 @@ struct SettingKey {
 const std::vector<SettingKey>& setting_keys();
 /// Sets a key from the text of a flag. Throws Error{usage} that names the flag and what it takes.
 void set_setting(QuantizeSettings& settings, std::string_view key, std::string_view text);
+/// Those that are not as they are by default: "damping 0.02, refine 8"; may be empty.
+std::string changed_settings(const QuantizeSettings& settings);
 /// Every key, also those that the recipe leaves out: all that decides the result.
 std::string settings_to_json(const QuantizeSettings& settings);
 

@@ -15,8 +15,9 @@ class Progress {
   Progress(Index steps, bool quiet);
   /// The step in work, e.g. "layer 3/16: experts 17..32".
   void at(Index done, const std::string& what);
-  /// A line that stays.
-  void line(const std::string& text);
+  /// What a step gave. In a log it is a line; on a terminal, which has the bar, only what is worth
+  /// a look stays.
+  void step(const std::string& text, bool worth_a_look);
   /// Removes the bar.
   void finish();
   /// Seconds left, from the steps done since the start; 0 when not known yet.

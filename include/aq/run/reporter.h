@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "aq/comm/communicator.h"
+#include "aq/core/log.h"
 #include "aq/io/run_directory.h"
 #include "aq/report/progress.h"
 #include "aq/report/summary.h"
@@ -17,7 +18,10 @@ namespace aq {
 class Reporter {
  public:
   Reporter(const RunDirectory& directory, Index layers, Communicator& comm)
-      : directory_(directory), layers_(layers), comm_(comm), progress_(layers, !comm.is_first()) {}
+      : directory_(directory),
+        layers_(layers),
+        comm_(comm),
+        progress_(layers, !comm.is_first() || log_level() < LogLevel::info) {}
 
   /// What is in work: layer `layer` from 0, and what of it.
   void at(Index layer, const std::string& what);
@@ -35,6 +39,7 @@ class Reporter {
   Index layers_;
   Communicator& comm_;
   Progress progress_;
+  std::string last_fallback_;
 };
 
 }  // namespace aq

@@ -13,7 +13,7 @@ TEST(Progress, PrintsPlainLinesIntoALog) {
   testing::internal::CaptureStderr();
   Progress progress(4, false);
   progress.at(1, "layer 1/4");
-  progress.line("layer 1/4 done");
+  progress.step("layer 1/4 done", false);
   progress.finish();
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "layer 1/4 done\n");
 }
@@ -22,7 +22,7 @@ TEST(Progress, PrintsNothingWhenQuiet) {
   testing::internal::CaptureStderr();
   Progress progress(4, true);
   progress.at(1, "layer 1/4");
-  progress.line("layer 1/4 done");
+  progress.step("layer 1/4 done", false);
   progress.finish();
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
