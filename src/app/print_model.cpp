@@ -84,6 +84,8 @@ std::string encoding_name(const Model& model) {
       return str("FP8 with a scale for each ", model.block_rows, " x ", model.block_columns);
     case SourceEncoding::mxfp4:
       return "experts in MXFP4";
+    case SourceEncoding::packed:
+      return str(model.packed.size(), " linears quantized by another program");
   }
   return "?";
 }

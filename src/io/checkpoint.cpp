@@ -319,12 +319,19 @@ void Checkpoint::read_bytes(const std::string& name, const std::vector<Index>& s
   state_->files[tensor.file].read_at(tensor.offset + first, std::as_writable_bytes(out));
 }
 
+RawTensor Checkpoint::raw(const std::string& name) const {
+  if (const auto other = other_tensors().find(name); other != other_tensors().end()) {
+    const OtherTensor& t = other->second;
+    return {name, t.dtype, t.shape, t.file, t.offset, t.bytes};
+  }
+  const TensorInfo& t = info(name);
+  return {name, std::string(dtype_name(t.dtype)), t.shape, t.file, t.offset, t.bytes};
+}
+
 std::vector<RawTensor> Checkpoint::raw_tensors() const {
   std::vector<RawTensor> all;
-  for (const auto& [name, t] : tensors())
-    all.push_back({name, std::string(dtype_name(t.dtype)), t.shape, t.file, t.offset, t.bytes});
-  for (const auto& [name, t] : other_tensors())
-    all.push_back({name, t.dtype, t.shape, t.file, t.offset, t.bytes});
+  for (const auto& [name, t] : tensors()) all.push_back(raw(name));
+  for (const auto& [name, t] : other_tensors()) all.push_back(raw(name));
   std::ranges::sort(all, {}, [](const RawTensor& t) { return std::tie(t.file, t.offset, t.name); });
   return all;
 }
@@ -354,7 +361,7 @@ bool Checkpoint::same(const std::string& name, const std::string& other) const {
 }
 
 std::string Checkpoint::checksum(const std::string& name) const {
-  const TensorInfo& tensor = info(name);
+  const RawTensor tensor = raw(name);
   return stored_checksum(state_->files[tensor.file], tensor.offset, tensor.bytes);
 }
 

@@ -39,7 +39,8 @@ InferredArchitecture find_row(const Checkpoint& checkpoint, const TensorShapes& 
 /// (transformers reads it too), and a copy of the embedding gives the same numbers.
 void settle_head(const Checkpoint& checkpoint, Model& model) {
   const std::string head = model.head.weight_name();
-  const bool has_head = checkpoint.has(head), has_embedding = checkpoint.has(model.embedding);
+  const bool has_head = checkpoint.has(head) || model.packed.contains(model.head.name);
+  const bool has_embedding = checkpoint.has(model.embedding);
   if (has_head && has_embedding) {
     model.tied_head = false;
   } else if (has_head && model.tied_head) {
@@ -104,6 +105,7 @@ class TensorCheck {
                ", which no file of ", checkpoint_.directory().string(), " holds",
                nearest(tensor.name)),
            str(kDoNotFit, ", or the download is incomplete"));
+    if (tensor.packed) return;  // its shape is what the files say
     const TensorInfo& info = checkpoint_.info(tensor.name);
     if (info.shape != tensor.shape)
       fail(str("describes tensor ", tensor.name, " as ", shape_text(tensor.shape),
@@ -162,6 +164,13 @@ void refuse_unexplained(const ModelFiles& files) {
 
 double stored_weight_bytes(const ModelFiles& files, const LinearSpec& linear) {
   constexpr double kMxfp4Bytes = 0.5 + 1.0 / static_cast<double>(kMxfp4Group);
+  if (const auto packed = files.model.packed.find(linear.name);
+      packed != files.model.packed.end()) {
+    Index bytes = 0;
+    for (const PackedTensor& tensor : packed->second.tensors)
+      bytes += files.checkpoint.raw(str(linear.name, ".", tensor.suffix)).bytes;
+    return static_cast<double>(bytes) / static_cast<double>(linear.rows * linear.columns);
+  }
   const StoredPart part = stored_weight(files.model, linear);
   if (files.model.encoding == SourceEncoding::mxfp4 && part.fused()) return kMxfp4Bytes;
   return static_cast<double>(dtype_size(files.checkpoint.info(part.tensor).dtype));

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "aq/core/finite.h"
+#include "io/packed_weights.h"
 
 namespace aq {
 namespace {
@@ -98,6 +99,8 @@ Matrix read_weight_rows(const Checkpoint& checkpoint, const Model& model, const 
                         Index begin, Index count) {
   AQ_CHECK(begin >= 0 && count >= 0 && begin <= linear.rows - count, linear.name, ": rows ", begin,
            " + ", count);
+  if (const auto packed = model.packed.find(linear.name); packed != model.packed.end())
+    return read_packed_rows(checkpoint, linear, packed->second, begin, count);
   const StoredPart part = stored_weight(model, linear);
   if (!part.fused()) return read_own_tensor(checkpoint, model, part, begin, count);
   if (count == 0) return Matrix(0, part.inputs);

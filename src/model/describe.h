@@ -50,5 +50,11 @@ RopeSpec read_rope(const Source& source, Index begin, Index dims, double& softma
 void read_mlp(const Source& source, const LayerNamer& namer, Index hidden, LayerSpec& layer);
 /// How weights are stored: quantization_config and the fused form of the experts.
 void read_storage(const Source& source, const TensorShapes& tensors, Model& model);
+/// Whether linears that this "quant_method" makes are read by read_packed.
+bool reads_packed(std::string_view method);
+/// What the tensors say of linears that another program quantized. Error{input} for tensors that
+/// are not understood. @pre reads_packed(the method of `quantization`)
+void read_packed(const ConfigReader& config, const ConfigReader& quantization,
+                 const TensorShapes& shapes, Model& model);
 
 }  // namespace aq

@@ -60,6 +60,15 @@ class TensorList {
 
  private:
   void weight(const LinearSpec& linear) {
+    if (const auto packed = model_.packed.find(linear.name); packed != model_.packed.end()) {
+      Index parameters = checked_multiply(linear.rows, linear.columns, linear.name);
+      for (const PackedTensor& tensor : packed->second.tensors) {
+        tensors.push_back(
+            {str(linear.name, ".", tensor.suffix), tensor.shape, parameters, part, true});
+        parameters = 0;  // the codes stand first
+      }
+      return;
+    }
     const StoredPart stored = stored_weight(model_, linear);
     const Index parameters = product(stored.shape(), stored.tensor);
     if (stored.fused() && model_.encoding == SourceEncoding::mxfp4) {
@@ -105,7 +114,7 @@ void list_vectors(const Model& model, const LayerSpec& layer, TensorList& list) 
 }
 
 /// quantization_config of config.json: what its weights are encoded in.
-void read_encoding(const Source& source, Model& model) {
+void read_encoding(const Source& source, const TensorShapes& tensors, Model& model) {
   const auto quantization = source.config.object("quantization_config");
   if (!quantization) return;
   const std::string method = quantization->text_or("quant_method", "");
@@ -124,11 +133,14 @@ void read_encoding(const Source& source, Model& model) {
     model.block_columns = block[1].get<Index>();
   } else if (method == "mxfp4" && source.row.fused_experts) {
     model.encoding = SourceEncoding::mxfp4;
+  } else if (reads_packed(method) && !tensors.empty()) {
+    model.encoding = SourceEncoding::packed;
+    read_packed(source.config, *quantization, tensors, model);
   } else {
     source.config.fail("quantization_config",
                        str("has quant_method '", method,
-                           "': such sources are not supported, but FP8 with weight_block_size "
-                           "and the MXFP4 of gpt-oss are"),
+                           "': such sources are not supported, but FP8 with weight_block_size, "
+                           "the MXFP4 of gpt-oss, and for eval compressed-tensors and gptq are"),
                        "use the bf16 checkpoint");
   }
 }
@@ -202,7 +214,7 @@ Index parameter_count(const Model& model) {
 }
 
 void read_storage(const Source& source, const TensorShapes& tensors, Model& model) {
-  read_encoding(source, model);
+  read_encoding(source, tensors, model);
   const std::vector<const LayerSpec*> layers = model.moe_layers();
   if (layers.empty()) return;
   const Architecture& row = source.row;
@@ -212,9 +224,9 @@ void read_storage(const Source& source, const TensorShapes& tensors, Model& mode
                            .transposed = row.fused_transposed};
   const LayerSpec& first = *layers.front();
   const std::string name = replace_all(fused.down, "{i}", str(first.index));
-  if (row.fused_experts ||
-      (tensors.contains(name) && !tensors.contains(first.mlp(0).down.weight_name())))
-    model.fused = fused;
+  const LinearSpec& down = first.mlp(0).down;
+  const bool one_by_one = tensors.contains(down.weight_name()) || model.packed.contains(down.name);
+  if (!one_by_one && (row.fused_experts || tensors.contains(name))) model.fused = fused;
   if (model.encoding != SourceEncoding::mxfp4) return;
   for (const Index width : {model.hidden, first.mlp(0).gate.rows})
     if (width % kMxfp4Group != 0)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "aq/comm/common_error.h"
 #include "aq/core/hash.h"
 #include "aq/core/host.h"
 #include "aq/core/log.h"
@@ -311,6 +312,11 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   check_options(options);
   ModelFiles files = open_model(options.model, options.architecture, options.assume_unused);
   const Model& model = files.model;
+  if (!model.packed.empty())
+    throw CommonError(ErrorKind::input, "quantize", files.checkpoint.directory().string(),
+                      str(model.packed.size(), " of its linears are quantized already, first ",
+                          model.packed.begin()->first),
+                      "use the original checkpoint; `eval` reads this one");
   if (comm.is_first()) warn_of_assumptions(files);
   Fitted fitted = fit_for_servers(options.serving, model, assign(options.recipe, model));
   const Assignments& assignments = fitted.assignments;

@@ -65,6 +65,11 @@ class ExportTest(ProgramTest):
         self.succeed("export", save, "--out", out, "--format", format, *described, *further, ranks=ranks)
         return out
 
+    def nll(self, *arguments, ranks=0):
+        figures = self.directory / "eval.json"
+        self.succeed("eval", *arguments, "--tokens", CALIBRATION, "--max-windows", 3, "--json", figures, ranks=ranks)
+        return json.loads(figures.read_text())["mean_nll"]
+
     def assert_same(self, found, expected, name):
         self.assertEqual(found.shape, expected.shape, name)
         self.assertEqual(found.tobytes(), np.ascontiguousarray(expected, found.dtype).tobytes(), name)
@@ -109,6 +114,9 @@ class Weights(ExportTest):
                     self.assertEqual(tensor.data, to_bf16(values).tobytes(), module)
                 continue
             self.check_weights(out, matrices)
+            scored = self.nll("--model", EXAMPLE, "--quantized", save)
+            for ranks in (0, 3):
+                self.assertEqual(self.nll("--model", out, ranks=ranks), scored, "read back by the program itself")
             if name == "activations":
                 self.check_activations(exported.quantization["config_groups"].values())
             others = {tensor for tensor in exported.tensors if not tensor.startswith(gone)}

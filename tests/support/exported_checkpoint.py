@@ -49,6 +49,19 @@ def read_safetensors(path):
     return tensors
 
 
+def write_safetensors(path, tensors):
+    """`tensors`: name -> (dtype, array whose bytes are the tensor's)."""
+    header, data = {}, b""
+    for name, (dtype, array) in tensors.items():
+        array = np.ascontiguousarray(array)
+        assert array.nbytes == SIZES[dtype] * array.size, name
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(data), len(data) + array.nbytes]}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    Path(path).write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
 def read_checkpoint(directory):
     """Name -> Tensor of all files; checks the index, where there is one."""
     directory, tensors, places = Path(directory), {}, {}

@@ -79,6 +79,8 @@ class Checkpoint {
   /// Bytes [first, first + out.size()) of a U8 tensor.
   void read_bytes(const std::string& name, const std::vector<Index>& shape, Index first,
                   std::span<std::uint8_t> out) const;
+  /// One of raw_tensors(). Throws Error{input} when there is no such tensor.
+  RawTensor raw(const std::string& name) const;
   /// All tensors in the order in which they are stored.
   std::vector<RawTensor> raw_tensors() const;
   /// Bytes [first, first + out.size()) of one of them.

@@ -1,6 +1,7 @@
 #pragma once
 /// Weights of linears as floats, from whatever form the checkpoint stores them in: plain, FP8 with
-/// block scales (DeepSeek-V3, Qwen3-FP8), fused 3-D experts, MXFP4 blocks (gpt-oss).
+/// block scales (DeepSeek-V3, Qwen3-FP8), fused 3-D experts, MXFP4 blocks (gpt-oss), and what
+/// compressed-tensors and GPTQ checkpoints hold.
 
 #include "aq/io/checkpoint.h"
 #include "aq/model/storage.h"

@@ -3,12 +3,14 @@
 /// forward pass. Made from config.json by an architecture's row (architecture.h); where each weight
 /// lies in the files is in storage.h.
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "aq/core/index.h"
 #include "aq/core/stage.h"
+#include "aq/model/packed_weight.h"
 
 namespace aq {
 
@@ -204,6 +206,7 @@ enum class SourceEncoding {
   plain,       ///< F32, F16 or BF16
   fp8_blocks,  ///< F8_E4M3 with `weight_scale_inv`, a factor for each block
   mxfp4,       ///< fused experts as `_blocks` (two FP4 a byte) and `_scales` (E8M0, 32 a group)
+  packed,      ///< plain but for the linears of Model::packed
 };
 
 struct Model {
@@ -220,6 +223,8 @@ struct Model {
   std::optional<FusedExperts> fused;  ///< nothing: one tensor an expert and projection
   SourceEncoding encoding = SourceEncoding::plain;
   Index block_rows = 128, block_columns = 128;  ///< of fp8_blocks
+  /// Linears that another program quantized, by name; of `packed` checkpoints.
+  std::map<std::string, PackedWeight> packed = {};
 
   /// Tensor that holds the weight of `head`.
   std::string head_tensor() const;

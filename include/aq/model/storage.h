@@ -36,6 +36,7 @@ struct ExpectedTensor {
   std::vector<Index> shape;
   Index parameters = 0;  ///< weights that it stands for; 0 for scales
   Index part = 0;        ///< layer that first reads it; final norm and head come after the layers
+  bool packed = false;   ///< of a linear of Model::packed
 };
 /// Every tensor that the forward pass reads. With fp8_blocks every linear but
 /// routers and the head is expected to have scales; a checkpoint may store some of them plainly.
