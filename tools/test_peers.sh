@@ -3,7 +3,7 @@
 # and chat templates beside those of transformers.
 # Makes a virtual environment with them under build/peers, from PyPI.
 #   AQ_DIST         the program (build/release/bin/aq-dist, else build/dev/bin/aq-dist)
-#   AQ_PEERS_VENV   a virtual environment to use as it is
+#   AQ_PEERS_VENV   a virtual environment to use as it is; AQ_LLMCOMPRESSOR_VENV for llm-compressor, which wants older ones
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/common.sh
@@ -39,3 +39,16 @@ step "Chats through templates"
 step "Reading exports"
 set_up_mpi
 "$python" tools/test_peers.py --program "$aq" "$@"
+
+compressor=${AQ_LLMCOMPRESSOR_VENV:-build/peers-llmcompressor}
+if [ -z "${AQ_LLMCOMPRESSOR_VENV:-}" ] && [ ! -f "$compressor/.complete" ]; then
+  step "Installing llm-compressor into $compressor"
+  python3 -m venv "$compressor"
+  "$compressor/bin/pip" install --quiet llmcompressor numpy h5py
+  touch "$compressor/.complete"
+fi
+step "Scoring checkpoints of other programs"
+"$compressor/bin/python" tools/peer_checkpoints.py --library llmcompressor --program "$aq" 2>build/peers.log
+if "$python" -c "import gptqmodel" 2>/dev/null; then
+  "$python" tools/peer_checkpoints.py --library gptqmodel --program "$aq" 2>>build/peers.log
+fi

@@ -69,8 +69,10 @@ namespace {
 
 void require(std::string_view target, const ServingOptions& options, const Model& model,
              const Assignments& assignments) {
-  const Verdict verdict = judge(target, model, assignments, options.plan);
+  Verdict verdict = judge(target, model, assignments, options.plan);
   if (verdict.served()) return;
+  std::erase_if(verdict.objections,
+                [](const Objection& objection) { return objection.gravity != Gravity::refused; });
   const Snapped nearest = snap(target, model, assignments, options.plan);
   throw CommonError(
       ErrorKind::usage, "judge the recipe", target, replace_all(verdict_text(verdict), "\n", "; "),

@@ -61,10 +61,6 @@ bool is_logged(const Sums& sums, const Known& known) {
   return std::abs(std::sqrt(error) - std::sqrt(logged)) <= further;
 }
 
-}  // namespace
-
-namespace {
-
 std::string changed_text(const Known& known) {
   return known.changed.empty() ? "" : str("; ", known.changed, " differ from what was saved");
 }

@@ -29,6 +29,7 @@ class Servers(ProgramTest):
             self.assertEqual(done.stderr.count("error: "), 1, done.stderr)
             for word in ("scheme", EXPERT.format(0, 4, "gate"), "k_proj", "o_proj", "--snap vllm"):
                 self.assertIn(word, done.stderr)
+            self.assertNotIn("note: ", done.stderr)
         self.assertEqual(run("inspect", EXAMPLE, "--recipe", self.recipe, "--require-servable", "sglang").returncode, 2)
 
     def test_the_nearest_recipe_is_told_with_its_cost(self):
