@@ -163,7 +163,7 @@ Linears other_microscaled(const Case& c) {
 Linears transformers_experts(const Case& c) {
   return where(c, [&](const LinearSpec& linear, const Scheme& scheme) {
     const bool packed = !scheme.is_float() && !c.inputs(linear);
-    return routed(linear) && !packed && !is_fp8(scheme) && !scheme.is_mx();
+    return routed(linear) && !packed && !is_fp8(scheme) && !is_mxfp4_expert(linear, scheme);
   });
 }
 
@@ -183,6 +183,20 @@ Linears beside_integer_experts(const Case& c) {
 
 Linears rare_widths(const Case& c) {
   return where(c, [](const LinearSpec&, const Scheme& scheme) { return !is_common_width(scheme); });
+}
+
+/// Of a checkpoint with more than one scheme.
+Linears rare_and_mixed(const Case& c) {
+  const Linears all = where(c, [](const LinearSpec&, const Scheme&) { return true; });
+  const bool one_scheme = std::ranges::all_of(
+      all, [&](const LinearSpec* linear) { return alike(c, *linear, *all.front()); });
+  return one_scheme ? Linears{} : rare_widths(c);
+}
+
+Linears eight_bits_with_zeros(const Case& c) {
+  return where(c, [](const LinearSpec&, const Scheme& scheme) {
+    return !scheme.symmetric && scheme.bits == 8;
+  });
 }
 
 Linears uncommon_gptq(const Case& c) {
@@ -242,10 +256,15 @@ Linears cut_groups(const Case& c) {
   });
 }
 
-/// Untouched ones too.
+/// Untouched ones too. Heads of attention stay whole.
 Linears not_cut(const Case& c) {
   Linears all = all_linears(c.model);
-  std::erase_if(all, [&](const LinearSpec* linear) { return columns_of_part(c, *linear) > 0; });
+  std::erase_if(all, [&](const LinearSpec* linear) {
+    const bool whole_heads =
+        linear->role != Role::o ||
+        c.model.layers[linear->layer].attention.heads % c.plan.tensor_parallel == 0;
+    return whole_heads && columns_of_part(c, *linear) > 0;
+  });
   return all;
 }
 
@@ -360,7 +379,11 @@ const std::vector<ServingRule>& serving_rules() {
        "SGLang fused_moe_triton/layer.py", experts_that_do_not_spread},
       {vllm, note, "widths other than 4 and 8 bits need the Humming kernels",
        "vLLM oracle/int_wna16.py", rare_widths},
-      {sglang, note, "widths other than 4 and 8 bits need --quantization humming and one scheme",
+      {sglang, refused, "other widths than 4 and 8 bits are those of the whole checkpoint",
+       "SGLang quantization/humming.py", rare_and_mixed},
+      {sglang, refused, "integers of 8 bits have no zero points",
+       "SGLang compressed_tensors_wNa16.py", eight_bits_with_zeros},
+      {sglang, note, "widths other than 4 and 8 bits need --quantization humming",
        "SGLang quantization/humming.py", rare_widths},
       {vllm, note, "fp8 inputs of integers need compute capability 9.0, int4 and groups of 128",
        "vLLM compressed_tensors_w4a8_fp8.py", fp8_inputs_of_integers},

@@ -85,7 +85,7 @@ struct Unit {
 Unit make_unit(Linears linears, const Assignments& assignments) {
   const auto width = [&](const LinearSpec* linear) {
     const Choice choice = choice_of(assignments.of(*linear));
-    return std::tuple(bits(choice), !choice.activation);
+    return std::tuple(choice.quantized ? choice.scheme.bits : 16, bits(choice), !choice.activation);
   };
   const LinearSpec* widest = *std::ranges::max_element(linears, {}, width);
   return {std::move(linears), ladder(choice_of(assignments.of(*widest)))};

@@ -27,6 +27,18 @@ class Tensors {
                 str(checkpoint_.directory().string(), ": ", name(suffix)), reason);
   }
 
+  /// Floats have none.
+  void refuse_zeros() const {
+    if (find("weight_zero_point") != nullptr) fail("weight_zero_point", "floats have no zeros");
+  }
+  /// The shape of the whole matrix, where it is stored, is that of the linear.
+  void check_shape() const {
+    if (find("weight_shape") == nullptr) return;
+    const auto shape = read_all<std::int64_t>("weight_shape", {"I64"});
+    if (shape != std::vector<std::int64_t>{linear_.rows, linear_.columns})
+      fail("weight_shape", str("it is not [", linear_.rows, ", ", linear_.columns, "]"));
+  }
+
   /// Elements [first, first + count) as they are stored.
   template <class T>
   std::vector<T> read(std::string_view suffix, Index first, Index count,
@@ -84,10 +96,14 @@ std::vector<Index> groups_of_columns(const Tensors& tensors, const LinearSpec& l
                                      std::string_view suffix, std::string_view scales) {
   std::vector<Index> group_of(linear.columns);
   std::vector<std::int32_t> named;
-  if (tensors.find(suffix) != nullptr && tensors.elements(suffix) == linear.columns)
+  if (const PackedTensor* tensor = tensors.find(suffix); tensor && tensors.elements(suffix) > 0) {
+    if (tensor->shape != std::vector<Index>{linear.columns})
+      tensors.fail(suffix,
+                   str("its shape is ", shape_text(tensor->shape), ", not [", linear.columns, "]"));
     named = tensors.read_all<std::int32_t>(suffix, {"I32"});
+  }
   // -1 everywhere: the groups are in order.
-  if (std::ranges::any_of(named, [](std::int32_t group) { return group >= 0; })) {
+  if (std::ranges::any_of(named, [](std::int32_t group) { return group != -1; })) {
     for (Index c = 0; c < linear.columns; ++c) {
       if (named[c] < 0 || named[c] >= groups)
         tensors.fail(suffix, str("column ", c, " is of group ", named[c], " of ", groups));
@@ -104,10 +120,11 @@ std::vector<Index> groups_of_columns(const Tensors& tensors, const LinearSpec& l
 ScaleMap scale_map(const Tensors& tensors, const LinearSpec& linear) {
   constexpr std::string_view kScale = "weight_scale";
   std::vector<Index> shape = tensors.find(kScale)->shape;
-  while (shape.size() > 2 && shape.back() == 1) shape.pop_back();
   if (shape.size() < 2) shape.resize(2, 1);
+  if (shape.size() > 2 || shape[0] < 1 || shape[1] < 1)
+    tensors.fail(kScale, str("its shape is ", shape_text(shape), ", not [rows, groups]"));
   ScaleMap map{tensors.scales(kScale), shape[0], shape[1], 1, {}};
-  const bool by_block = shape != std::vector<Index>{linear.rows, shape[1]} && shape[0] > 1;
+  const bool by_block = shape[0] != linear.rows && shape != std::vector<Index>{1, 1};
   if (by_block &&
       (shape[0] != ceil_div(linear.rows, kBlock) || shape[1] != ceil_div(linear.columns, kBlock)))
     tensors.fail(kScale, str("its shape ", shape_text(shape), " fits no groups of [", linear.rows,
@@ -120,6 +137,14 @@ ScaleMap scale_map(const Tensors& tensors, const LinearSpec& linear) {
     map.group_of = groups_of_columns(tensors, linear, shape[1], "weight_g_idx", kScale);
   }
   return map;
+}
+
+/// Zeros of GPTQ's version 1 are stored less one. Whole words were subtracted from, so that a zero
+/// of 0 borrows from the next; but of three bits each by itself (GPTQModel, utils/model.py).
+void add_one_to_words(int bits, std::span<std::uint32_t> words) {
+  const std::uint32_t ones = 0xffffffffU / ((1U << bits) - 1);  // 1 in each code
+  if (bits != 3)
+    for (std::uint32_t& word : words) word += ones;
 }
 
 /// Codes of one row.
@@ -150,10 +175,10 @@ std::vector<std::int32_t> zeros_of(const Tensors& tensors, const LinearSpec& lin
       zeros.push_back(zero + middle);
     return zeros;
   }
+  if (packed.form != PackedForm::words) tensors.fail(kZeros, "it is not I8");
   const Index words = packed.whole_codes ? ceil_div(linear.rows, 32 / packed.bits)
                                          : words_per_row(packed.bits, linear.rows);
-  if (packed.form != PackedForm::words ||
-      stored->shape != std::vector<Index>{words, scales.columns} || scales.rows != linear.rows)
+  if (stored->shape != std::vector<Index>{words, scales.columns} || scales.rows != linear.rows)
     tensors.fail(kZeros, str("its shape is ", shape_text(stored->shape), ", but ",
                              shape_text({words, scales.columns}), " is needed"));
   const auto bits = tensors.read_all<std::uint32_t>(kZeros, {"I32"});
@@ -191,10 +216,14 @@ Matrix read_words(const Tensors& tensors, const LinearSpec& linear, const Packed
 Matrix read_scaled(const Tensors& tensors, const LinearSpec& linear, const PackedWeight& packed,
                    Index begin, Index count) {
   const ScaleMap scales = scale_map(tensors, linear);
-  const std::vector<std::int32_t> zeros = zeros_of(tensors, linear, packed, scales);
   const Index first = begin * linear.columns, size = count * linear.columns;
   Matrix rows(count, linear.columns);
   const bool integers = tensors.dtype("weight") == "I8";
+  std::vector<std::int32_t> zeros;
+  if (integers)
+    zeros = zeros_of(tensors, linear, packed, scales);
+  else
+    tensors.refuse_zeros();
   if (integers) {
     const auto codes = tensors.read<std::int8_t>("weight", first, size, {"I8"});
     std::ranges::copy(codes, rows.values.begin());
@@ -205,7 +234,7 @@ Matrix read_scaled(const Tensors& tensors, const LinearSpec& linear, const Packe
   for (Index r = 0; r < count; ++r)
     for (Index c = 0; c < linear.columns; ++c) {
       const Index at = scales.at(begin + r, c);
-      if (integers && !zeros.empty()) rows(r, c) -= static_cast<float>(zeros[at]);
+      if (!zeros.empty()) rows(r, c) -= static_cast<float>(zeros[at]);
       rows(r, c) *= scales.values[at];
     }
   return rows;
@@ -213,7 +242,13 @@ Matrix read_scaled(const Tensors& tensors, const LinearSpec& linear, const Packe
 
 Matrix read_nibbles(const Tensors& tensors, const LinearSpec& linear, Index begin, Index count) {
   ScaleMap scales = scale_map(tensors, linear);
-  if (tensors.find("weight_global_scale") != nullptr) {
+  tensors.refuse_zeros();
+  const bool has_global = tensors.find("weight_global_scale") != nullptr;
+  if (has_global != (tensors.dtype("weight_scale") == "F8_E4M3"))
+    tensors.fail("weight_scale", str("its dtype is ", tensors.dtype("weight_scale"),
+                                     has_global ? ", but there is a weight_global_scale"
+                                                : ", but there is no weight_global_scale"));
+  if (has_global) {
     const std::vector<float> global = tensors.scales("weight_global_scale");
     if (global.size() != 1 || global.front() == 0)
       tensors.fail("weight_global_scale", "it is not one number other than 0");
@@ -246,11 +281,14 @@ Matrix read_gptq(const Tensors& tensors, const LinearSpec& linear, const PackedW
   const std::vector<Index> group_of = groups_of_columns(tensors, linear, groups, "g_idx", "scales");
   const std::vector<float> scales = tensors.scales("scales");
   const auto bits = tensors.read_all<std::uint32_t>("qweight", {"I32"});
-  const auto zero_bits = tensors.read_all<std::uint32_t>("qzeros", {"I32"});
+  auto zero_bits = tensors.read_all<std::uint32_t>("qzeros", {"I32"});
+  if (packed.zero_offset == 1) add_one_to_words(packed.bits, zero_bits);
   std::vector<std::uint8_t> zeros(groups * linear.rows);
   for (Index g = 0; g < groups; ++g)
     unpack(packed, std::span(zero_bits).subspan(g * zero_words, zero_words),
            std::span(zeros).subspan(g * linear.rows, linear.rows));
+  if (packed.zero_offset == 1 && packed.bits == 3)
+    for (std::uint8_t& zero : zeros) zero = (zero + 1) & 7;
   const Index words = packed.tensors.front().shape[0];
   std::vector<std::uint32_t> row(words);
   std::vector<std::uint8_t> codes(linear.columns);
@@ -260,7 +298,7 @@ Matrix read_gptq(const Tensors& tensors, const LinearSpec& linear, const PackedW
     unpack(packed, row, codes);
     for (Index c = 0; c < linear.columns; ++c) {
       const Index at = group_of[c] * linear.rows + begin + r;
-      rows(r, c) = static_cast<float>(codes[c] - zeros[at] - packed.zero_offset) * scales[at];
+      rows(r, c) = static_cast<float>(codes[c] - zeros[at]) * scales[at];
     }
   }
   return rows;
@@ -286,6 +324,7 @@ Matrix read_form(const Tensors& tensors, const LinearSpec& linear, const PackedW
 Matrix read_packed_rows(const Checkpoint& checkpoint, const LinearSpec& linear,
                         const PackedWeight& packed, Index begin, Index count) {
   const Tensors tensors(checkpoint, linear, packed);
+  tensors.check_shape();
   Matrix rows = read_form(tensors, linear, packed, begin, count);
   if (!all_finite(rows.values))
     tensors.fail(packed.tensors.front().suffix, "a value times its scale is infinite or NaN");

@@ -12,7 +12,7 @@ namespace aq {
 namespace {
 
 constexpr Index kWord = 32;
-constexpr std::array<std::string_view, 12> kSuffixes{"weight_packed",
+constexpr std::array<std::string_view, 11> kSuffixes{"weight_packed",
                                                      "qweight",
                                                      "weight",
                                                      "weight_scale",
@@ -22,8 +22,7 @@ constexpr std::array<std::string_view, 12> kSuffixes{"weight_packed",
                                                      "weight_shape",
                                                      "scales",
                                                      "qzeros",
-                                                     "g_idx",
-                                                     "bias"};
+                                                     "g_idx"};
 
 /// Words of `count` codes.
 Index dense_words(Index bits, Index count) {
@@ -37,8 +36,7 @@ Index words_of_whole_codes(Index bits, Index count) {
 std::vector<PackedTensor> tensors_of(const LinearSpec& linear, const TensorShapes& shapes) {
   std::vector<PackedTensor> found;
   for (const std::string_view suffix : kSuffixes)
-    if (const auto tensor = shapes.find(str(linear.name, ".", suffix));
-        tensor != shapes.end() && suffix != "bias")
+    if (const auto tensor = shapes.find(str(linear.name, ".", suffix)); tensor != shapes.end())
       found.push_back({std::string(suffix), tensor->second});
   return found;
 }
@@ -106,7 +104,7 @@ PackedWeight compressed(const ConfigReader& config, const LinearSpec& linear,
     if (codes.shape.size() != 2 || codes.shape[0] != linear.rows)
       fail(config, linear, "weight_packed has another number of rows");
     packed.form = PackedForm::nibbles;
-    if (!is_matrix(codes, linear.rows, linear.columns / 2)) {
+    if (linear.columns % 2 != 0 || !is_matrix(codes, linear.rows, linear.columns / 2)) {
       packed.form = PackedForm::words;
       find_width(config, linear, widths, packed);
     }
@@ -115,8 +113,8 @@ PackedWeight compressed(const ConfigReader& config, const LinearSpec& linear,
   return packed;
 }
 
-PackedWeight gptq(const ConfigReader& config, const LinearSpec& linear, int zero_offset,
-                  std::vector<PackedTensor> tensors) {
+PackedWeight gptq(const ConfigReader& config, const ConfigReader& quantization,
+                  const LinearSpec& linear, int zero_offset, std::vector<PackedTensor> tensors) {
   PackedWeight packed{
       .form = PackedForm::gptq, .zero_offset = zero_offset, .tensors = std::move(tensors)};
   const std::vector<Index>& shape = packed.tensors.front().shape;
@@ -126,6 +124,12 @@ PackedWeight gptq(const ConfigReader& config, const LinearSpec& linear, int zero
   if (packed.bits == 0) fail(config, linear, "qweight has another shape");
   for (const char* suffix : {"scales", "qzeros"})
     if (packed.find(suffix) == nullptr) fail(config, linear, str("there is no ", suffix));
+  const Json size = quantization.json().value("group_size", Json());
+  if (packed.find("g_idx") == nullptr && size.is_number_integer() && size > 0 &&
+      linear.columns % size.get<Index>() != 0)
+    fail(config, linear,
+         str("groups of ", size.dump(), " do not divide its ", linear.columns,
+             " columns, and there is no g_idx"));
   return packed;
 }
 
@@ -150,9 +154,33 @@ void check_compressed_keys(const ConfigReader& config, const ConfigReader& quant
   }
 }
 
+/// The same of GPTQ. Others may change what is computed ("rotation", "adapter").
+constexpr std::array<std::string_view, 19> kShownByGptq{"bits",
+                                                        "group_size",
+                                                        "desc_act",
+                                                        "sym",
+                                                        "lm_head",
+                                                        "dynamic",
+                                                        "meta",
+                                                        "pack_dtype",
+                                                        "static_groups",
+                                                        "true_sequential",
+                                                        "damp_percent",
+                                                        "damp_auto_increment",
+                                                        "block_name_to_quantize",
+                                                        "modules_in_block_to_quantize",
+                                                        "dataset",
+                                                        "tokenizer",
+                                                        "model_seqlen",
+                                                        "model_name_or_path",
+                                                        "model_file_base_name"};
+
 /// 1 where stored zeros are one less.
 int zero_offset_of(const ConfigReader& config, const ConfigReader& quantization) {
-  for (const auto& [key, value] : quantization.json().items()) quantization.disregard({key});
+  quantization.disregard({kShownByGptq.begin(), kShownByGptq.end()});
+  quantization.disregard({"format", "method"});
+  for (const auto& [key, value] : quantization.json().items())
+    if (value.is_null()) quantization.disregard({key});
   const std::string format =
       quantization.text_or("checkpoint_format", quantization.text_or("format", "gptq"));
   if (format != "gptq" && format != "gptq_v2")
@@ -190,7 +218,7 @@ void read_packed(const ConfigReader& config, const ConfigReader& quantization,
     if (tensors.empty() || (tensors.size() == 1 && tensors.front().suffix == "weight")) continue;
     model.packed.emplace(
         linear->name, is_gptq
-                          ? gptq(config, *linear, zero_offset, std::move(tensors))
+                          ? gptq(config, quantization, *linear, zero_offset, std::move(tensors))
                           : compressed(config, *linear, widths, whole_codes, std::move(tensors)));
   }
 }

@@ -163,8 +163,8 @@ std::string time_section(const PageRuns& runs) {
                         "remark");
     else if (session->parts <= run.report.manifest.layers)
       html += paragraph(str(whose,
-                            "the run was done in several starts; shown is the one that "
-                            "quantized most, ",
+                            "the run was done in several starts; shown is, of the starts that "
+                            "came to their end, the one that quantized most, ",
                             counted(session->parts, "layer", "layers"), " of ",
                             run.report.manifest.layers, " and the head."),
                         "remark");

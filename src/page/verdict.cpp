@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "aq/core/text.h"
@@ -14,13 +15,20 @@ struct Check {
 };
 
 Check check_finished(const RunReport& run) {
-  if (run.finished())
-    return {"good", str("Finished: ", counted(run.manifest.layers, "layer", "layers"),
-                        " and the head are on disk")};
-  std::string text = str("Not finished: ", missing_part(run), " on disk");
-  if (run.status) text += str("; the state written last is “", run.status->state, "”");
-  if (run.status && !run.status->message.empty()) text += str(": ", run.status->message);
-  return {"bad", text};
+  std::string state;
+  if (run.status) state = str("; the state written last is “", run.status->state, "”");
+  if (run.status && !run.status->message.empty()) state += str(": ", run.status->message);
+  if (!run.finished()) return {"bad", str("Not finished: ", missing_part(run), " on disk", state)};
+  std::string text = str("Finished: ", counted(run.manifest.layers, "layer", "layers"),
+                         " and the head are on disk");
+  const bool has_model = run.model_bytes > 0;
+  if (!has_model)
+    text += str(", but ", run.merged ? "model.h5 is" : "model.h5 and quant_log.csv are",
+                " not written: start the same command again");
+  constexpr std::array<std::string_view, 3> kEnded{"failed", "died", "stopped"};
+  if (run.status && std::ranges::find(kEnded, run.status->state) != kEnded.end())
+    return {"bad", text + state};
+  return {has_model ? "good" : "note", text};
 }
 
 Check check_starved(const PageRun& run) {
@@ -172,9 +180,12 @@ std::string facts_table(const PageRuns& runs) {
   });
   row("Time", [](const PageRun& run) {
     const RunSummary* session = run.report.session();
-    return session ? text_cell(str(duration_text(session->seconds), " on ",
-                                   counted(std::ssize(session->ranks), "rank", "ranks")))
-                   : missing_cell();
+    if (session == nullptr) return missing_cell();
+    const Index parts = run.report.manifest.layers + 1;
+    return text_cell(
+        str(duration_text(session->seconds), " on ",
+            counted(std::ssize(session->ranks), "rank", "ranks"),
+            session->parts < parts ? str(" for ", session->parts, " of ", parts, " parts") : ""));
   });
   return table.html();
 }

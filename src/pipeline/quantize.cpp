@@ -286,7 +286,11 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
   summary.seconds = watch.seconds() - run.state.lock_seconds();
   summary.parts = run.state.complete_count() - complete_before;
   add_peak(memory.peak_above_start(), comm, summary);
-  run.reporter.session_done(summary);
+  try {
+    run.reporter.session_done(summary);
+  } catch (const Error& error) {  // the result is whole without it
+    log_warning(str("this start is not in sessions.jsonl: ", error.what()));
+  }
   run.reporter.status("done", "", run.layer_count());
   if (comm.is_first()) forget_failure(run.state.directory());
   if (comm.is_first()) log_info("done\n" + summary_text(summary));

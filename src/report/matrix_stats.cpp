@@ -26,6 +26,7 @@ std::string stats_to_json(const MatrixStats& stats) {
 
 MatrixStats stats_from_json(const std::string& text, const std::string& object) {
   constexpr Index kMost = Index{1} << 62;
+  constexpr Index kLast = (Index{1} << 20) - 1;  // layer, or expert of a layer
   constexpr std::array kMethods{Method::gptq, Method::rtn, Method::copy};
   const JsonPlace place{ErrorKind::input, "read the statistics", object};
   const Json json = parse_json(text, place);
@@ -34,8 +35,8 @@ MatrixStats stats_from_json(const std::string& text, const std::string& object) 
   std::ranges::transform(kMethods, names.begin(), method_name);
   MatrixStats stats;
   stats.method = kMethods[top.at("method").word(names)];
-  stats.layer = top.at("layer").whole(-1, kMost);
-  stats.expert = top.at("expert").whole(-1, kMost);
+  stats.layer = top.at("layer").whole(-1, kLast);
+  stats.expert = top.at("expert").whole(-1, kLast);
   stats.tokens = top.at("tokens").whole(0, kMost);
   stats.weight_sum = top.at("weight_sum").number();
   stats.damping = top.at("damping").number();

@@ -13,6 +13,9 @@ constexpr std::string_view kHeader =
     "weight_sum,damping,error,error_rtn,weight_error,fallback";
 constexpr std::string_view kLaterColumn = "weight_error,";  // that first logs did not have
 constexpr std::size_t kFields = 18, kLaterField = 16;
+constexpr Index kMostLayers = Index{1} << 20;   // layers, or experts of a layer
+constexpr Index kMostSide = Index{1} << 31;     // rows or columns
+constexpr Index kMostWeights = Index{1} << 56;  // whose bits can be counted
 
 /// A line in its fields. The name comes first and may have commas of its own.
 std::array<std::string_view, kFields> fields_of(std::string_view line, bool first_form) {
@@ -67,8 +70,12 @@ std::optional<LogRow> row_of(std::string_view line, bool first_form) {
   stats.error_rtn = read<double>(fields[15], good);
   if (!fields[kLaterField].empty()) stats.weight_error = read<double>(fields[kLaterField], good);
   stats.fallback = fields.back();
-  good = good && row.rows > 0 && row.columns > 0 && stats.layer >= -1 && stats.expert >= -1 &&
-         scheme_problem(row.scheme).empty();
+  const auto is_within = [](Index value, Index least, Index most) {
+    return least <= value && value <= most;
+  };
+  good = good && is_within(row.rows, 1, kMostSide) && is_within(row.columns, 1, kMostSide) &&
+         row.rows * row.columns <= kMostWeights && is_within(stats.layer, -1, kMostLayers - 1) &&
+         is_within(stats.expert, -1, kMostLayers - 1) && scheme_problem(row.scheme).empty();
   if (!good) return std::nullopt;
   return row;
 }

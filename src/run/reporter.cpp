@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <fstream>
 #include <new>
 
 #include "aq/comm/watchdog.h"
@@ -22,6 +21,13 @@ Index now() {
   return std::chrono::duration_cast<std::chrono::seconds>(since).count();
 }
 
+/// Writes the file anew with `line` behind its whole lines: a line that was torn is dropped.
+void append_line(const std::filesystem::path& file, const std::string& line) {
+  std::string text = file_exists(file) ? read_text_file(file) : "";
+  text.resize(text.rfind('\n') + 1);  // 0 where there is none
+  write_text_file(file, text + line);
+}
+
 }  // namespace
 
 void Reporter::at(Index layer, const std::string& what) {
@@ -35,19 +41,16 @@ void Reporter::layer_done(const LayerMetrics& metrics, const std::vector<LogRow>
   progress_.step(layer_text(metrics, rows), !summarize(rows).fallbacks.empty());
   for (const LogRow& row : rows)
     if (row.stats.fallback != "none") last_fallback_ = str(row.name, ": ", row.stats.fallback);
-  if (metrics.resumed) {
+  if (metrics.resumed)
     progress_.skip(metrics.layer + 1);
-  } else {
-    std::ofstream stream(directory_.metrics(), std::ios::app);
-    stream << metrics_line(metrics, rows);
-  }
+  else
+    append_line(directory_.metrics(), metrics_line(metrics, rows));
   status("running", "", metrics.layer + 1);
 }
 
 void Reporter::session_done(const RunSummary& summary) {
   if (!comm_.is_first() || summary.parts == 0) return;
-  const std::filesystem::path file = directory_.sessions();
-  write_text_file(file, (file_exists(file) ? read_text_file(file) : "") + session_line(summary));
+  append_line(directory_.sessions(), session_line(summary));
 }
 
 void Reporter::status(const std::string& state, const std::string& message, Index layer) {

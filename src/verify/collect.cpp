@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "aq/core/bytes.h"
+#include "aq/core/json.h"
 #include "aq/io/read_error.h"
 
 namespace aq {
@@ -16,6 +17,8 @@ void Collector::item(std::string_view file, std::string_view object,
     throw;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::input) throw;
+    find("unreadable", file, object, error.what());
+  } catch (const Json::exception& error) {
     find("unreadable", file, object, error.what());
   }
 }

@@ -22,6 +22,18 @@ constexpr std::string_view kConfig = "config.json", kIndex = "model.safetensors.
                            kManifest = "aq-dist-manifest.json", kRecord = "aq-dist.json",
                            kGptqConfig = "quantize_config.json";
 
+/// The files of a directory that are not hidden, by name.
+std::set<std::string> files_below(const fs::path& directory) {
+  std::set<std::string> names;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(directory)) {
+    const fs::path path = entry.path().lexically_relative(directory);
+    const bool hidden =
+        std::ranges::any_of(path, [](const fs::path& part) { return part.string()[0] == '.'; });
+    if (entry.is_regular_file() && !hidden) names.insert(path.string());
+  }
+  return names;
+}
+
 /// What a checkpoint directory holds beside its weights and their descriptions, by name.
 std::set<std::string> companions_of(const fs::path& directory) {
   constexpr std::array<std::string_view, 10> kWeights{".safetensors", ".safetensors.index.json",
@@ -29,18 +41,13 @@ std::set<std::string> companions_of(const fs::path& directory) {
                                                       ".pt",          ".pth",
                                                       ".gguf",        ".onnx",
                                                       ".h5",          ".msgpack"};
-  std::set<std::string> names;
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(directory)) {
-    const fs::path path = entry.path().lexically_relative(directory);
-    const std::string name = path.string();
-    const bool hidden =
-        std::ranges::any_of(path, [](const fs::path& part) { return part.string()[0] == '.'; });
-    const bool weights =
-        std::ranges::any_of(kWeights, [&](std::string_view end) { return name.ends_with(end); });
+  std::set<std::string> names = files_below(directory);
+  std::erase_if(names, [&](const std::string& name) {
     const bool described =
         name == kConfig || name == kGptqConfig || name == kRecord || name == kManifest;
-    if (entry.is_regular_file() && !hidden && !weights && !described) names.insert(name);
-  }
+    return described ||
+           std::ranges::any_of(kWeights, [&](std::string_view end) { return name.ends_with(end); });
+  });
   return names;
 }
 
@@ -106,10 +113,17 @@ class ExportCheck {
     for (const auto& [name, sum] : manifest_.files) names.insert(name);
     names.insert(std::string(kConfig));
     if (files_.count() > 1) names.insert(std::string(kIndex));
+    if (manifest_.trusted)
+      for (const std::string& name : files_below(directory_))
+        if (!name.ends_with(".safetensors") && name != kManifest) names.insert(name);
     for (const std::string& name : names)
       collector_.item(name, "", [&] {
-        if (!file_exists(directory_ / name))
+        const bool unknown = manifest_.trusted && !manifest_.files.contains(name);
+        if (!file_exists(directory_ / name)) {
+          if (unknown && carried.contains(name)) return;  // the source got it later
           return collector_.find("missing", name, "", "it is not there");
+        }
+        if (unknown) return collector_.find("extra", name, "", "the export did not write it");
         check_file(name, carried.contains(name));
       });
   }

@@ -59,8 +59,12 @@ ExportManifest read_export_manifest(const fs::path& directory) {
     if (!manifest.trusted) manifest.problem = "it is not as the export wrote it (checksum)";
     manifest.model = json.at("model").get<std::string>();
     manifest.architecture = json.at("architecture").get<std::string>();
-    if (manifest.trusted) read_into(json, manifest);
+    if (!manifest.trusted) return manifest;
+    ExportManifest whole = manifest;
+    read_into(json, whole);
+    return whole;
   } catch (const Error& error) {
+    manifest.trusted = false;
     manifest.problem = error.what();
   } catch (const Json::exception& error) {
     manifest.trusted = false;
@@ -132,7 +136,9 @@ std::vector<TextProblem> index_problems(const std::string& text, const WeightFil
       problems.push_back({name, str("it is in ", places.front().file, ", but not in weight_map")});
   }
   for (const auto& [name, bytes] : expected) planned += bytes;
-  const Json size = index.value("/metadata/total_size"_json_pointer, Json());
+  const auto metadata = index.find("metadata");
+  const bool is_object = metadata != index.end() && metadata->is_object();
+  const Json size = is_object ? metadata->value("total_size", Json()) : Json();
   if (size != stored && size != planned)
     problems.push_back(
         {"metadata.total_size", str("it is ", size.dump(), ", but all tensors take ", stored)});

@@ -83,6 +83,8 @@ Problem judge(const MatrixForm& form, const Matrix& source, const Known& known) 
   if (known.logged) error += str(", logged ", *known.logged);
   if (sums.qq == 0 && sums.ww > 0)
     return {"zero", "all of its values are 0, those of its source are not" + changed};
+  if (sums.ww == 0 && sums.qq > 0)
+    return {"foreign", "all values of its source are 0, its own are not" + changed};
   const bool doubtful = !known.logged || !as_logged || !known.changed.empty();
   if (doubtful && sums.rescaled > kUnlike * sums.ww)
     return {"foreign", str("its values are not made from its source (", error, ")", changed)};

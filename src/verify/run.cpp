@@ -20,6 +20,12 @@ namespace aq {
 namespace {
 
 constexpr std::string_view kManifest = "manifest.json", kModel = "model.h5", kLog = "quant_log.csv";
+constexpr std::string_view kColumns =
+    "name,layer,expert,method,format,symmetric,group_size,scale_dtype,rows,columns,bits,tokens,"
+    "weight_sum,damping,error,error_rtn,weight_error,fallback";
+constexpr std::string_view kFirstColumns =  // of older builds
+    "name,layer,expert,method,format,symmetric,group_size,scale_dtype,rows,columns,bits,tokens,"
+    "weight_sum,damping,error,error_rtn,fallback";
 
 /// "a,b" -> a, b
 std::vector<std::string> split(std::string_view line, char separator) {
@@ -32,21 +38,26 @@ std::vector<std::string> split(std::string_view line, char separator) {
   }
 }
 
-/// quant_log.csv: the fields of every matrix by the names of the columns.
+/// quant_log.csv: the fields of every matrix, its name the first.
 struct Log {
-  std::map<std::string, std::map<std::string, std::string>> rows;
+  std::vector<std::string> columns;  ///< none: the first line is not that of a log
+  std::map<std::string, std::vector<std::string>> rows;
   std::vector<std::string> repeated;
+  bool is_cut = false;
 
   explicit Log(std::string_view text) {
     std::vector<std::string> lines = split(text, '\n');
-    const std::vector<std::string> header = split(lines.front(), ',');
+    if (lines.front() != kColumns && lines.front() != kFirstColumns) return;
+    columns = split(lines.front(), ',');
+    is_cut = !lines.back().empty();
+    if (!is_cut) lines.pop_back();
     for (std::size_t i = 1; i < lines.size(); ++i) {
-      if (lines[i].empty()) continue;
-      const std::vector<std::string> fields = split(lines[i], ',');
-      if (rows.contains(fields.front())) repeated.push_back(fields.front());
-      auto& row = rows[fields.front()];
-      for (std::size_t c = 0; c < std::min(header.size(), fields.size()); ++c)
-        row[header[c]] = fields[c];
+      std::vector<std::string> fields = split(lines[i], ',');
+      for (; fields.size() > columns.size(); fields.erase(fields.begin() + 1))
+        fields[0] += "," + fields[1];  // a name with commas
+      const std::string name = fields.front();
+      if (rows.contains(name)) repeated.push_back(name);
+      rows[name] = std::move(fields);
     }
   }
 };
@@ -57,6 +68,21 @@ bool says(const std::string& field, const Json& value) {
   const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), number);
   return value.is_number() && error == std::errc{} && end == field.data() + field.size() &&
          number == value.get<double>();
+}
+
+/// What the log says of a matrix, by column.
+Json logged_fields(const QuantizedMatrix& matrix, const Json& stats) {
+  const Scheme& scheme = matrix.scheme;
+  Json fields = stats;
+  fields["format"] = format_name(scheme);
+  fields["symmetric"] = scheme.symmetric ? "true" : "false";
+  fields["group_size"] = scheme.group_size;
+  fields["scale_dtype"] = scale_type_name(scheme.scale_type);
+  fields["rows"] = matrix.rows;
+  fields["columns"] = matrix.columns;
+  fields["bits"] = static_cast<double>(stored_bits(scheme, matrix.rows, matrix.columns)) /
+                   static_cast<double>(matrix.rows * matrix.columns);
+  return fields;
 }
 
 class RunCheck {
@@ -185,7 +211,7 @@ class RunCheck {
       if (!manifest_ && linears_.contains(name)) planned_.emplace(name, Assignment{});
       if (!planned_.contains(name)) find("extra", kModel, name, "it was not planned");
     }
-    check_origin(*reader);
+    collector_.item(kModel, "", [&] { check_origin(*reader); });
     read_the_log();
     for (const LinearSpec* linear : all_linears(files_->model)) {
       if (!planned_.contains(linear->name)) continue;
@@ -198,8 +224,9 @@ class RunCheck {
     if (!manifest_) return;
     for (const auto& [key, value] : manifest_->fingerprint)
       if (const std::string there = reader.attribute(key); there != value)
-        return find("foreign", kModel, key,
-                    str("it is of another run: '", there, "', '", value, "' in the manifest"));
+        return collector_.find(
+            "foreign", kModel, key,
+            str("it is of another run: '", there, "', '", value, "' in the manifest"));
   }
 
   void check_matrix(const MatrixReader& reader, const LinearSpec& linear) {
@@ -218,7 +245,7 @@ class RunCheck {
     collector_.count_matrix(known.logged.has_value());
     if (const Problem problem = judged(form_of(m), linear, known))
       return collector_.find(problem.kind, kModel, name, problem.text);
-    check_log(name, stats);
+    check_log(name, logged_fields(m, stats));
   }
 
   /// Of a matrix whose source changed only what the source has no part in.
@@ -253,20 +280,35 @@ class RunCheck {
     const std::optional<std::string> text = text_of(run_.log());
     if (!text) return find("missing", kLog, "", "it is not there: `aq-dist merge` writes it again");
     log_.emplace(*text);
+    if (log_->columns.empty()) {
+      log_.reset();
+      return find("log", kLog, "", "its first line does not name the columns of a log");
+    }
+    if (log_->is_cut) find("log", kLog, "", "its last line is cut off");
     for (const std::string& name : log_->repeated) find("twice", kLog, name, "it has two rows");
     for (const auto& [name, row] : log_->rows)
       if (!planned_.contains(name)) find("extra", kLog, name, "no such matrix was planned");
   }
 
   /// The row says what is stored with the matrix.
-  void check_log(const std::string& name, const Json& stats) {
+  void check_log(const std::string& name, const Json& expected) {
     if (!log_) return;
-    const auto row = log_->rows.find(name);
-    if (row == log_->rows.end()) return collector_.find("log", kLog, name, "it has no row");
-    for (const auto& [key, field] : row->second)
-      if (const auto value = stats.find(key); value != stats.end() && !says(field, *value))
-        return collector_.find("log", kLog, name,
-                               str(key, " is ", field, ", but ", value->dump(), " in model.h5"));
+    const std::vector<std::string>& columns = log_->columns;
+    const auto found = log_->rows.find(name);
+    if (found == log_->rows.end()) return collector_.find("log", kLog, name, "it has no row");
+    const std::vector<std::string>& row = found->second;
+    if (row.size() != columns.size())
+      return collector_.find("log", kLog, name,
+                             str("its row has ", row.size(), " fields, not ", columns.size()));
+    for (std::size_t c = 1; c < columns.size(); ++c) {
+      const auto value = expected.find(columns[c]);
+      const bool is_known = value != expected.end();
+      if (is_known ? says(row[c], *value) : columns[c] == "weight_error" && row[c].empty())
+        continue;
+      return collector_.find("log", kLog, name,
+                             str(columns[c], " is '", row[c], "', but ",
+                                 is_known ? value->dump() : "nothing", " in model.h5"));
+    }
   }
 
   RunDirectory run_;

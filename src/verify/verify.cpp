@@ -33,10 +33,13 @@ VerifyReport verify(const VerifyOptions& options, Communicator& comm) {
                 error && error != std::errc::no_such_file_or_directory
                     ? error.message()
                     : "there is no such directory");
-  if (file_exists(directory / "manifest.json") || file_exists(directory / "model.h5"))
+  // An export may carry a manifest.json of its source.
+  const bool is_export =
+      file_exists(directory / "aq-dist.json") || file_exists(directory / "aq-dist-manifest.json");
+  if (!is_export &&
+      (file_exists(directory / "manifest.json") || file_exists(directory / "model.h5")))
     verify_run(options, comm, report);
-  else if (file_exists(directory / "aq-dist.json") ||
-           file_exists(directory / "aq-dist-manifest.json") || has_weights(directory))
+  else if (is_export || has_weights(directory))
     verify_export(options, comm, report);
   else
     throw Error(ErrorKind::input, "verify", directory.string(),

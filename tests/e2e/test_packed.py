@@ -99,10 +99,13 @@ class Maker:
         codes, scales = self.random.integers(0, 1 << bits, shape), self.scales(groups, rows)
         zeros = self.random.integers(0, 1 << bits, (groups, rows))
         group_of = self.random.permutation(columns) // 32 if order else np.arange(columns) // 32
-        tensors = {"qweight": ("I32", np.ascontiguousarray(stream(codes, bits).T)), "qzeros": ("I32", stream(zeros, bits)),
+        stored = stream(zeros, bits)
+        if version == 1:  # words less one in each code, with borrows; codes of three bits one by one
+            ones = {2: 0x55555555, 4: 0x11111111, 8: 0x01010101}.get(bits)
+            stored = (stored.view(np.uint32) - np.uint32(ones)).view(np.int32) if ones else stream((zeros - 1) % 8, bits)
+        tensors = {"qweight": ("I32", np.ascontiguousarray(stream(codes, bits).T)), "qzeros": ("I32", stored),
                    "scales": self.bf16(scales), "g_idx": ("I32", group_of.astype(np.int32))}
-        real = (zeros + (version == 1)).T[:, group_of]
-        return tensors, (codes - real).astype(np.float32) * scales.T[:, group_of]
+        return tensors, (codes - zeros.T[:, group_of]).astype(np.float32) * scales.T[:, group_of]
 
 
 def compressed_config(widths, version="0.18.0"):
@@ -183,18 +186,19 @@ class Packed(ProgramTest):
         self.assertIn("quantized already", done.stderr)
         self.assertFalse((self.directory / "run").exists())
 
-    def refused(self, change_config=None, change_tensors=None, words=()):
+    def refused(self, change_config=None, change_tensors=None, words=(), form=("words", 0)):
         """The first linear is spoilt."""
-        config, forms = FORMS["words"]
-        packed, plain = self.make(forms[:1], config)
+        config, forms = FORMS[form[0]]
+        packed, plain = self.make(forms[form[1]:form[1] + 1], config)
         path = packed / "config.json"
         whole = json.loads(path.read_text())
         if change_config:
             change_config(whole["quantization_config"])
             path.write_text(json.dumps(whole))
         if change_tensors:
-            tensors = {name: (tensor.dtype, tensor.values() if tensor.dtype != "BF16" else
-                              np.frombuffer(tensor.data, np.uint16).reshape(tensor.shape))
+            bits = {"BF16": np.uint16, "F8_E4M3": np.uint8}
+            tensors = {name: (tensor.dtype, np.frombuffer(tensor.data, bits[tensor.dtype]).reshape(tensor.shape)
+                              if tensor.dtype in bits else tensor.values())
                        for name, tensor in read_checkpoint(packed).items()}
             change_tensors(tensors, "model.layers.0.mlp.experts.0.down_proj.")
             write_safetensors(packed / "model.safetensors", tensors)
@@ -226,6 +230,21 @@ class Packed(ProgramTest):
             {at + "weight_g_idx": ("I32", np.full(64, 5, np.int32))}), words=[name, "group 5 of 2"])
         self.refused(change_tensors=lambda all, at: all.update(
             {at + "weight_scale": ("F32", np.full((128, 2), np.inf, np.float32))}), words=[name, "infinite"])
+        for shape in ((128, 0), (0,), (0, 2), (1, 1, 2)):
+            self.refused(change_tensors=lambda all, at, shape=shape: all.update(
+                {at + "weight_scale": ("F32", np.ones(shape, np.float32))}), words=[name, "weight_scale"])
+        self.refused(change_tensors=lambda all, at: all.update(
+            {at + "weight_g_idx": ("I32", np.zeros(32, np.int32))}), words=[name, "g_idx"])
+        self.refused(change_tensors=lambda all, at: all.update(
+            {at + "weight_shape": ("I64", np.array([64, 128]))}), words=[name, "weight_shape"])
+        self.refused(change_tensors=lambda all, at: all.update(
+            {at + "weight_zero_point": ("I32", np.zeros((3, 1), np.int32))}), words=[name, "zeros"],
+            form=("bytes and floats", 2))
+        self.refused(change_tensors=lambda all, at: all.pop(at + "weight_global_scale"),
+                     words=[name, "no weight_global_scale"], form=("bytes and floats", 4))
+        self.refused(lambda config: config.update(rotation="hadamard"), words=["rotation"], form=("gptq 1", 0))
+        self.refused(change_tensors=lambda all, at: all.update({at + "g_idx": ("I32", np.full(64, -7, np.int32))}),
+                     words=[name, "group -7 of 2"], form=("gptq 1", 0))
 
 
 if __name__ == "__main__":

@@ -226,11 +226,51 @@ class ExampleRun(ReportTest):
         self.assertIn("Not finished: 0 of 4 layers on disk", page.sections["summary"])
         self.assertIn("No matrix is on disk yet", page.sections["error"])
 
+    def status(self, **changes):
+        path = self.run / "status.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    def test_a_run_that_is_not_merged(self):
+        self.assertIn("and the head are on disk", self.report(self.run).sections["summary"])
+        self.assertNotIn("start the same command again", self.report(self.run).sections["summary"])
+        for state in ("failed", "died", "stopped"):
+            self.status(state=state, message="the disk is full")
+            page = self.report(self.run)
+            self.assertIn("Do not use it before this is understood", page.sections["summary"])
+            self.assertIn(f"the state written last is “{state}”: the disk is full", page.sections["summary"])
+        self.status(state="done", message="")
+        (self.run / "model.h5").unlink()
+        page = self.report(self.run)
+        self.assertIn('<li class="note"><span class="sign">!</span>Finished:', page.source)
+        self.assertIn("model.h5 is not written: start the same command again", page.sections["summary"])
+        (self.run / "quant_log.csv").unlink()
+        self.assertIn("model.h5 and quant_log.csv are not written", self.report(self.run).sections["summary"])
+
+    def test_a_torn_line_of_the_records_is_replaced(self):
+        sorted((self.run / "shards").glob("layer-0002.*"))[0].unlink()
+        for name in ("metrics.jsonl", "sessions.jsonl"):
+            with (self.run / name).open("a") as file:
+                file.write('{"layer": 2, "resu')
+        self.succeed(*quantize_arguments(self.run, recipe=self.recipe), ranks=1)
+        lines = [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
+        self.assertEqual([line["layer"] for line in lines], [0, 1, 2, 3, 2, 3])
+        self.assertEqual(len((self.run / "sessions.jsonl").read_text().splitlines()), 2)
+        self.report(self.run)
+
+    def test_a_run_is_done_without_its_line_of_sessions(self):
+        sorted((self.run / "shards").glob("layer-0002.*"))[0].unlink()
+        (self.run / "sessions.jsonl").unlink()
+        (self.run / "sessions.jsonl").mkdir()
+        done = self.succeed(*quantize_arguments(self.run, recipe=self.recipe), ranks=1)
+        self.assertIn("this start is not in sessions.jsonl", done.stderr)
+        self.assertEqual(json.loads((self.run / "status.json").read_text())["state"], "done")
+
     def test_records_that_are_not_there(self):
         for name in ("metrics.jsonl", "sessions.jsonl", "status.json"):
             (self.run / name).unlink()
         page = self.report(self.run)
         self.assertIn("phases and memory are not recorded", page.sections["time"])
+        self.assertNotIn("several starts", page.sections["time"])
         self.assertIn("is not recorded", page.sections["experts"])
         layer = page.data["runs"][0]["experts"][0]
         for e, tokens in enumerate(layer["tokens"]):  # what calibrated an expert, where that is its own
@@ -276,7 +316,14 @@ class ExampleRun(ReportTest):
         self.succeed(*arguments, "--machine", machine, ranks=1)
         self.assertEqual([json.loads(line)["parts"] for line in lines()], [5, 3])
         self.assertGreater(json.loads(lines()[1])["planned_seconds"], 0)
-        self.assertEqual(self.report(self.run).rows("time")["Ranks"], ["2"])
+        page = self.report(self.run)
+        self.assertEqual(page.rows("time")["Ranks"], ["2"])
+        self.assertNotIn("parts", page.rows("summary")["Time"][0])
+        (self.run / "sessions.jsonl").write_text(lines()[1] + "\n")  # the first start was killed
+        page = self.report(self.run)
+        self.assertRegex(page.rows("summary")["Time"][0], "on 1 rank for 3 of 5 parts$")
+        self.assertIn("of the starts that came to their end, the one that quantized most, 3 layers of 4 and the head",
+                      page.sections["time"])
         self.succeed(*arguments, "--machine", machine, "--resume", "never", ranks=1)
         self.assertEqual([json.loads(line)["parts"] for line in lines()], [5])
         page = self.report(self.run)

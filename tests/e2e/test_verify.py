@@ -96,6 +96,34 @@ def text(name, old, new):
     return damage
 
 
+def log_field(column, value):
+    """Another value of FIRST's row in a column of the log."""
+    def damage(directory):
+        path = directory / "quant_log.csv"
+        lines = path.read_text().splitlines()
+        at = lines[0].split(",").index(column)
+        for i, line in enumerate(lines):
+            fields = line.split(",")
+            if fields[0] == FIRST:
+                assert fields[at] != value, value
+                lines[i] = ",".join([*fields[:at], value, *fields[at + 1:]])
+        path.write_text("\n".join(lines) + "\n")
+    return damage
+
+
+def end_of_log(damage):
+    def cut(directory):
+        path = directory / "quant_log.csv"
+        path.write_text(damage(path.read_text()))
+    return cut
+
+
+def odd_attribute(directory):
+    with h5py.File(directory / "model.h5", "r+") as file:
+        del file.attrs["tokens"]
+        file.attrs["tokens"] = [1, 2]
+
+
 def remove(name):
     return lambda directory: (directory / name).unlink()
 
@@ -127,6 +155,18 @@ RUN_DAMAGES = {
         ("missing", FIRST), ("extra", "model.h5", FIRST), ("extra", "quant_log.csv", FIRST)]),
     "no list of parts": (lambda directory: (directory / "manifest.json").write_text("{"), [("unreadable", "")], "--model", EXAMPLE),
     "another recipe": (text("manifest.json", r'\"group_size\": 32', r'\"group_size\": 64'), "shape"),
+    **{f"another {column} in the log": (log_field(column, value), [("log", "quant_log.csv", FIRST)])
+       for column, value in (("format", "int8"), ("symmetric", "false"), ("group_size", "64"), ("scale_dtype", "fp32"), ("rows", "1"),
+                             ("columns", "1"), ("bits", "4"), ("weight_error", ""), ("fallback", "rtn"))},
+    "a row of the log cut short": (lambda directory: text("quant_log.csv", (row := re.search(
+        FIRST + ".*\n", (directory / "quant_log.csv").read_text())[0]), row.rsplit(",", 3)[0] + "\n")(directory),
+                                   [("log", "quant_log.csv", FIRST)]),
+    "another name of a column": (text("quant_log.csv", "weight_sum", "weight_sun"), [("log", "quant_log.csv", "")]),
+    "an empty log": (end_of_log(lambda log: ""), [("log", "quant_log.csv", "")]),
+    "no end of the log": (end_of_log(lambda log: log[:-1]), [("log", "quant_log.csv", "")]),
+    "an odd attribute of the file": (odd_attribute, [("unreadable", "model.h5", "")]),
+    "an odd attribute and a flipped byte": (lambda directory: (odd_attribute(directory), h5(flip_code)(directory)),
+                                            [("unreadable", "model.h5", ""), ("checksum", "model.h5", FIRST)]),
 }
 
 
@@ -216,6 +256,20 @@ def drop(prefix):
     return change
 
 
+def manifest(change):
+    """Changes the manifest and signs it."""
+    def damage(directory):
+        content = json.loads((directory / MANIFEST).read_text())
+        change(content)
+        write_manifest(directory, content)
+    return damage
+
+
+def odd_metadata(directory):
+    index = json.loads((directory / INDEX).read_text())
+    (directory / INDEX).write_text(json.dumps({**index, "metadata": []}))
+
+
 def misplaced(directory):
     index = json.loads((directory / INDEX).read_text())
     files = sorted(set(index["weight_map"].values()))
@@ -248,7 +302,12 @@ def export_damages(format):
             {FIRST + ".weight_scale_inv": stored[NORM]})),
                               [("index", FIRST + ".weight_scale_inv"), ("extra", FIRST + ".weight_scale_inv")]),
         "a total size": (text(INDEX, '"total_size": ', '"total_size": 1'), [("index", size)]),
+        "metadata of an odd form": (odd_metadata, [("index", size)]),
         "no index": (remove(INDEX), [("missing", "")]),
+        "a file too many": (lambda directory: (directory / "chat_template.jinja").write_text("x"),
+                            [("extra", "chat_template.jinja", "")]),
+        "weights too many": (lambda directory: (directory / "pytorch_model.bin").write_bytes(b"x"),
+                             [("extra", "pytorch_model.bin", "")]),
         "a file missing": (remove("model-00002-of-00007.safetensors" if format != "bf16" else "model-00002-of-00014.safetensors"),
                            [("missing", "")]),
         "a flipped byte in a header": (lambda directory: flip_file(directory / "model-00001-of-00007.safetensors"
@@ -262,6 +321,8 @@ def export_damages(format):
         "the record changed": (text("aq-dist.json", '"format"', '"formaT"'), [("checksum", "")]),
         "the manifest changed": (text(MANIFEST, '"weight_error": 0.0', '"weight_error": 0.1'), [("unreadable", "")]),
         "a manifest that is no JSON": (text(MANIFEST, "{", "["), [("unreadable", "")], "--model", EXAMPLE),
+        "a manifest with a scheme that is none": (
+            manifest(lambda content: content["matrices"][FIRST]["scheme"].update(format="int99")), [("unreadable", MANIFEST, "")]),
         "no manifest": (remove(MANIFEST), [("missing", "")], "--model", EXAMPLE),
     }
     if format != "bf16":
@@ -435,6 +496,21 @@ class Damaged(VerifyTest):
                          [("source", "checkpoint", name) for name in sorted((f"{FIRST}.weight", NORM))])
         found = self.verify(out, code=1)["findings"]
         self.assertEqual([(one["kind"], one["object"]) for one in found], [("error", FIRST), ("untouched", NORM)])
+
+    def test_files_that_came_later_or_look_like_a_run(self):
+        model = self.directory / "model"
+        shutil.copytree(EXAMPLE, model)
+        (model / "manifest.json").write_text("{}")
+        out = self.export(self.quantize(overrides=self.SKIPPED, model=model), "compressed-tensors")
+        self.assertTrue((out / "manifest.json").is_file())
+        self.assertEqual(self.clean(out)["what"], "compressed-tensors")
+        (model / "added.json").write_text("{}")
+        (out / ".git").mkdir()
+        (out / ".git" / "config").write_text("x")
+        self.clean(out)
+        (out / "added.json").write_text("{}")
+        found = self.verify(out, code=1)["findings"]
+        self.assertEqual([(one["kind"], one["file"]) for one in found], [("extra", "added.json")])
 
     def test_a_stale_scale_of_the_source(self):
         save = self.quantize({"wq": "int8", "group_size": "channel"}, (), FIXTURES / "qwen3_moe_fp8")

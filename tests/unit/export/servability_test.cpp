@@ -94,6 +94,18 @@ TEST(Servability, FormatsThatHaveNoServer) {
   EXPECT_TRUE(judge("vllm", model, assigned(model, "mxfp4")).served());
   EXPECT_FALSE(judge("vllm-gptq", model, assigned(model, "mxfp4")).served());
   EXPECT_FALSE(judge("vllm-gptq", model, assigned(model, "int3")).served());
+  EXPECT_TRUE(judge("sglang", model, assigned(model, "int3")).served()) << "one scheme";
+  EXPECT_FALSE(judge("sglang", model,
+                     assigned(model, "int3",
+                              [](const LinearSpec& l, Assignment& a) {
+                                if (l.role == Role::o) a.scheme.bits = 4;
+                              }))
+                   .served());
+  EXPECT_FALSE(judge("sglang", model,
+                     assigned(model, "int8",
+                              [](const LinearSpec&, Assignment& a) { a.scheme.symmetric = false; }))
+                   .served());
+  EXPECT_FALSE(judge("transformers", model, assigned(model, "mxfp8")).served());
   const Verdict int3 = judge("vllm", model, assigned(model, "int3"));
   EXPECT_TRUE(int3.served());
   EXPECT_THAT(verdict_text(int3), HasSubstr("Humming"));
@@ -111,6 +123,11 @@ TEST(Servability, PartsOfMatricesAreWholeGroups) {
       model, "int4", [](const LinearSpec&, Assignment& a) { a.scheme.group_size = kPerChannel; });
   EXPECT_THAT(broken("vllm", model, by_channel, {.tensor_parallel = 4}), IsEmpty());
   EXPECT_EQ(broken("vllm", model, by_channel, {.tensor_parallel = 3}).size(), 8U + 2U);
+  Model three_heads = model;
+  for (LayerSpec& layer : three_heads.layers) layer.attention.heads = 3;
+  EXPECT_THAT(broken("vllm", three_heads, by_channel, {.tensor_parallel = 2}),
+              Each(HasSubstr("o_proj")));
+  EXPECT_EQ(broken("vllm", three_heads, by_channel, {.tensor_parallel = 2}).size(), 2U);
 }
 
 TEST(Servability, ErrorsNameTheRule) {

@@ -37,6 +37,7 @@ inline Model served_model() {
                                  linear(at + "self_attn.v_proj", Role::v, 128, 256, i),
                                  {},
                                  {}};
+    layer.attention.heads = 8;
     layer.o = linear(at + "self_attn.o_proj", Role::o, 256, 256, i);
     layer.moe.emplace();
     layer.moe->router = linear(at + "mlp.gate", Role::router, 4, 256, i);

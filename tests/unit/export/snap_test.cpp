@@ -71,6 +71,18 @@ TEST(Snap, ExpertsTakeTheWidestSchemeOfTheirLayer) {
   EXPECT_THAT(vllm.changes[2].after, HasSubstr("int8 g128"));
 }
 
+TEST(Snap, CodesCountBeforeTheirScales) {
+  const Model model = served_model();
+  const Assignments mixed = assigned(model, "int4", [](const LinearSpec& l, Assignment& a) {
+    if (l.role == Role::up) {
+      a.scheme.bits = 3;  // 4.1875 bits a weight with scales and zeros, the others 4.125
+      a.scheme.group_size = 16;
+      a.scheme.symmetric = false;
+    }
+  });
+  EXPECT_EQ(snapped("vllm", model, mixed).at("mlp.experts.0.up_proj"), "int4 g128");
+}
+
 TEST(Snap, UntouchedIsTheWidest) {
   const Model model = served_model();
   const Assignments mixed = assigned(model, "int4", [](const LinearSpec& l, Assignment& a) {

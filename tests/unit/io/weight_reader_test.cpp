@@ -199,5 +199,31 @@ TEST(WeightReader, NanScalesAndOtherTypesAreNamed) {
   EXPECT_THAT(message(fp8, model, linear("w", Role::q, 1, 1)), testing::HasSubstr("NaN"));
 }
 
+/// Blocks of 128 x 128 of compressed-tensors; the last ones, and all of a narrow matrix, are
+/// partial.
+TEST(WeightReader, PackedBlocks) {
+  for (const Index rows : {Index{2}, Index{130}}) {
+    constexpr Index kColumns = 192;
+    const Index blocks = ceil_div(rows, 128);
+    Stored stored;
+    stored.add("w.weight", DType::f8_e4m3, {rows, kColumns},
+               std::vector<std::uint8_t>(rows * kColumns, 0x38));  // 1
+    std::vector<float> scales{2, 3, 5, 7};
+    scales.resize(2 * blocks);
+    stored.add("w.weight_scale", {blocks, 2}, scales);
+    const Checkpoint checkpoint = stored.open();
+    Model model;
+    model.packed["w"] = {.form = PackedForm::scaled,
+                         .tensors = {{"weight", {rows, kColumns}}, {"weight_scale", {blocks, 2}}}};
+    const LinearSpec w = linear("w", Role::gate, rows, kColumns);
+    const Matrix whole = read_weight_rows(checkpoint, model, w, 0, rows);
+    for (Index r = 0; r < rows; ++r)
+      for (Index c = 0; c < kColumns; ++c)
+        ASSERT_EQ(whole(r, c), scales[r / 128 * 2 + c / 128]) << r << " " << c;
+    const Matrix last = read_weight_rows(checkpoint, model, w, rows - 1, 1);
+    EXPECT_EQ(last(0, 191), scales.back());
+  }
+}
+
 }  // namespace
 }  // namespace aq

@@ -103,6 +103,10 @@ TEST(StatsJson, AValueThatCannotBeIsAnError) {
     expect_refused(with(key, 18446744073709551615u));
     expect_refused(with(key, -2));
   }
+  for (const char* key : {"layer", "expert"}) {
+    EXPECT_NO_THROW(stats_from_json(with(key, (1 << 20) - 1), "m"));
+    expect_refused(with(key, 1 << 20));
+  }
   expect_refused(with("tokens", -1));
   for (const char* key : {"weight_sum", "damping", "error", "error_rtn", "weight_error"})
     expect_refused(with(key, true));

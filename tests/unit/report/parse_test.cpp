@@ -99,6 +99,24 @@ TEST(ParseQuantLog, ErrorsNameTheLine) {
   EXPECT_THAT(parse(damaged), HasSubstr("line 3 is no row"));
 }
 
+TEST(ParseQuantLog, NumbersThatCannotBe) {
+  const auto parse = [](const LogRow& one) { return parse_quant_log(quant_log_csv({one}), "log"); };
+  constexpr Index kMost = Index{1} << 20;
+  LogRow large = row("a", "int4");
+  large.rows = Index{1} << 31;
+  large.stats.layer = large.stats.expert = kMost - 1;
+  EXPECT_THAT(parse(large), SizeIs(1));
+  std::vector<LogRow> bad(5, large);
+  bad[0].stats.layer = kMost;
+  bad[1].stats.expert = kMost;
+  bad[2].rows = (Index{1} << 31) + 1;
+  std::swap(bad[3].rows, bad[3].columns);
+  ++bad[3].columns;
+  bad[4].columns = Index{1} << 26;
+  for (const LogRow& one : bad)
+    EXPECT_THAT(error_of([&] { parse(one); }), HasSubstr("line 2 is no row"));
+}
+
 TEST(ParseMetrics, ComesBackAndTheUnfinishedLineIsLeftOut) {
   const LayerMetrics layer{.layer = 3, .layers = 9, .seconds = 4.5, .expert_tokens = {5, 0, 12}};
   const std::string text = metrics_line(layer, {row("a", "int4")});

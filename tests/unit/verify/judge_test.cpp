@@ -88,7 +88,10 @@ TEST_F(Judge, Zeros) {
   std::ranges::fill(zero.codes, 0x88888888U);
   for (const Known& known : {logged_, changed_, unlogged_}) EXPECT_EQ(kind(zero, known), "zero");
   const Matrix nothing(64, 128);
-  EXPECT_EQ(judge(form_of(zero), nothing, {.problem = {}, .changed = "", .logged = 0}).kind, "");
+  const Known logged_zero{.problem = {}, .changed = "", .logged = 0};
+  EXPECT_EQ(judge(form_of(zero), nothing, logged_zero).kind, "");
+  EXPECT_EQ(judge(form_of(good_), nothing, logged_zero).kind, "foreign");
+  EXPECT_EQ(judge(form_of(good_), nothing, unlogged_).kind, "foreign");
 }
 
 TEST_F(Judge, StaleScales) {
