@@ -70,6 +70,10 @@ void Reporter::status(const std::string& state, const std::string& message, Inde
 
 void Reporter::failed(const std::exception& reason, Index layer) {
   progress_.finish();
+  if (comm_.size() == 1) {  // nobody else waits for its signs of life
+    std::error_code ignored;
+    std::filesystem::remove_all(directory_.heartbeats(), ignored);
+  }
   const auto* error = dynamic_cast<const Error*>(&reason);
   const bool stopped = error != nullptr && error->kind() == ErrorKind::stopped;
   const bool no_memory = dynamic_cast<const std::bad_alloc*>(&reason) != nullptr;
