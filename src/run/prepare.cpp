@@ -112,7 +112,10 @@ std::vector<std::pair<std::string, std::string>> configuration(const QuantizeOpt
           {"architecture", options.architecture.string()},
           {"assume_unused", unused},
           {"recipe_file", options.recipe.file},
-          {"recipe", options.recipe.text},
+          {"recipe",
+           prepared.fitted.snapped.empty()
+               ? options.recipe.text
+               : flat_plan(options.recipe, prepared.fitted.assignments, prepared.files.model)},
           {"snap", options.serving.snap_to},
           {"calibration", options.calibration.string()},
           {"hessians", options.hessians.string()},

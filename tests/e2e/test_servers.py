@@ -56,6 +56,8 @@ class Servers(ProgramTest):
                      "--require-servable", "vllm", "--export", self.directory / "served", ranks=2)
         self.succeed(*quantize_arguments(self.directory / "flat", recipe=flat, **size))
         self.assertEqual(results(self.save), results(self.directory / "flat"))
+        for made in (self.save, self.directory / "served"):
+            self.assertIn("no findings", self.succeed("verify", made, ranks=2).stdout)
         with h5py.File(self.save / "model.h5") as file:
             names = []
             file.visititems(lambda name, item: names.append(name.replace("/", ".")) if isinstance(item, h5py.Group) else None)
