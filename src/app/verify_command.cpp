@@ -61,9 +61,9 @@ void add_verify(CLI::App& app, Action& action) {
   VerifyOptions& options = arguments->options;
   add_common_options(*command, common, false);
   command->add_option("directory", options.directory, "of a run, or what export wrote")->required();
-  command->add_option("--model", options.model, "the checkpoint, where it was moved");
+  command->add_option("--model", options.source.model, "the checkpoint, where it was moved");
   command->add_flag("--json", arguments->json, "print one JSON document instead of lines");
-  add_model_options(*command, options.architecture, options.assume_unused);
+  add_model_options(*command, options.source.architecture, options.source.assume_unused);
   command->callback([=, &action] {
     action = [=] {
       apply(*common);

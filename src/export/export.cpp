@@ -126,9 +126,8 @@ class Export {
         comm_(comm),
         format_(served_format(options.format)),
         manifest_(manifest_of(options.run)),
-        files_(open_source(manifest_, options.run,
-                           {options.model, options.architecture, options.assume_unused},
-                           kOperation)),
+        files_(open_source({options.model, options.architecture, options.assume_unused},
+                           recorded_source(manifest_), options.run, kOperation)),
         matrices_(open_quantized(options.run, files_, kOperation)),
         directory_(options.out) {
     compare_ranks({{"run", options.run.string()},

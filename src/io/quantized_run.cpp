@@ -7,20 +7,16 @@
 #include "aq/io/run_directory.h"
 
 namespace aq {
-namespace {
-
-/// "a, b" as two words.
-Keys words(std::string_view text) {
-  Keys result;
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find(", "), text.size());
-    result.emplace_back(text.substr(0, end));
-    text.remove_prefix(std::min(end + 2, text.size()));
+SourceChoice recorded_source(const std::string& model, const std::string& architecture,
+                             std::string_view assume_unused) {
+  SourceChoice source{model, architecture, {}};
+  while (!assume_unused.empty()) {
+    const std::size_t end = std::min(assume_unused.find(", "), assume_unused.size());
+    source.assume_unused.emplace_back(assume_unused.substr(0, end));
+    assume_unused.remove_prefix(std::min(end + 2, assume_unused.size()));
   }
-  return result;
+  return source;
 }
-
-}  // namespace
 
 std::string recorded(const Manifest& manifest, std::string_view key) {
   const auto found =
@@ -28,15 +24,21 @@ std::string recorded(const Manifest& manifest, std::string_view key) {
   return found == manifest.configuration.end() ? "" : found->second;
 }
 
-ModelFiles open_source(const Manifest& manifest, const std::filesystem::path& run,
-                       SourceChoice choice, const char* operation) {
-  if (choice.model.empty()) choice.model = recorded(manifest, "model");
-  if (choice.architecture.empty()) choice.architecture = recorded(manifest, "architecture");
-  if (choice.assume_unused.empty())
-    choice.assume_unused = words(recorded(manifest, "assume_unused"));
-  if (!file_exists(choice.model))
-    throw Error(ErrorKind::usage, operation, run.string(),
-                str("the checkpoint is not where the run read it, '", choice.model.string(), "'"),
+SourceChoice recorded_source(const Manifest& manifest) {
+  return recorded_source(recorded(manifest, "model"), recorded(manifest, "architecture"),
+                         recorded(manifest, "assume_unused"));
+}
+
+ModelFiles open_source(SourceChoice choice, const SourceChoice& recorded,
+                       const std::filesystem::path& directory, const char* operation) {
+  if (choice.model.empty()) choice.model = recorded.model;
+  if (choice.architecture.empty()) choice.architecture = recorded.architecture;
+  if (choice.assume_unused.empty()) choice.assume_unused = recorded.assume_unused;
+  if (choice.model.empty() || !file_exists(choice.model))
+    throw Error(ErrorKind::usage, operation, directory.string(),
+                choice.model.empty() ? "it does not say where the checkpoint was"
+                                     : str("the checkpoint is not where the run read it, '",
+                                           choice.model.string(), "'"),
                 "say where it is: --model DIRECTORY");
   return open_model(choice.model, choice.architecture, choice.assume_unused);
 }

@@ -105,7 +105,8 @@ SourceFacts facts_of(const ModelFiles& files, const RunReport& report) {
 
 void read_source(const SourceChoice& choice, RunReport& report) {
   try {
-    const ModelFiles files = open_source(report.manifest, report.directory, choice, kOperation);
+    const ModelFiles files =
+        open_source(choice, recorded_source(report.manifest), report.directory, kOperation);
     const std::string now = files.checkpoint.fingerprint();
     if (now != report.identity("model"))
       throw Error(ErrorKind::input, kOperation, files.checkpoint.directory().string(),

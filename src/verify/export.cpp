@@ -58,8 +58,7 @@ class ExportCheck {
         collector_(comm),
         report_(report),
         manifest_(read_export_manifest(directory_)),
-        source_(open_source({manifest_.model, manifest_.architecture, manifest_.assume_unused},
-                            options)),
+        source_(open_source(options.source, manifest_.source, directory_, "verify")),
         files_(directory_) {
     compare_ranks({{"fingerprint of the checkpoint", source_.checkpoint.fingerprint()},
                    {"manifest of the export",

@@ -22,9 +22,10 @@ PlannedMatrix planned_matrix(const OrderedJson& json, const std::string& name) {
 }
 
 void read_into(const OrderedJson& json, ExportManifest& manifest) {
-  for (const auto& [key, text] : {std::pair("format", &manifest.format),
-                                  {"assume_unused", &manifest.assume_unused},
-                                  {"checkpoint", &manifest.checkpoint}})
+  manifest.source = recorded_source(json.at("model"), json.at("architecture"),
+                                    json.at("assume_unused").get<std::string>());
+  for (const auto& [key, text] :
+       {std::pair("format", &manifest.format), {"checkpoint", &manifest.checkpoint}})
     *text = json.at(key).get<std::string>();
   for (const auto& [name, matrix] : json.at("matrices").items())
     manifest.matrices[name] = planned_matrix(matrix, name);
@@ -57,8 +58,7 @@ ExportManifest read_export_manifest(const fs::path& directory) {
     const auto json = parse_json<OrderedJson>(*text, {ErrorKind::input, "verify", kName});
     manifest.trusted = is_as_written(*text, json);
     if (!manifest.trusted) manifest.problem = "it is not as the export wrote it (checksum)";
-    manifest.model = json.at("model").get<std::string>();
-    manifest.architecture = json.at("architecture").get<std::string>();
+    manifest.source = recorded_source(json.at("model"), json.at("architecture"), "");
     if (!manifest.trusted) return manifest;
     ExportManifest whole = manifest;
     read_into(json, whole);

@@ -14,7 +14,8 @@ namespace aq {
 struct ExportManifest {
   bool trusted = false;  ///< it is what the export wrote
   std::string problem;   ///< why it is not
-  std::string format, model, architecture, assume_unused, checkpoint;
+  SourceChoice source;
+  std::string format, checkpoint;
   PlannedMatrices matrices;
   struct Tensor {
     std::string file, checksum;

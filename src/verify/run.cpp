@@ -90,7 +90,7 @@ class RunCheck {
   RunCheck(const VerifyOptions& options, Communicator& comm, VerifyReport& report)
       : run_{options.directory}, collector_(comm), report_(report) {
     read_the_manifest();
-    files_.emplace(open_source(recorded_, options));
+    files_.emplace(open_source(options.source, recorded_, options.directory, "verify"));
     for (const LinearSpec* linear : all_linears(files_->model)) linears_[linear->name] = linear;
     compare_ranks(
         {{"fingerprint of the checkpoint", files_->checkpoint.fingerprint()},
@@ -126,12 +126,9 @@ class RunCheck {
       find("unreadable", kManifest, "", error.what());
     }
     if (!manifest_) return;
-    for (const auto& [key, value] : manifest_->configuration) {
-      if (key == "model") recorded_.model = value;
-      if (key == "architecture") recorded_.architecture = value;
-      if (key == "assume_unused") recorded_.assume_unused = value;
+    recorded_ = recorded_source(*manifest_);
+    for (const auto& [key, value] : manifest_->configuration)
       if (key == "recipe") recipe_ = value;
-    }
   }
 
   /// The tensors are those that the run read.
@@ -315,7 +312,7 @@ class RunCheck {
   Collector collector_;
   VerifyReport& report_;
   std::optional<Manifest> manifest_;
-  RecordedSource recorded_;
+  SourceChoice recorded_;
   std::optional<std::string> recipe_;
   std::optional<ModelFiles> files_;
   std::map<std::string, const LinearSpec*> linears_;

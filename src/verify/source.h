@@ -1,18 +1,11 @@
 #pragma once
-/// The checkpoint that a run or an export was made from.
+/// What of a checkpoint and of text files is looked at.
+
+#include <optional>
 
 #include "aq/io/model_files.h"
-#include "aq/verify/verify.h"
 
 namespace aq {
-
-/// Where the directory says that its checkpoint was, and how it was read.
-struct RecordedSource {
-  std::string model, architecture, assume_unused;  ///< the last: "key, key"
-};
-
-/// What the options say goes before what was recorded. Throws Error{usage} where it is not.
-ModelFiles open_source(const RecordedSource& recorded, const VerifyOptions& options);
 
 /// The tensors of the checkpoint that hold the linear's weight.
 std::vector<std::string> tensors_of(const Model& model, const LinearSpec& linear);

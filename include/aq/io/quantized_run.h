@@ -7,19 +7,23 @@
 
 namespace aq {
 
-/// Where a run's checkpoint is and how it is read, for a command that is told otherwise than the
-/// run was; empty: as the run was told.
+/// Where a checkpoint is and how it is read. What is empty in the choice of a command is as in the
+/// record of the run or export.
 struct SourceChoice {
   std::filesystem::path model, architecture;
   Keys assume_unused;
 };
+/// From texts as they are recorded; the last is "key, key".
+SourceChoice recorded_source(const std::string& model, const std::string& architecture,
+                             std::string_view assume_unused);
 
 /// What the run was told (Manifest::configuration); empty where that is not known.
 std::string recorded(const Manifest& manifest, std::string_view key);
-/// Opens the checkpoint that the run was made from. Error{usage, operation} when it is not there;
-/// whether it is the same one, its fingerprint tells.
-ModelFiles open_source(const Manifest& manifest, const std::filesystem::path& run,
-                       SourceChoice choice, const char* operation);
+SourceChoice recorded_source(const Manifest& manifest);
+/// Opens the checkpoint that the run or export in `directory` was made from. Error{usage,
+/// operation} when it is not there; whether it is the same one, its fingerprint tells.
+ModelFiles open_source(SourceChoice choice, const SourceChoice& recorded,
+                       const std::filesystem::path& directory, const char* operation);
 
 /// model.h5 in the run directory. Throws Error{input, operation} unless it is there and each of its
 /// matrices is a linear of the model in its shape.

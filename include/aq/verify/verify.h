@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "aq/comm/communicator.h"
-#include "aq/model/architecture.h"
+#include "aq/io/quantized_run.h"
 
 namespace aq {
 
@@ -36,10 +36,8 @@ struct Finding {
 std::string to_string(const Finding& finding);
 
 struct VerifyOptions {
-  std::filesystem::path directory;     ///< of a run, or of an export
-  std::filesystem::path model;         ///< the checkpoint; empty: where the directory says it was
-  std::filesystem::path architecture;  ///< as in open_model
-  Keys assume_unused;
+  std::filesystem::path directory;  ///< of a run, or of an export
+  SourceChoice source;
 };
 
 struct VerifyReport {
