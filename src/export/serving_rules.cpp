@@ -311,16 +311,20 @@ enum : unsigned { vllm = 1, vllm_gptq = 2, transformers = 4, sglang = 8 };
 constexpr unsigned kCompressed = vllm | transformers | sglang, kServers = vllm | vllm_gptq | sglang,
                    kAll = kCompressed | vllm_gptq;
 
-}  // namespace
-
-const ServingTarget& serving_target(std::string_view name) {
+const std::vector<ServingTarget>& target_table() {
   static const std::vector<ServingTarget> all{
       {"vllm", vllm, "compressed-tensors", experts_and_fused},
       {"vllm-gptq", vllm_gptq, "gptq", experts_and_fused},
       {"transformers", transformers, "compressed-tensors", experts_of_all_layers},
       {"sglang", sglang, "compressed-tensors", experts_and_fused}};
-  const auto row = std::ranges::find(all, name, &ServingTarget::name);
-  if (row == all.end())
+  return all;
+}
+
+}  // namespace
+
+const ServingTarget& serving_target(std::string_view name) {
+  const auto row = std::ranges::find(target_table(), name, &ServingTarget::name);
+  if (row == target_table().end())
     throw Error(ErrorKind::usage, "judge the recipe", "target",
                 str("'", name, "' is not known", did_you_mean(name, serving_targets())),
                 "vllm, vllm-gptq, transformers and sglang are");
@@ -328,7 +332,9 @@ const ServingTarget& serving_target(std::string_view name) {
 }
 
 std::vector<std::string_view> serving_targets() {
-  return {"vllm", "vllm-gptq", "transformers", "sglang"};
+  std::vector<std::string_view> names;
+  for (const ServingTarget& row : target_table()) names.push_back(row.name);
+  return names;
 }
 
 const std::vector<ServingRule>& serving_rules() {
