@@ -12,7 +12,6 @@
 #include "aq/io/file.h"
 #include "aq/io/quantized_run.h"
 #include "aq/io/run_directory.h"
-#include "aq/io/stored_file.h"
 #include "export/directory.h"
 #include "export/layout.h"
 #include "export/manifest.h"
@@ -79,13 +78,15 @@ std::string shard_name(Index shard, Index count) {
   return str("model-", digits(shard + 1), "-of-", digits(count), ".safetensors");
 }
 
-void write_shard(const std::filesystem::path& path, std::span<const ExportPiece> pieces) {
+/// Names and checksums of its tensors.
+std::vector<std::pair<std::string, std::string>> write_shard(const std::filesystem::path& path,
+                                                             std::span<const ExportPiece> pieces) {
   std::vector<TensorEntry> entries;
   for (const ExportPiece& piece : pieces)
     entries.insert(entries.end(), piece.entries.begin(), piece.entries.end());
   SafetensorsWriter writer(path, entries);
   for (const ExportPiece& piece : pieces) piece.write(writer);
-  writer.close();
+  return writer.close();
 }
 
 /// config.json with what was quantized in place of what the source says of itself.
@@ -156,12 +157,7 @@ class Export {
     comm_.broadcast(std::as_writable_bytes(std::span(&was_there, 1)), 0);
     summary.was_there = was_there != 0;
     if (summary.was_there) return summary;
-    for (Index shard = comm_.rank(); shard < summary.shards; shard += comm_.size()) {
-      const std::string name = shard_name(shard, summary.shards);
-      log_debug(str("export: ", name));
-      write_shard(directory_.partial() / name, pieces_of(shard));
-    }
-    const std::vector<WrittenShard> written = written_shards(summary);
+    const std::vector<WrittenShard> written = write_shards(summary.shards);
     if (comm_.is_first()) {
       write_texts(summary);
       for (const std::string& name :
@@ -193,23 +189,25 @@ class Export {
            "\n";
   }
 
-  /// All shards with their checksums; each rank reads those again that it wrote. Collective.
-  std::vector<WrittenShard> written_shards(const ExportSummary& summary) const {
+  /// Each rank writes its shards; every one gets the checksums of all. Collective.
+  std::vector<WrittenShard> write_shards(Index count) const {
     ByteWriter mine;
-    for (Index shard = comm_.rank(); shard < summary.shards; shard += comm_.size()) {
-      const SafetensorsFile file(directory_.partial() / shard_name(shard, summary.shards));
-      mine.value(std::ssize(file.tensors()));
-      for (const RawTensor& tensor : file.tensors()) {
-        mine.text(tensor.name);
-        mine.text(file.checksum(tensor));
+    for (Index shard = comm_.rank(); shard < count; shard += comm_.size()) {
+      const std::string file = shard_name(shard, count);
+      log_debug(str("export: ", file));
+      const auto checksums = write_shard(directory_.partial() / file, pieces_of(shard));
+      mine.value(std::ssize(checksums));
+      for (const auto& [name, checksum] : checksums) {
+        mine.text(name);
+        mine.text(checksum);
       }
     }
     const std::vector<std::vector<std::byte>> bytes = comm_.all_gather(mine.take());
     std::vector<ByteReader> ranks(bytes.begin(), bytes.end());
     std::vector<WrittenShard> shards;
-    for (Index shard = 0; shard < summary.shards; ++shard) {
+    for (Index shard = 0; shard < count; ++shard) {
       ByteReader& rank = ranks[shard % comm_.size()];
-      shards.push_back({shard_name(shard, summary.shards), {}});
+      shards.push_back({shard_name(shard, count), {}});
       for (Index left = rank.value<Index>(); left > 0; --left) {
         std::string name = rank.text();
         shards.back().checksums.emplace_back(std::move(name), rank.text());

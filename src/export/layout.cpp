@@ -28,7 +28,7 @@ ExportPiece copied(const ExportSource& source, const RawTensor& tensor) {
             for (Index done = 0; done < tensor.bytes; done += kPiece) {
               const auto piece = std::span(bytes).first(std::min(kPiece, tensor.bytes - done));
               source.files.checkpoint.read_raw(tensor, done, piece);
-              out.write(tensor.name, piece, done);
+              out.write(tensor.name, piece);
             }
           }};
 }
@@ -100,8 +100,7 @@ ExportPiece refilled(const ExportSource& source, const std::vector<const LinearS
               }
               const bool last_of_expert =
                   i + 1 == linears.size() || linears[i + 1]->expert != linears[i]->expert;
-              if (last_of_expert)
-                out.write(whole.tensor, floats_as(DType::bf16, slice), part.slice * size * 2);
+              if (last_of_expert) out.write(whole.tensor, floats_as(DType::bf16, slice));
             }
           }};
 }

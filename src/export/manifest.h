@@ -13,8 +13,7 @@ inline constexpr std::string_view kExportManifest = "aq-dist-manifest.json";
 /// A safetensors file of the export.
 struct WrittenShard {
   std::string name;
-  /// SafetensorsFile::checksum of its tensors, in the order in which they are stored.
-  std::vector<std::pair<std::string, std::string>> checksums;
+  std::vector<std::pair<std::string, std::string>> checksums;  ///< SafetensorsWriter::close
 };
 
 /// The format, and where the run says that its checkpoint was.

@@ -6,21 +6,45 @@
 #include "io/matrix_names.h"
 
 namespace aq {
+namespace {
+
+constexpr Index kPiece = Index{4} << 20;  // of StoredChecksum
+
+}  // namespace
 
 std::string Checksum::text() const {
   return hash_text(value_);
 }
 
+void StoredChecksum::add(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const Index more = std::min(kPiece - std::ssize(begun_), std::ssize(bytes));
+    const auto taken = bytes.first(more);
+    bytes = bytes.subspan(more);
+    if (more == kPiece) {
+      value_ = xxh64(taken, value_);
+      continue;
+    }
+    begun_.insert(begun_.end(), taken.begin(), taken.end());
+    if (std::ssize(begun_) < kPiece) continue;
+    value_ = xxh64(begun_, value_);
+    begun_.clear();
+  }
+}
+
+std::string StoredChecksum::text() const {
+  return hash_text(begun_.empty() ? value_ : xxh64(begun_, value_));
+}
+
 std::string stored_checksum(const PosixFile& file, Index offset, Index bytes) {
-  constexpr Index kPiece = Index{4} << 20;
   std::vector<std::byte> buffer(std::min(kPiece, bytes));
-  std::uint64_t sum = 0;
+  StoredChecksum sum;
   for (Index done = 0; done < bytes; done += kPiece) {
     const auto piece = std::span(buffer).first(std::min(kPiece, bytes - done));
     file.read_at(offset + done, piece);
-    sum = xxh64(piece, sum);
+    sum.add(piece);
   }
-  return hash_text(sum);
+  return sum.text();
 }
 
 Checksum checksum_of(const NamedHessian& hessian) {

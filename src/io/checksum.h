@@ -41,7 +41,17 @@ class Checksum {
   std::uint64_t value_ = 0;
 };
 
-/// Of bytes of a file, as hex text: h = XXH64(piece of 4 MiB, seed h).
+/// Of bytes as they are stored, in order: h = XXH64(piece of 4 MiB, seed h).
+class StoredChecksum {
+ public:
+  void add(std::span<const std::byte> bytes);
+  std::string text() const;  ///< 16 hex digits
+
+ private:
+  std::vector<std::byte> begun_;  // a piece that is not full yet
+  std::uint64_t value_ = 0;
+};
+/// The same of bytes that lie in a file.
 std::string stored_checksum(const PosixFile& file, Index offset, Index bytes);
 
 Checksum checksum_of(const NamedHessian& hessian);

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "aq/core/json.h"
+#include "io/checksum.h"
 #include "io/posix_file.h"
 #include "io/safetensors.h"
 
@@ -19,7 +20,8 @@ Index TensorEntry::bytes() const {
 
 struct SafetensorsWriter::State {
   struct Place {
-    Index offset = 0, bytes = 0;
+    Index offset = 0, bytes = 0, written = 0;
+    StoredChecksum checksum = {};
   };
   explicit State(const std::filesystem::path& target)
       : path(target), file(PosixFile::create(partial_path(target))) {}
@@ -27,6 +29,7 @@ struct SafetensorsWriter::State {
   std::filesystem::path path;
   PosixFile file;
   std::map<std::string, Place> places;
+  std::vector<std::string> order;
   Index missing = 0;  // bytes that were not written yet
   bool closed = false;
 };
@@ -45,6 +48,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
     AQ_CHECK(!state_->places.contains(tensor->name), tensor->name, " appears twice");
     const Index begin = state_->missing, bytes = tensor->bytes();
     state_->missing += bytes;
+    state_->order.push_back(tensor->name);
     state_->places[tensor->name] = {begin, bytes};
     header[tensor->name] = {{"dtype", tensor->dtype},
                             {"shape", tensor->shape},
@@ -62,19 +66,24 @@ SafetensorsWriter::~SafetensorsWriter() {
   if (!state_->closed) remove_partial(state_->path);
 }
 
-void SafetensorsWriter::write(const std::string& name, std::span<const std::byte> bytes,
-                              Index first) {
-  const State::Place& place = state_->places.at(name);
-  AQ_CHECK(first >= 0 && first <= place.bytes - std::ssize(bytes), name, ": bytes ", first, " + ",
+void SafetensorsWriter::write(const std::string& name, std::span<const std::byte> bytes) {
+  State::Place& place = state_->places.at(name);
+  AQ_CHECK(place.written <= place.bytes - std::ssize(bytes), name, ": bytes ", place.written, " + ",
            bytes.size(), " of ", place.bytes);
-  state_->file.write_at(place.offset + first, bytes);
+  state_->file.write_at(place.offset + place.written, bytes);
+  place.checksum.add(bytes);
+  place.written += std::ssize(bytes);
   state_->missing -= std::ssize(bytes);
 }
 
-void SafetensorsWriter::close() {
+std::vector<std::pair<std::string, std::string>> SafetensorsWriter::close() {
   AQ_CHECK(state_->missing == 0, state_->path.string(), ": ", state_->missing, " bytes missing");
   publish_partial(state_->path);
   state_->closed = true;
+  std::vector<std::pair<std::string, std::string>> checksums;
+  for (const std::string& name : state_->order)
+    checksums.emplace_back(name, state_->places.at(name).checksum.text());
+  return checksums;
 }
 
 void write_safetensors(const std::filesystem::path& path,

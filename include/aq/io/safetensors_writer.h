@@ -22,7 +22,7 @@ struct TensorEntry {
   bool operator==(const TensorEntry&) const = default;
 };
 
-/// One file whose tensors are told first; their bytes come in any order. It is written under a
+/// One file whose tensors are told first; the bytes of each come in order. It is written under a
 /// partial name and appears with close(); otherwise it is removed. Equal tensors give equal bytes.
 class SafetensorsWriter {
  public:
@@ -32,10 +32,11 @@ class SafetensorsWriter {
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
-  /// Bytes [first, first + bytes.size()) of a tensor. No byte is written twice.
-  void write(const std::string& name, std::span<const std::byte> bytes, Index first = 0);
+  /// The next bytes of a tensor.
+  void write(const std::string& name, std::span<const std::byte> bytes);
+  /// The tensors as they lie in the file, each with its checksum (Checkpoint::checksum).
   /// @pre every byte was written
-  void close();
+  std::vector<std::pair<std::string, std::string>> close();
 
  private:
   struct State;

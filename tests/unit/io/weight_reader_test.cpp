@@ -225,5 +225,28 @@ TEST(WeightReader, PackedBlocks) {
   }
 }
 
+/// What the writer says of bytes as they come is what is read of the file, across pieces of 4 MiB.
+TEST(SafetensorsWriter, ChecksumsAreThoseOfTheFile) {
+  constexpr Index kPiece = Index{4} << 20;
+  for (const Index bytes : {Index{0}, Index{1}, kPiece, kPiece + 1, 2 * kPiece, 3 * kPiece - 5})
+    for (const Index step : {Index{1'000'003}, kPiece, 2 * kPiece + 7}) {
+      const TemporaryDirectory directory;
+      std::ofstream(directory / "config.json") << "{}";
+      std::vector<std::byte> data(bytes);
+      for (Index i = 0; i < bytes; ++i) data[i] = static_cast<std::byte>(i * i >> 3);
+      const std::vector<TensorEntry> entries{{"a", "U8", {bytes}}, {"wide", "F32", {1}}};
+      SafetensorsWriter writer(directory / "model.safetensors", entries);
+      writer.write("wide", std::vector<std::byte>(4));
+      for (Index done = 0; done < bytes; done += step)
+        writer.write("a", std::span(data).subspan(done, std::min(step, bytes - done)));
+      const auto checksums = writer.close();
+      const Checkpoint checkpoint = Checkpoint::open(directory.path());
+      ASSERT_EQ(checksums.size(), 2U);
+      EXPECT_EQ(checksums[0], std::pair(std::string("wide"), checkpoint.checksum("wide")));
+      EXPECT_EQ(checksums[1], std::pair(std::string("a"), checkpoint.checksum("a")))
+          << bytes << " in steps of " << step;
+    }
+}
+
 }  // namespace
 }  // namespace aq
