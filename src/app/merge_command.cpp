@@ -12,7 +12,7 @@
 #include "aq/io/matrix_file.h"
 #include "aq/io/run_directory.h"
 #include "aq/io/run_lock.h"
-#include "aq/report/summary.h"
+#include "aq/report/parse.h"
 
 namespace aq::app {
 namespace {
@@ -21,11 +21,8 @@ namespace {
 std::vector<LogRow> log_rows(const std::filesystem::path& model) {
   const MatrixReader reader(model);
   std::vector<LogRow> rows;
-  for (const std::string& name : reader.names()) {
-    const auto [scheme, shape] = reader.describe(name);
-    rows.push_back({name, shape.first, shape.second, scheme,
-                    stats_from_json(reader.stats(name), str(model.string(), ": ", name))});
-  }
+  for (const std::string& name : reader.names())
+    rows.push_back(stored_row(reader, name, model.string()));
   return rows;
 }
 

@@ -165,9 +165,9 @@ class Export {
         summary.remarks.push_back(str(name, " of the source was not carried over"));
       directory_.write_record(record());
       write_text_file(directory_.partial() / kExportManifest,
-                      export_manifest({format_.name, recorded(manifest_, "model"),
-                                       recorded(manifest_, "architecture"),
-                                       recorded(manifest_, "assume_unused")},
+                      export_manifest({format_.name, field_of(manifest_.configuration, "model"),
+                                       field_of(manifest_.configuration, "architecture"),
+                                       field_of(manifest_.configuration, "assume_unused")},
                                       source_, stored_, written, directory_.partial()));
       directory_.finish();
     }

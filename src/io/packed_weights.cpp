@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "aq/core/finite.h"
-#include "aq/formats/element.h"
 #include "aq/formats/quantized_matrix.h"
+#include "io/fp4.h"
 #include "io/shape_text.h"
 
 namespace aq {
@@ -257,12 +257,13 @@ Matrix read_nibbles(const Tensors& tensors, const LinearSpec& linear, Index begi
   const Index bytes = linear.columns / 2;
   const auto codes =
       tensors.read<std::uint8_t>("weight_packed", begin * bytes, count * bytes, {"U8"});
+  const std::array<float, 16>& fp4 = fp4_values();
   Matrix rows(count, linear.columns);
   for (Index r = 0; r < count; ++r)
     for (Index c = 0; c < linear.columns; ++c) {
       const auto code =
           static_cast<std::uint8_t>(codes[r * bytes + c / 2] >> (c % 2 == 0 ? 0 : 4) & 15);
-      rows(r, c) = element_value(Element::e2m1, code) * scales.values[scales.at(begin + r, c)];
+      rows(r, c) = fp4[code] * scales.values[scales.at(begin + r, c)];
     }
   return rows;
 }

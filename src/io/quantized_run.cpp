@@ -18,15 +18,10 @@ SourceChoice recorded_source(const std::string& model, const std::string& archit
   return source;
 }
 
-std::string recorded(const Manifest& manifest, std::string_view key) {
-  const auto found =
-      std::ranges::find(manifest.configuration, key, [](const auto& field) { return field.first; });
-  return found == manifest.configuration.end() ? "" : found->second;
-}
-
 SourceChoice recorded_source(const Manifest& manifest) {
-  return recorded_source(recorded(manifest, "model"), recorded(manifest, "architecture"),
-                         recorded(manifest, "assume_unused"));
+  return recorded_source(field_of(manifest.configuration, "model"),
+                         field_of(manifest.configuration, "architecture"),
+                         field_of(manifest.configuration, "assume_unused"));
 }
 
 ModelFiles open_source(SourceChoice choice, const SourceChoice& recorded,

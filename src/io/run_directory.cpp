@@ -62,6 +62,12 @@ std::string RunDirectory::shard_name(Index layer, int rank) {
   return name.str();
 }
 
+std::string field_of(const std::vector<std::pair<std::string, std::string>>& fields,
+                     std::string_view key) {
+  const auto found = std::ranges::find_if(fields, [&](const auto& f) { return f.first == key; });
+  return found == fields.end() ? "" : found->second;
+}
+
 std::optional<Manifest> read_manifest(const RunDirectory& run) {
   if (!file_exists(run.manifest())) return std::nullopt;
   return read_json(

@@ -1,17 +1,13 @@
 #include "aq/io/weight_reader.h"
 
 #include <algorithm>
-#include <array>
 
 #include "aq/core/finite.h"
+#include "io/fp4.h"
 #include "io/packed_weights.h"
 
 namespace aq {
 namespace {
-
-/// Values of the FP4 E2M1 codes (OCP MX 1.0, section 5.3.3).
-constexpr std::array<float, 16> kFp4{0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
-                                     -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
 
 [[noreturn]] void fail_beyond_float(const Checkpoint& checkpoint, const std::string& tensor,
                                     Index row) {
@@ -57,14 +53,15 @@ Matrix read_mxfp4(const Checkpoint& checkpoint, const StoredPart& part, Index be
     throw Error(ErrorKind::input, "read a tensor",
                 str(checkpoint.directory().string(), ": ", scales_name),
                 str("a scale of expert ", part.slice, " is NaN (255)"));
+  const std::array<float, 16>& fp4 = fp4_values();
   Matrix rows(count, part.inputs);
   for (std::size_t group = 0; group < scales.size(); ++group) {
     const float scale = e8m0_to_float(scales[group]);
     const std::uint8_t* bytes = blocks.data() + group * kBytes;
     float* out = rows.values.data() + group * kMxfp4Group;
     for (Index i = 0; i < kBytes; ++i) {
-      out[2 * i] = scale * kFp4[bytes[i] & 15];
-      out[2 * i + 1] = scale * kFp4[bytes[i] >> 4];
+      out[2 * i] = scale * fp4[bytes[i] & 15];
+      out[2 * i + 1] = scale * fp4[bytes[i] >> 4];
     }
     if (!all_finite({out, static_cast<std::size_t>(kMxfp4Group)}))
       fail_beyond_float(checkpoint, mxfp4_blocks_name(part.tensor),

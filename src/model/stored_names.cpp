@@ -156,11 +156,14 @@ std::string plain_name(std::string_view name) {
   return str(kModel, rest.substr(0, dot + 1), inside.substr(run_of(kWrappers, inside)));
 }
 
-std::string module_pattern(const LinearSpec& linear) {
-  std::string name = linear.name;
-  for (const Index number : {linear.layer, linear.expert})
+std::string module_pattern(std::string name, Index layer, Index expert) {
+  for (const Index number : {layer, expert})
     if (number >= 0) name = replace_all(name, str(".", number, "."), ".*.");
   return name;
+}
+
+std::string module_pattern(const LinearSpec& linear) {
+  return module_pattern(linear.name, linear.layer, linear.expert);
 }
 
 }  // namespace aq

@@ -6,6 +6,7 @@
 #include "aq/core/error.h"
 #include "aq/core/text.h"
 #include "aq/io/file.h"
+#include "aq/model/stored_names.h"
 #include "aq/recipe/recipe.h"
 #include "aq/report/parse.h"
 
@@ -46,11 +47,8 @@ std::vector<LogRow> log_of_shards(const RunDirectory& run, const Manifest& manif
     for (const std::string& shard : part.shards) {
       const std::filesystem::path path = run.shards() / shard;
       const MatrixReader reader(path);
-      for (const std::string& name : reader.names()) {
-        const auto [scheme, shape] = reader.describe(name);
-        found[name] = {name, shape.first, shape.second, scheme,
-                       stats_from_json(reader.stats(name), str(path.string(), ": ", name))};
-      }
+      for (const std::string& name : reader.names())
+        found[name] = stored_row(reader, name, path.string());
     }
   std::vector<LogRow> rows;
   for (const std::string& name : matrix_names(manifest)) {
@@ -117,13 +115,6 @@ void read_source(const SourceChoice& choice, RunReport& report) {
   }
 }
 
-using Fields = std::vector<std::pair<std::string, std::string>>;
-
-std::string field_of(const Fields& fields, std::string_view key) {
-  const auto found = std::ranges::find(fields, key, &Fields::value_type::first);
-  return found == fields.end() ? "" : found->second;
-}
-
 /// The last `count` parts of a path.
 std::string end_of(const std::filesystem::path& path, Index count) {
   std::filesystem::path end;
@@ -158,7 +149,7 @@ const RunSummary* RunReport::session() const {
 }
 
 std::string RunReport::told(std::string_view key) const {
-  return recorded(manifest, key);
+  return field_of(manifest.configuration, key);
 }
 
 std::string RunReport::identity(std::string_view key) const {
@@ -166,12 +157,9 @@ std::string RunReport::identity(std::string_view key) const {
 }
 
 std::string module_kind(const std::string& name, Index layer, Index expert) {
-  std::string kind = name;
-  if (expert >= 0) kind = replace_all(kind, str(".", expert, "."), ".*.");
-  if (layer < 0) return kind;
-  const std::string number = str(".", layer, ".");
-  const std::size_t at = std::min(kind.find(number), kind.find(".*."));
-  return at == std::string::npos ? kind : kind.substr(kind.find('.', at + 1) + 1);
+  const std::string pattern = module_pattern(name, layer, expert);
+  const std::size_t at = layer < 0 ? std::string::npos : pattern.find(".*.");
+  return at == std::string::npos ? pattern : pattern.substr(at + 3);
 }
 
 RunReport read_run_report(const std::filesystem::path& directory, const SourceChoice& choice) {

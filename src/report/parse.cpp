@@ -78,6 +78,12 @@ std::vector<RankTimes> rank_times(const JsonValue& value) {
 
 }  // namespace
 
+LogRow stored_row(const MatrixReader& reader, const std::string& name, const std::string& object) {
+  const auto [scheme, shape] = reader.describe(name);
+  return {name, shape.first, shape.second, scheme,
+          stats_from_json(reader.stats(name), str(object, ": ", name))};
+}
+
 std::vector<LayerMetrics> parse_metrics(std::string_view text, const std::string& object) {
   std::vector<LayerMetrics> all;
   each_line(text, object, [&](const JsonValue& line) {

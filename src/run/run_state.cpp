@@ -14,6 +14,7 @@
 #include "aq/io/hessian_file.h"
 #include "aq/io/matrix_file.h"
 #include "aq/io/read_error.h"
+#include "aq/report/parse.h"
 #include "aq/run/sources.h"
 
 namespace aq {
@@ -250,12 +251,10 @@ std::vector<LogRow> RunState::load_once(Index part, Weights& weights,
   const CompletePart& complete = manifest_.complete[part];
   std::map<std::string, LogRow> rows;
   for (const std::string& shard : complete.shards) {
-    const MatrixReader reader(directory_.shards() / shard);
+    const std::filesystem::path path = directory_.shards() / shard;
+    const MatrixReader reader(path);
     for (const std::string& name : reader.names()) {
-      const std::string object = str((directory_.shards() / shard).string(), ": ", name);
-      const auto [scheme, shape] = reader.describe(name);
-      rows[name] = {name, shape.first, shape.second, scheme,
-                    stats_from_json(reader.stats(name), object)};
+      rows[name] = stored_row(reader, name, path.string());
       if (wanted(rows[name].stats.expert)) weights.put(name, reader.read(name).matrix);
     }
   }

@@ -17,8 +17,6 @@ struct SourceChoice {
 SourceChoice recorded_source(const std::string& model, const std::string& architecture,
                              std::string_view assume_unused);
 
-/// What the run was told (Manifest::configuration); empty where that is not known.
-std::string recorded(const Manifest& manifest, std::string_view key);
 SourceChoice recorded_source(const Manifest& manifest);
 /// Opens the checkpoint that the run or export in `directory` was made from. Error{usage,
 /// operation} when it is not there; whether it is the same one, its fingerprint tells.

@@ -60,6 +60,10 @@ struct RunDirectory {
   static std::string shard_name(Index layer, int rank);
 };
 
+/// Of Manifest::fingerprint or configuration; empty where it is not there.
+std::string field_of(const std::vector<std::pair<std::string, std::string>>& fields,
+                     std::string_view key);
+
 /// Nothing when there is no manifest; Error{input} when it cannot be understood.
 std::optional<Manifest> read_manifest(const RunDirectory& run);
 void write_manifest(const RunDirectory& run, const Manifest& manifest);

@@ -25,8 +25,9 @@ TensorShapes plain_shapes(const TensorNames& names, const TensorShapes& stored);
 /// "model.language_model.layers.0. ...", "lm_head" for "language_model.lm_head". Others stay.
 std::string plain_name(std::string_view name);
 
-/// The name with * for the numbers of layer and expert: what linears that differ in nothing else
-/// have in common.
+/// The name of a linear with * for the numbers of its layer and expert, -1 where it has none: what
+/// linears that differ in nothing else have in common.
+std::string module_pattern(std::string name, Index layer, Index expert);
 std::string module_pattern(const LinearSpec& linear);
 
 }  // namespace aq

@@ -5,12 +5,15 @@
 #include <string_view>
 #include <vector>
 
+#include "aq/io/matrix_file.h"
 #include "aq/report/summary.h"
 
 namespace aq {
 
 // `object` names the file in errors, which are Error{input}.
 
+/// Of a matrix, from what is stored with it.
+LogRow stored_row(const MatrixReader& reader, const std::string& name, const std::string& object);
 /// quant_log.csv; the counts of scales are not in it.
 std::vector<LogRow> parse_quant_log(std::string_view text, const std::string& object);
 /// metrics.jsonl, in the order of the file: a layer that was done again stands there twice. A last
