@@ -16,8 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TQDM_DISABLE="1",
-                  CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1", GPTQMODEL_CPU_WORKERS="2")
+os.environ["OMP_NUM_THREADS"] = "1"
 SOURCE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(SOURCE / "tests" / "support"))
 import h5py  # noqa: E402
@@ -25,12 +24,12 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from exported_checkpoint import ExportedCheckpoint  # noqa: E402
 from peer_libraries import known_limit, load, load_gptq, short  # noqa: E402
+from peer_quantize import UNTOUCHED, gptq_recipe, run_gptqmodel, run_llmcompressor  # noqa: E402
 
 EXAMPLE = SOURCE / "examples" / "olmoe-tiny"
 LENGTH, SEQUENCES = 64, 32
 # The libraries round weights to bf16 when they decode them, which moves the NLL of the example by up to 2e-4.
 TOLERANCE = 5e-4
-UNTOUCHED = ["lm_head", "re:.*mlp.gate$"]
 
 
 def tokens(name):
@@ -46,43 +45,25 @@ def mean_nll(network, rows):
 
 def llmcompressor(scratch):
     """Of each format its name, the directory, and what loads it in float32."""
-    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-    from datasets import Dataset
-    from llmcompressor import oneshot
-    from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
-    from transformers import AutoModelForCausalLM
-
-    def groups(**weights):
-        scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**weights))
-        return GPTQModifier(config_groups={"group_0": scheme}, ignore=UNTOUCHED)
-
     recipes = {
-        "int4 g32": groups(num_bits=4, group_size=32, strategy="group", symmetric=True),
-        "int4 g32 zeros": groups(num_bits=4, group_size=32, strategy="group", symmetric=False),
-        "int8 channel": groups(num_bits=8, strategy="channel", symmetric=True),
+        "int4 g32": gptq_recipe(num_bits=4, group_size=32, strategy="group", symmetric=True),
+        "int4 g32 zeros": gptq_recipe(num_bits=4, group_size=32, strategy="group", symmetric=False),
+        "int8 channel": gptq_recipe(num_bits=8, strategy="channel", symmetric=True),
         "FP8_DYNAMIC": QuantizationModifier(targets="Linear", scheme="FP8_DYNAMIC", ignore=UNTOUCHED),
         "NVFP4A16": QuantizationModifier(targets="Linear", scheme="NVFP4A16", ignore=UNTOUCHED),
     }
-    rows = tokens("calibration")
-    data = Dataset.from_dict({"input_ids": rows.tolist(), "attention_mask": torch.ones_like(rows).tolist()})
     for name, recipe in recipes.items():
         out = scratch / name.replace(" ", "-")
-        network = AutoModelForCausalLM.from_pretrained(EXAMPLE, dtype=torch.bfloat16)
-        oneshot(model=network, dataset=data, recipe=recipe, max_seq_length=LENGTH, num_calibration_samples=SEQUENCES)
-        network.save_pretrained(out, save_compressed=True)
+        run_llmcompressor(EXAMPLE, tokens("calibration"), recipe, out)
         yield name, out, load
 
 
 def gptqmodel(scratch):
-    from gptqmodel import GPTQModel, QuantizeConfig
-    rows = [{"input_ids": row.tolist(), "attention_mask": [1] * LENGTH} for row in tokens("calibration")]
     for name, settings in {"int4 g32": {}, "int4 g32 desc_act": {"desc_act": True}, "int8": {"bits": 8},
                            "int3": {"bits": 3}, "int4 zeros": {"sym": False}}.items():
         out = scratch / name.replace(" ", "-")
-        model = GPTQModel.load(str(EXAMPLE), QuantizeConfig(**{"bits": 4, "group_size": 32, **settings}), device="cpu")
-        model.quantize(rows, batch_size=1)
-        model.save(str(out))
+        run_gptqmodel(EXAMPLE, tokens("calibration"), {"bits": 4, "group_size": 32, **settings}, out)
         yield name, out, load_gptq
 
 

@@ -29,6 +29,7 @@ CANNOT = {
     "tools/test.sh": "it runs this test",
     "tools/make_example.py": "it needs torch and 15 minutes",
     "tools/measure_fidelity.py": "it takes many minutes",
+    "tools/bench_peers.py": "it needs the libraries that it compares; e2e.bench_peers runs it without",
     "cmake ": "it makes what is tested here; e2e.install installs it",
     "cpack ": "e2e.package runs it",
     "T=$(python3 -c 'import torch": "it needs the wheel of torch",

@@ -51,15 +51,17 @@ def read_safetensors(path):
 
 def write_safetensors(path, tensors):
     """`tensors`: name -> (dtype, array whose bytes are the tensor's)."""
-    header, data = {}, b""
+    header, end = {}, 0
     for name, (dtype, array) in tensors.items():
-        array = np.ascontiguousarray(array)
         assert array.nbytes == SIZES[dtype] * array.size, name
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(data), len(data) + array.nbytes]}
-        data += array.tobytes()
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        end += array.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    Path(path).write_bytes(len(text).to_bytes(8, "little") + text + data)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in tensors.values():
+            file.write(array.tobytes())
 
 
 def read_checkpoint(directory):
