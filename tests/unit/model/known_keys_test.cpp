@@ -217,7 +217,8 @@ TEST(KnownKeys, NeutralValuesAndNullPass) {
     "embedding_multiplier": 1.0, "residual_multiplier": 1, "logits_scaling": 1.0, "use_qk_norm": true,
     "use_sliding_window": false, "norm_topk_prob": false, "layer_types": ["full_attention"],
     "final_logit_softcapping": null, "attention_multiplier": null, "_name_or_path": "x/y",
-    "image_token_id": 7, "max_length": 20, "rope_scaling": {}, "num_local_experts": 3})");
+    "image_token_id": 7, "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<p>", "unk_token": "<u>",
+    "max_length": 20, "rope_scaling": {}, "num_local_experts": 3})");
   for (const auto& [key, value] : keys.items()) {
     json config = test::tiny_olmoe();
     config[key] = value;
