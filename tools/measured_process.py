@@ -65,8 +65,7 @@ class MemoryWatch(threading.Thread):
 def measure(command, log, cpus, environment, directory):
     """Runs it on `cpus` with its output in the file `log`. Returns exit code, wall and CPU seconds, the sum of its processes'
     peaks of memory in bytes, and the CPU seconds that others used on these CPUs, as a share of what there was."""
-    before = busy_seconds(cpus)
-    start = time.perf_counter()
+    start, before = time.perf_counter(), busy_seconds(cpus)
     with open(log, "wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=directory,
                                    env=environment, start_new_session=True, preexec_fn=lambda: os.sched_setaffinity(0, cpus))
@@ -81,8 +80,8 @@ def measure(command, log, cpus, environment, directory):
         watch.ended.set()
     wall = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
-    watch.join()
     cpu = usage.ru_utime + usage.ru_stime
-    others = max(0.0, busy_seconds(cpus) - before - cpu) / (wall * len(cpus))
+    others = max(0.0, busy_seconds(cpus) - before - cpu) / ((time.perf_counter() - start) * len(cpus))
+    watch.join()
     return {"exit": process.returncode, "wall_seconds": wall, "cpu_seconds": cpu, "peak_bytes": sum(watch.peaks.values()),
             "others": others}
