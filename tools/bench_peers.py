@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -203,6 +204,7 @@ def parse_arguments():
 
 def main():
     options = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as for SIGINT: the run is ended, the scratch removed
     with tempfile.TemporaryDirectory(prefix="aq-dist-bench-") as scratch:
         bench = Bench(options, Path(scratch))
         works = [bench.measure_work(WORKS[name]) for name in options.work]
