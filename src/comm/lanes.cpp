@@ -7,10 +7,6 @@
 namespace aq {
 namespace {
 
-bool are_siblings(const TreeNode& left, const TreeNode& right) {
-  return left.level == right.level && left.index % 2 == 0 && right.index == left.index + 1;
-}
-
 /// left + right. An empty side leaves the other side's bits untouched.
 WeightedSum add_pair(WeightedSum left, WeightedSum right) {
   if (left.empty()) return right;
@@ -32,6 +28,10 @@ Index default_lane_count(Index sequences) {
   Index lanes = 1;
   while (lanes < 64 && lanes * 2 <= sequences) lanes *= 2;
   return lanes;
+}
+
+bool are_siblings(const TreeNode& left, const TreeNode& right) {
+  return left.level == right.level && left.index % 2 == 0 && right.index == left.index + 1;
 }
 
 std::vector<TreeNode> maximal_subtrees(Range lanes) {

@@ -8,6 +8,7 @@
 #include "plan/cost_stage.h"
 #include "plan/memory.h"
 #include "plan/placement.h"
+#include "plan/sum_traffic.h"
 
 namespace aq {
 namespace {
@@ -41,6 +42,7 @@ class CostSum {
         workload_(workload),
         options_(options),
         dealt_(workload, plan.ranks),
+        sums_(workload.lanes, plan.ranks),
         clock_(options, plan.ranks),
         ranks_(static_cast<std::size_t>(plan.ranks)) {
     estimate_.token_ranks = static_cast<int>(std::count_if(
@@ -131,13 +133,9 @@ class CostSum {
   /// A stage of the layer whose sums travel to their owners.
   void stage(const StagePlan& plan, TokenShare share, ForwardUse use) {
     start();
-    double hessians = 0;
-    for (const TaskPlan& task : plan.tasks) {
-      if (task.needs_hessian) hessians += static_cast<double>(hessian_size(task.columns)) * kFloat;
-      quantize(task, share);
-    }
+    for (const TaskPlan& task : plan.tasks) quantize(task, share);
     run_own_tokens(plan, share, use);
-    reduce(plan, hessians);
+    reduce(plan);
     gather();
     end(plan.stage);
   }
@@ -175,16 +173,21 @@ class CostSum {
     end(plan.stage);
   }
 
-  /// Partials travel from everyone to the owners.
-  void reduce(const StagePlan& plan, double hessians) {
-    if (plan_.ranks == 1 || hessians == 0) return;
-    std::vector<double> owned(ranks_.size(), 0);
+  /// Sums come to their owners, in the way that reduce_to_owners takes.
+  void reduce(const StagePlan& plan) {
+    std::map<Index, std::vector<int>> owners;  // of Hessians with so many columns
     for (const TaskPlan& task : plan.tasks)
-      if (task.needs_hessian)
-        owned[task.owner] += static_cast<double>(hessian_size(task.columns)) * kFloat;
+      if (task.needs_hessian) owners[task.columns].push_back(task.owner);
+    if (plan_.ranks == 1 || owners.empty()) return;
+    ReduceWays ways(plan_.ranks);
+    for (const auto& [columns, of] : owners) ways.add(sums_.of(columns), of);
+    const ReduceTraffic& traffic = ways.traffic();
+    const double rounds =
+        ways.along_tree() ? 1 + std::log2(static_cast<double>(workload_.lanes.lanes)) : 0;
     each_rank([&](std::size_t r, StageWork& rank) {
-      rank.work.traffic.reduce_sent += dealt_.partials[r] * (hessians - owned[r]);
-      rank.work.traffic.reduce_received += (dealt_.all_partials - dealt_.partials[r]) * owned[r];
+      rank.work.traffic.reduce_sent += static_cast<double>(traffic.sent[r]);
+      rank.work.traffic.reduce_received += static_cast<double>(traffic.received[r]);
+      rank.reduce_rounds = rounds;
     });
   }
 
@@ -363,6 +366,7 @@ class CostSum {
   const Workload& workload_;
   const CostOptions& options_;
   Dealt dealt_;
+  SumTraffics sums_;
   StageClock clock_;
   std::vector<StageWork> ranks_;  ///< of the stage in work
   std::vector<RankWork> totals_ = std::vector<RankWork>(ranks_.size());

@@ -43,9 +43,7 @@ Dealt::Dealt(const Workload& workload, int ranks) {
       count += layout.sequences_of_lane(lane).size();
     sequences.push_back(static_cast<double>(count));
     tokens.push_back(static_cast<double>(count * workload.sequence_length));
-    partials.push_back(static_cast<double>(maximal_subtrees(lanes).size()));
     all_tokens += tokens.back();
-    all_partials += partials.back();
   }
 }
 
@@ -111,7 +109,7 @@ std::map<Phase, double> StageClock::seconds(const std::vector<StageWork>& ranks,
     see(Phase::hessian, rank.work.flops.hessian / (machine_.hessian_flops * threads_));
     const double reduced = std::max(traffic.reduce_sent, traffic.reduce_received);
     see(Phase::reduce,
-        transfer(reduced, std::ceil(reduced / kPiece)) +
+        transfer(reduced, std::ceil(reduced / kPiece) + rank.reduce_rounds) +
             traffic.reduce_received * kAddTraffic * neighbours_ / machine_.memory_bandwidth);
     const double moved = std::max(traffic.dispatch_sent, traffic.dispatch_received);
     see(Phase::dispatch, transfer(moved, std::ceil(moved / kPiece)));

@@ -5,22 +5,22 @@
 
 namespace aq {
 
-/// Tokens and partial sums of every rank.
+/// Tokens of every rank.
 struct Dealt {
   explicit Dealt(const Workload& workload, int ranks);
   std::vector<double> tokens;     ///< of a rank
   std::vector<double> sequences;  ///< of a rank
-  std::vector<double> partials;   ///< maximal subtrees of its lanes
-  double all_tokens = 0, all_partials = 0;
+  double all_tokens = 0;
 };
 
 /// What one rank does in one stage.
 struct StageWork {
   RankWork work;
-  double factors = 0;       ///< tasks that it factors
-  double factor_flops = 0;  ///< of one of them
-  double tiles = 0;         ///< row tiles that it solves
-  double messages = 0;
+  double factors = 0;        ///< tasks that it factors
+  double factor_flops = 0;   ///< of one of them
+  double tiles = 0;          ///< row tiles that it solves
+  double messages = 0;       ///< with factors
+  double reduce_rounds = 0;  ///< in which ranks wait for each other
 };
 
 /// to += from.

@@ -1,6 +1,7 @@
 #include "plan/memory.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace aq {
 namespace {
@@ -36,6 +37,17 @@ Index most_pending_partials(const LaneLayout& layout, int ranks) {
       most = std::max(most, static_cast<Index>(maximal_subtrees({lanes.begin, end}).size()));
   }
   return most + 1;  // and the lane in work
+}
+
+Index reduce_buffers(const RankShare& share, Index tasks, Index sum_bytes, bool along_tree) {
+  if (share.inbound == 0) return 0;
+  const Index window = ReduceLimits{}.window_bytes;
+  const Index pieces = std::min(tasks * sum_bytes, window);
+  if (along_tree) return pieces;
+  const Index travels = ceil_div(tasks, Index{share.ranks}) * share.inbound * sum_bytes;
+  // Received sums that wait for their neighbour in the tree.
+  const Index levels = std::bit_width(static_cast<std::uint64_t>(share.inbound));
+  return std::max(pieces, std::min(travels, std::max(window, sum_bytes)) + levels * sum_bytes);
 }
 
 RankShare rank_share(const Workload& workload, int ranks, const PlanLimits& limits) {

@@ -35,6 +35,7 @@ struct TaskShape {
   Index weights = 0;       ///< of all matrices, quantized or not
   Index packed_bytes = 0;  ///< of the results in memory
   bool has_hessian = false;
+  bool along_tree = false;  ///< the only sum of its stage, which never goes the direct way
 };
 
 struct StageShape {
@@ -68,6 +69,9 @@ Index packed_bytes(const Scheme& scheme, Index rows, Index columns);
 
 /// Most partial sums that a rank keeps at one time while it adds its lanes in tree order.
 Index most_pending_partials(const LaneLayout& layout, int ranks);
+/// What a rank has of sums of others while `tasks` sums of so many bytes are reduced, along the
+/// tree or in whichever way takes more.
+Index reduce_buffers(const RankShare& share, Index tasks, Index sum_bytes, bool along_tree);
 /// Experts of a wave, and of these how many have sums on every rank at one time: all of them, or
 /// with dispatch `limits.reduced`.
 struct WaveShape {

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <bit>
 
 #include "aq/core/memory.h"
 #include "aq/quant/hessian.h"
@@ -140,12 +139,8 @@ class LayerMemory {
     const Index sum = task.has_hessian ? sum_bytes(task.columns) : 0;
     if (share_.ranks > 1) {
       MemoryEstimate now = rest;
-      // Received sums that wait for their neighbour in the tree.
-      const Index levels =
-          share_.inbound > 0 ? std::bit_width(static_cast<std::uint64_t>(share_.inbound)) : 0;
-      const Index travels = owned * share_.inbound * sum;
-      now.hessians += tasks * share_.kept * sum + (share_.kept == 0 ? owned * sum : 0);
-      now.buffers += std::min(travels, std::max(kReduceWindowBytes, sum)) + levels * sum;
+      now.hessians += tasks * share_.kept * sum;
+      now.buffers += reduce_buffers(share_, tasks, sum, tasks == 1 && task.along_tree);
       add(stage, Phase::reduce, now);
     }
     const Index own = factor_and_solve(stage, task, owned, own_rows(task, tasks), rest);

@@ -6,6 +6,7 @@
 #include "aq/plan/dispatch.h"
 #include "plan/memory.h"
 #include "plan/placement.h"
+#include "plan/sum_traffic.h"
 
 namespace aq {
 namespace {
@@ -98,6 +99,19 @@ void set_experts(LayerSizes& sizes, const Assignments& assignments, const LayerS
   for (Index number = run.numbers.begin; number < run.numbers.end; ++number)
     for (const LinearGroup& group : mlp_groups(layer.mlp(number)))
       raise(group.stage == Stage::down ? sizes.down : sizes.gate_up, shape_of(assignments, group));
+}
+
+/// Sums over all tokens that always go along the tree, of stages with one task. (Those of attention
+/// with two are planned as if each was alone, and as if they went the direct way.)
+void mark_tree_sums(LayerSizes& sizes, SumTraffics& sums) {
+  const auto mark = [&](TaskShape& task, bool alone) {
+    task.along_tree =
+        alone && task.has_hessian && always_along_tree(std::span(&sums.of(task.columns), 1));
+  };
+  for (StageShape& group : sizes.attention)
+    mark(group.task, std::ranges::count(sizes.attention, group.stage, &StageShape::stage) == 1);
+  mark(sizes.gate_up, !sizes.routed);
+  mark(sizes.down, !sizes.routed);
 }
 
 /// The most experts a wave, at most `wanted`, whose memory stays under `limit`; 1 when none does.
@@ -245,11 +259,12 @@ void raise(std::vector<MemoryMoment>& all, const std::vector<MemoryMoment>& mome
 /// The waves of the layer; the plan's memory becomes the layer's where that is more.
 std::vector<RunShape> plan_memory(const Model& model, const LayerSpec& layer,
                                   const Assignments& assignments, const RankShare& share,
-                                  const PlanLimits& limits, Plan& plan) {
+                                  const PlanLimits& limits, SumTraffics& sums, Plan& plan) {
   LayerSizes sizes = sizes_of(model, layer, assignments);
   std::vector<RunShape> runs;
   for (const MlpRun& run : mlp_runs(layer)) {
     set_experts(sizes, assignments, layer, run);
+    mark_tree_sums(sizes, sums);
     const Index all = run.numbers.size();
     const auto total = [&](Index count) {
       return largest(layer_memory(sizes, share, wave_shape(sizes, share, count))).memory.total();
@@ -327,8 +342,10 @@ Plan make_plan(const Model& model, const Assignments& assignments, int ranks,
   plan.lanes = workload.lanes;
   BitCount count;
   const RankShare share = rank_share(workload, ranks, limits);
+  SumTraffics sums(workload.lanes, ranks);
   for (const LayerSpec& layer : model.layers) {
-    const std::vector<RunShape> runs = plan_memory(model, layer, assignments, share, limits, plan);
+    const std::vector<RunShape> runs =
+        plan_memory(model, layer, assignments, share, limits, sums, plan);
     plan.layers.push_back(plan_layer(assignments, layer, ranks, runs, share.all_tokens));
     for (const StagePlan* stage : plan.layers.back().stages()) count_stage(*stage, plan, count);
   }

@@ -50,6 +50,8 @@ PhaseRecord phase_record(const JsonValue& value) {
                      .written = value.at("written").whole(0, kMost),
                      .sent = value.at("sent").whole(0, kMost),
                      .received = value.at("received").whole(0, kMost)};
+  if (const auto most = value.find("most_sent")) record.most_sent = most->whole(0, kMost);
+  if (const auto most = value.find("most_received")) record.most_received = most->whole(0, kMost);
   if (const auto planned = value.find("planned_seconds"))
     record.planned_seconds = planned->number();
   if (const auto planned = value.find("planned_peak_bytes"))

@@ -98,10 +98,15 @@ namespace {
 Json phases_json(const std::vector<PhaseRecord>& phases) {
   Json all = Json::array();
   for (const PhaseRecord& phase : phases) {
-    Json json{{"phase", phase_name(phase.phase)}, {"seconds", phase.seconds},
-              {"peak_bytes", phase.peak_bytes},   {"read", phase.read},
-              {"written", phase.written},         {"sent", phase.sent},
-              {"received", phase.received}};
+    Json json{{"phase", phase_name(phase.phase)},
+              {"seconds", phase.seconds},
+              {"peak_bytes", phase.peak_bytes},
+              {"read", phase.read},
+              {"written", phase.written},
+              {"sent", phase.sent},
+              {"received", phase.received},
+              {"most_sent", phase.most_sent},
+              {"most_received", phase.most_received}};
     if (phase.planned_seconds >= 0) json["planned_seconds"] = phase.planned_seconds;
     if (phase.planned_peak_bytes >= 0) json["planned_peak_bytes"] = phase.planned_peak_bytes;
     if (phase.planned_sent >= 0) json["planned_sent"] = phase.planned_sent;

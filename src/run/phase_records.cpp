@@ -21,12 +21,15 @@ PhaseRecord measure(Phase phase, const PhaseTimes& times, Communicator& comm) {
   if (const auto found = times.use.find(phase); found != times.use.end()) use = found->second;
   if (const auto found = times.seconds.find(phase); found != times.seconds.end())
     seconds = found->second;
-  std::array<std::int64_t, 2> most{use.peak_bytes, static_cast<std::int64_t>(seconds * kMicro)};
+  std::array<std::int64_t, 4> most{use.peak_bytes, static_cast<std::int64_t>(seconds * kMicro),
+                                   use.sent, use.received};
   std::array<std::int64_t, 4> all{use.read, use.written, use.sent, use.received};
   comm.all_reduce_max(most);
   comm.all_reduce_sum(all);
   record.peak_bytes = most[0];
   record.seconds = static_cast<double>(most[1]) / kMicro;
+  record.most_sent = most[2];
+  record.most_received = most[3];
   record.read = all[0];
   record.written = all[1];
   record.sent = all[2];

@@ -2,7 +2,8 @@
 
 #include <random>
 
-#include "aq/comm/lanes.h"
+#include "aq/comm/counting.h"
+#include "aq/comm/tree_schedule.h"
 #include "aq/core/error.h"
 #include "support/lane_sums.h"
 #include "support/mpi_world.h"
@@ -11,6 +12,9 @@ namespace aq {
 namespace {
 
 using test::world;
+
+/// Every value may be a piece of its own, so that short sums travel in pieces too.
+constexpr ReduceLimits kSmallPieces{.least_piece_bytes = 4};
 
 /// One matrix of a test: its owner, its length, and which lanes have tokens for it.
 struct Case {
@@ -66,35 +70,90 @@ void check_results(const LaneLayout& layout, const std::vector<Case>& cases,
 }
 
 void reduce_and_check(Index lanes, const std::vector<Case>& cases,
-                      Index window_bytes = kReduceWindowBytes) {
+                      const ReduceLimits& limits = {}) {
   const LaneLayout layout{.sequences = 2 * lanes, .lanes = lanes};
   auto reductions = own_partials(layout, cases);
-  reduce_to_owners(*make_host_transport(world()), layout, reductions, window_bytes);
+  reduce_to_owners(*make_host_transport(world()), layout, reductions, limits);
   check_results(layout, cases, reductions);
 }
 
 TEST(ReduceToOwners, ManyMatricesOnEveryLaneCount) {
   for (Index lanes = 1; lanes <= 64; lanes *= 2)
-    reduce_and_check(lanes, random_cases(20, lanes, 300, 1.0, static_cast<int>(lanes)));
+    for (const ReduceLimits& limits : {ReduceLimits{}, kSmallPieces})
+      reduce_and_check(lanes, random_cases(20, lanes, 300, 1.0, static_cast<int>(lanes)), limits);
 }
 
 TEST(ReduceToOwners, WithEmptyLanes) {
   for (const double filled : {0.0, 0.05, 0.3, 0.7})
     for (const Index lanes : {1, 2, 16, 64})
-      reduce_and_check(lanes, random_cases(20, lanes, 100, filled, 77));
+      for (const ReduceLimits& limits : {ReduceLimits{}, kSmallPieces})
+        reduce_and_check(lanes, random_cases(20, lanes, 100, filled, 77), limits);
 }
 
 TEST(ReduceToOwners, InSmallBatchesThatRanksCutDifferently) {
   for (const Index window : {1, 400, 1000, 5000})
-    reduce_and_check(16, random_cases(60, 16, 300, 0.6, 5), window);
+    reduce_and_check(16, random_cases(60, 16, 300, 0.6, 5), {.window_bytes = window});
 }
 
 TEST(ReduceToOwners, EveryOwnerAndOneForAll) {
-  for (int owner = 0; owner < world().size(); ++owner) {
-    auto cases = random_cases(10, 8, 200, 0.9, owner);
-    for (Case& entry : cases) entry.owner = owner;
-    reduce_and_check(8, cases, 700);
+  for (int owner = 0; owner < world().size(); ++owner)
+    for (const Index least : {4, 40, 400}) {
+      auto cases = random_cases(10, 8, 200, 0.9, owner);
+      for (Case& entry : cases) entry.owner = owner;
+      reduce_and_check(8, cases, {.window_bytes = 700, .least_piece_bytes = least});
+    }
+}
+
+TEST(ReduceToOwners, InPartsOfAPieceOfASum) {
+  for (const Index lanes : {4, 32}) {
+    auto cases = random_cases(3, lanes, 50, 0.8, 9);
+    for (Case& entry : cases) entry.owner = 0;
+    reduce_and_check(lanes, cases, {.window_bytes = 8, .least_piece_bytes = 4});
   }
+}
+
+/// Counted bytes are those of ReduceWays, and 16 for each partial sum that a rank could have.
+bool check_traffic(Index lanes, const std::vector<Case>& cases) {
+  const LaneLayout layout{.sequences = lanes, .lanes = lanes};
+  const auto leaves = tree_leaves(layout, world().size());
+  ReduceWays ways(world().size());
+  for (const Case& entry : cases) {
+    std::vector<bool> present;
+    for (const Leaf& leaf : leaves) {
+      const auto first = entry.present.begin() + (leaf.node.index << leaf.node.level);
+      present.push_back(std::count(first, first + (Index{1} << leaf.node.level), true) > 0);
+    }
+    ways.add(traffic_of_sum(leaves, present, world().size(), entry.values,
+                            kSmallPieces.least_piece_bytes),
+             std::span(&entry.owner, 1));
+  }
+  CountingCommunicator counting(world());
+  auto reductions = own_partials(layout, cases);
+  reduce_to_owners(*make_host_transport(counting), layout, reductions, kSmallPieces);
+  check_results(layout, cases, reductions);
+  const auto own = std::count_if(leaves.begin(), leaves.end(),
+                                 [](const Leaf& leaf) { return leaf.rank == world().rank(); });
+  const Index reduced = std::ssize(cases);
+  const Index headers = 8 + 16 * reduced * own;
+  const Index of_others =
+      8 * (world().size() - 1) + 16 * reduced * (std::ssize(leaves) - static_cast<Index>(own));
+  EXPECT_EQ(counting.bytes().sent, ways.traffic().sent[world().rank()] + headers);
+  EXPECT_EQ(counting.bytes().received, ways.traffic().received[world().rank()] + of_others);
+  return ways.along_tree();
+}
+
+TEST(ReduceToOwners, MovesWhatThePlanCounts) {
+  bool tree = false, direct = false;
+  for (const Index lanes : {1, 2, 8, 64})
+    for (const double filled : {1.0, 0.3})
+      for (const bool one_owner : {true, false}) {
+        auto cases = random_cases(12, lanes, 200, filled, 6);
+        for (std::size_t i = 0; i < cases.size(); ++i)
+          cases[i].owner = one_owner ? world().size() - 1 : static_cast<int>(i) % world().size();
+        (check_traffic(lanes, cases) ? tree : direct) = true;
+      }
+  EXPECT_TRUE(direct);
+  EXPECT_EQ(tree, world().size() > 2);
 }
 
 TEST(ReduceToOwners, RanksWithoutLanesOwnMatricesToo) {
@@ -126,7 +185,7 @@ TEST(ReduceToOwners, SumsLongerThanAPieceAndThanTheWindow) {
     cases.push_back({.owner = i % world().size(),
                      .values = kPieceBytes / 4 + 1 + i,
                      .present = {true, true, i != 1, true}});
-  reduce_and_check(4, cases, kPieceBytes);
+  reduce_and_check(4, cases, {.window_bytes = kPieceBytes});
 }
 
 TEST(ReduceToOwners, DifferentListsAreReportedByEveryRank) {

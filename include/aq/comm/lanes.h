@@ -35,6 +35,9 @@ struct TreeNode {
   bool operator==(const TreeNode&) const = default;
 };
 
+/// Children of one node, in this order.
+bool are_siblings(const TreeNode& left, const TreeNode& right);
+
 /// The maximal aligned subtrees that make up `lanes`, left to right.
 std::vector<TreeNode> maximal_subtrees(Range lanes);
 
@@ -67,16 +70,22 @@ struct Reduction {
   std::string name{};                        ///< for messages: a matrix that needs the sum
 };
 
-/// Bytes that reduce_to_owners keeps in flight on a rank: at most this much being received and this
-/// much being sent, or one sum where that is larger.
-inline constexpr Index kReduceWindowBytes = Index{64} << 20;
+struct ReduceLimits {
+  /// Bytes that a rank has in flight: at most this much being received and this much being sent, or
+  /// in the direct way one sum where that is larger.
+  Index window_bytes = Index{64} << 20;
+  /// A piece of a sum is not dealt out to two ranks when its halves would be smaller. The same on
+  /// all ranks.
+  Index least_piece_bytes = Index{64} << 10;
+};
 
-/// Brings every reduction's partial sums to its owner and adds them there in tree order. Token
-/// counts are exchanged first; empty partials are not sent. Transfers are point to point in pieces
-/// of at most 4 MB. Collective. The result is the same bits for any number of ranks.
+/// Brings every reduction's sum to its owner, added in tree order: all partial sums to the owner,
+/// or along the tree, whichever loads the busiest rank less (tree_schedule.h). Token counts are
+/// exchanged first; empty partials are not sent. Transfers are point to point in pieces of at most
+/// 4 MB. Collective. The result is the same bits for any number of ranks.
 /// @pre partials are those of the maximal subtrees of this rank's lanes (TreeSum), or none at all
 /// when no token came; all ranks list the same owners and lengths
 void reduce_to_owners(Transport& transport, const LaneLayout& layout,
-                      std::vector<Reduction>& reductions, Index window_bytes = kReduceWindowBytes);
+                      std::vector<Reduction>& reductions, const ReduceLimits& limits = {});
 
 }  // namespace aq

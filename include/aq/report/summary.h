@@ -25,6 +25,7 @@ struct PhaseRecord {
   double seconds = 0, planned_seconds = -1;             ///< of the slowest rank
   Index peak_bytes = 0, planned_peak_bytes = -1;        ///< of the rank with the most
   Index read = 0, written = 0, sent = 0, received = 0;  ///< bytes of all ranks
+  Index most_sent = 0, most_received = 0;               ///< bytes of the rank with the most
   Index planned_sent = -1;
 };
 

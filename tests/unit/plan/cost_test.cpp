@@ -69,6 +69,16 @@ TEST(Cost, PartialSumsOfTwoRanks) {
   EXPECT_DOUBLE_EQ(cost.all.traffic.reduce_received, cost.all.traffic.reduce_sent);
 }
 
+/// Four ranks with one partial each: every rank sends a half and a quarter of every Hessian, and
+/// the owner gets the last quarter of the other three.
+TEST(Cost, PartialSumsAlongTheTree) {
+  const CostEstimate cost = cost_on(test::small_dense(), test::workload(4, 50), 4);
+  const double n = 320 * 256 + 64 * 64, m = (700 + 444) * 256 + 188 * 188;
+  EXPECT_DOUBLE_EQ(cost.all.traffic.reduce_sent, 3 * 4 * (3 * n + m) * (4 * 0.75 + 0.75));
+  EXPECT_DOUBLE_EQ(cost.all.traffic.reduce_received, cost.all.traffic.reduce_sent);
+  EXPECT_LE(cost.most.traffic.reduce_sent, 3 * 4 * (3 * n + m));
+}
+
 TEST(Cost, WithoutEnoughTokensNothingIsRefined) {
   const CostEstimate cost = cost_on(test::small_dense(), test::workload(4, 10), 1);
   EXPECT_EQ(cost.all.flops.refine, 0);

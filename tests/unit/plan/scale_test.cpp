@@ -8,7 +8,8 @@
 
 #include "aq/core/error.h"
 #include "aq/model/architecture.h"
-#include "aq/plan/plan.h"
+#include "aq/plan/cost.h"
+#include "aq/quant/hessian.h"
 #include "plans.h"
 
 namespace aq {
@@ -75,6 +76,33 @@ TEST(Scale, LargeModelsOn1024Ranks) {
       EXPECT_LE(plan.memory.total(), Index{100} << 30);
     }
   }
+}
+
+/// DeepSeek-V3's o has Hessians of 0.5 GiB: with 256 lanes too every rank sends each sum once, and
+/// has no more than its own and a window.
+TEST(Scale, SumsOfManyLanesAreAddedAlongTheTree) {
+  const Model model = published("deepseek-v3");
+  const Workload work{{.sequences = 512, .lanes = 256}, 4096};
+  const Recipe recipe = int4();
+  const Plan plan = test::plan_of(model, recipe, 1024, work, {.dispatch = true});
+  const CostOptions options{.machine = {}, .weight_bytes = [](const LinearSpec&) { return 1.0; }};
+  const CostEstimate cost = estimate_cost(model, recipe.settings, plan, work, options);
+  double once = 0, routed = 0, largest = 0;  // bytes of the sums of all Hessians
+  for (const LayerPlan& layer : plan.layers)
+    for (const StagePlan* stage : layer.stages())
+      for (const TaskPlan& task : stage->tasks) {
+        const double bytes = 4 * static_cast<double>(hessian_size(task.columns));
+        (task.expert >= 0 ? routed : once) += bytes;
+        largest = std::max(largest, bytes);
+      }
+  EXPECT_GT(routed, once) << "their tokens travel instead";
+  EXPECT_LE(cost.most.traffic.reduce_sent, once);
+  EXPECT_LE(cost.most.traffic.reduce_received, once + 2 * largest);
+  for (const MemoryMoment& moment : plan.moments)
+    if (moment.stage == Stage::o && moment.phase == Phase::reduce) {
+      EXPECT_EQ(moment.memory.hessians, 4 * hessian_size(16384));
+      EXPECT_LE(moment.memory.buffers, ReduceLimits{}.window_bytes);
+    }
 }
 
 /// Under the limit, or refused with a limit that is enough.

@@ -137,8 +137,9 @@ TEST(ParseSessions, ComesBack) {
   summary.untouched = 2;
   summary.peak_rss_bytes = {10, 20};
   summary.planned_bytes = 30;
-  summary.phases = {{.phase = Phase::solve, .seconds = 2.5, .peak_bytes = 7, .planned_sent = 4},
-                    {.phase = Phase::reduce, .planned_seconds = 0.5, .planned_peak_bytes = 8}};
+  summary.phases = {
+      {.phase = Phase::solve, .seconds = 2.5, .peak_bytes = 7, .most_sent = 3, .planned_sent = 4},
+      {.phase = Phase::reduce, .planned_seconds = 0.5, .planned_peak_bytes = 8}};
   summary.ranks = {{"one", {{Phase::solve, 1.25}}},
                    {"two \"2\"", {{Phase::solve, 2.5}, {Phase::reduce, 0.125}}}};
   const auto read = parse_sessions(session_line(summary) + session_line(summary), "sessions");
