@@ -254,7 +254,7 @@ void Checkpoint::State::read(const TensorInfo& tensor, Index first, Index count,
   const PosixFile& file = files[tensor.file];
   const Index width = dtype_size(tensor.dtype);
   const Index piece = tensor.dtype == DType::f32 ? count : std::min(count, Index{1} << 19);
-  std::vector<std::byte> buffer;  // stays in the cache while it is converted
+  ByteArray buffer;  // stays in the cache while it is converted
   if (tensor.dtype != DType::f32) buffer.resize(piece * width);
   for (Index done = 0; done < count; done += piece) {
     const Index now = std::min(piece, count - done);
@@ -293,7 +293,7 @@ Matrix Checkpoint::read_rows(const std::string& name, Index rows, Index columns,
   const TensorInfo& tensor = state_->expect(name, {rows, columns});
   AQ_CHECK(begin >= 0 && count >= 0 && begin <= rows - count, "rows ", begin, " + ", count, " of ",
            rows);
-  Matrix result(count, columns);
+  Matrix result = Matrix::uninitialized(count, columns);
   state_->read(tensor, begin * columns, count * columns, result.values.data());
   return result;
 }
@@ -347,8 +347,8 @@ bool Checkpoint::same(const std::string& name, const std::string& other) const {
   const TensorInfo& a = info(name);
   const TensorInfo& b = info(other);
   if (a.dtype != b.dtype || a.shape != b.shape) return false;
-  std::vector<std::byte> bytes_of_a, bytes_of_b;
-  const auto read = [&](const TensorInfo& tensor, Index at, std::vector<std::byte>& bytes) {
+  ByteArray bytes_of_a, bytes_of_b;
+  const auto read = [&](const TensorInfo& tensor, Index at, ByteArray& bytes) {
     bytes.resize(std::min(kPiece, a.bytes - at));
     state_->files[tensor.file].read_at(tensor.offset + at, bytes);
   };

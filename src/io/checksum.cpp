@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "aq/core/block_array.h"
 #include "aq/core/error.h"
 #include "io/matrix_names.h"
 
@@ -37,7 +38,7 @@ std::string StoredChecksum::text() const {
 }
 
 std::string stored_checksum(const PosixFile& file, Index offset, Index bytes) {
-  std::vector<std::byte> buffer(std::min(kPiece, bytes));
+  ByteArray buffer(std::min(kPiece, bytes));
   StoredChecksum sum;
   for (Index done = 0; done < bytes; done += kPiece) {
     const auto piece = std::span(buffer).first(std::min(kPiece, bytes - done));

@@ -32,7 +32,7 @@ struct Case {
   std::string unit;                 ///< "GF" or "GB"
   std::function<void()> reset;      ///< before every repetition, not timed
   std::function<void(Index)> body;  ///< computes one block
-  std::function<std::vector<float>()> result;
+  std::function<aq::FloatArray()> result;
   std::function<double()> error;  ///< of samples, relative
 };
 
@@ -76,7 +76,7 @@ void print_line(const Case& c, int threads, const Timing& t) {
 bool run(const Case& c) {
   const Timing one = measure(c, 1);
   const double error = c.error();
-  const std::vector<float> expected = c.result();
+  const aq::FloatArray expected = c.result();
   const Timing two = measure(c, 2);
   const bool verified = error < 1e-5 && c.result() == expected;
   print_line(c, 1, one);

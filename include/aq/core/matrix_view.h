@@ -3,8 +3,8 @@
 
 #include <span>
 #include <type_traits>
-#include <vector>
 
+#include "aq/core/block_array.h"
 #include "aq/core/index.h"
 
 namespace aq {
@@ -43,13 +43,21 @@ struct MatrixView {
 struct Matrix {
   Index rows = 0;
   Index columns = 0;
-  std::vector<float> values;
+  FloatArray values;
 
   Matrix() = default;
   Matrix(Index row_count, Index column_count)
       : rows(row_count),
         columns(column_count),
-        values(static_cast<std::size_t>(row_count * column_count)) {}
+        values(static_cast<std::size_t>(row_count * column_count), 0.0F) {}
+  /// Elements are undefined: who makes it writes all of it.
+  static Matrix uninitialized(Index row_count, Index column_count) {
+    Matrix matrix;
+    matrix.rows = row_count;
+    matrix.columns = column_count;
+    matrix.values.resize(static_cast<std::size_t>(row_count * column_count));
+    return matrix;
+  }
 
   MatrixView<float> view() { return {values.data(), rows, columns}; }
   MatrixView<const float> view() const { return {values.data(), rows, columns}; }

@@ -2,15 +2,16 @@
 /// A sum over tokens that travels between ranks: Σ s^p x xᵀ with Σ s^p and the token count.
 
 #include <cstdint>
-#include <vector>
+
+#include "aq/core/block_array.h"
 
 namespace aq {
 
 /// Raw sums, never means. Empty `values` is a sum over no token.
 struct WeightedSum {
-  std::vector<float> values;  ///< a flat array; its layout belongs to whoever fills it
-  double weight_sum = 0;      ///< Σ s^p
-  std::int64_t tokens = 0;    ///< number of tokens
+  FloatArray values;        ///< a flat array; its layout belongs to whoever fills it
+  double weight_sum = 0;    ///< Σ s^p
+  std::int64_t tokens = 0;  ///< number of tokens
 
   bool empty() const { return tokens == 0; }
   /// Adds `other`, element by element in fp32. Adding an empty sum changes nothing.

@@ -26,6 +26,6 @@ Matrix hessian_natural(const WeightedSum& sum, Index columns);
 /// empty for a sum over no token.
 std::vector<float> hessian_upper(const WeightedSum& sum, Index columns);
 /// WeightedSum::values from such a triangle: the inverse. What the layout does not use is 0.
-std::vector<float> hessian_values(std::span<const float> upper, Index columns);
+FloatArray hessian_values(std::span<const float> upper, Index columns);
 
 }  // namespace aq

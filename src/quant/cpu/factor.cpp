@@ -90,7 +90,7 @@ WeightedSum reordered(const WeightedSum& hessian, std::span<const std::int32_t> 
   WeightedSum out;
   out.weight_sum = hessian.weight_sum;
   out.tokens = hessian.tokens;
-  out.values.resize(hessian.values.size());
+  out.values.assign(hessian.values.size(), 0.0F);
   parallel_for(ceil_div(n, kHessianPanel), [&](Index p) {
     const HessianPanel panel = hessian_panel(n, p);
     for (Index r = panel.first; r < n; ++r)
@@ -101,12 +101,11 @@ WeightedSum reordered(const WeightedSum& hessian, std::span<const std::int32_t> 
 }
 
 /// The damped matrix in strips of kPanel whole columns, natural order, rows padded with zeros.
-std::vector<float> whole_strips(const WeightedSum& hessian, const FactorFacts& factor,
-                                double damping) {
+FloatArray whole_strips(const WeightedSum& hessian, const FactorFacts& factor, double damping) {
   const Index n = factor.columns;
   const Index strips = ceil_div(n, kPanel);
   const float scale = static_cast<float>(1 / hessian.weight_sum);
-  std::vector<float> h(strips * strips * kPanel * kPanel);
+  FloatArray h(strips * strips * kPanel * kPanel, 0.0F);
   const auto at = [&](Index row, Index column) -> float& {
     return h[(column / kPanel * strips * kPanel + row) * kPanel + column % kPanel];
   };
@@ -158,7 +157,7 @@ void fill_parts(const WeightedSum& hessian, const FactorFacts& factor, double da
 /// L in parts to U in natural order, as strips: U(i, j) = L(n-1-i, n-1-j).
 void store_strips(const float* parts, Index lanes, Making& factor) {
   const Index n = factor.columns;
-  factor.u.resize(strips_size(n));
+  factor.u.assign(strips_size(n), 0.0F);
   parallel_for(ceil_div(n, kPanel), [&](Index s) {
     float* strip = factor.u.data() + strip_offset(s);
     const Index columns = std::min<Index>(kPanel, n - s * kPanel);

@@ -7,8 +7,8 @@ namespace aq {
 
 /// U and what the row kernel reads beside it.
 struct CpuFactor : FactorData {
-  std::vector<float> u;         ///< strips of kPanel columns, half of the square: see factor_upper
-  std::vector<float> h;         ///< the damped H in strips of whole columns; only for refinement
+  FloatArray u;                 ///< strips of kPanel columns, half of the square: see factor_upper
+  FloatArray h;                 ///< the damped H in strips of whole columns; only for refinement
   std::vector<float> diagonal;  ///< of the damped H, `[columns]`
   std::vector<std::int32_t> order;  ///< static act-order: the column that is rounded i-th; or empty
 };

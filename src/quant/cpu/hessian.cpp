@@ -81,7 +81,7 @@ void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reverse
   const Index columns = scaled_reversed.columns;
   if (scaled_reversed.rows == 0) return;
   const auto size = static_cast<std::size_t>(hessian_size(columns));
-  if (sum.values.empty()) sum.values.resize(size);
+  if (sum.values.empty()) sum.values.assign(size, 0.0F);
   AQ_CHECK(sum.values.size() == size, sum.values.size(), " floats for ", columns, " columns");
   static thread_local AlignedFloats memory;
   const TileKernel& kernel = tile_kernel();
@@ -146,10 +146,10 @@ std::vector<float> hessian_upper(const WeightedSum& sum, Index columns) {
   return upper;
 }
 
-std::vector<float> hessian_values(std::span<const float> upper, Index columns) {
+FloatArray hessian_values(std::span<const float> upper, Index columns) {
   if (upper.empty()) return {};
   AQ_CHECK(std::ssize(upper) == columns * (columns + 1) / 2, upper.size(), " floats");
-  std::vector<float> values(hessian_size(columns));
+  FloatArray values(hessian_size(columns), 0.0F);
   for_each_element(columns, [&](std::size_t i, Index r, Index c) {
     values[i] = upper[upper_place(columns, r, c)];
   });

@@ -283,7 +283,7 @@ class CpuSolver final : public Solver {
  public:
   void add_tokens(WeightedSum& sum, MatrixView<const float> x, std::span<const std::int32_t> rows,
                   std::span<const float> weights, double weight_sum) const override {
-    Matrix scaled(rows.empty() ? x.rows : std::ssize(rows), x.columns);
+    Matrix scaled = Matrix::uninitialized(rows.empty() ? x.rows : std::ssize(rows), x.columns);
     gather_scaled_reversed(x, rows, weights, scaled.view());
     accumulate_hessian(sum, scaled.view(), weight_sum, true);
   }

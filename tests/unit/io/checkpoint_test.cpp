@@ -70,7 +70,8 @@ TEST(Checkpoint, ReadsRows) {
   const Checkpoint checkpoint = Checkpoint::open(directory.path());
   for (const char* name : {"half", "brain", "single"}) {
     const Matrix whole = checkpoint.read_matrix(name, 2, 3);
-    EXPECT_EQ(whole.values, checkpoint.read(name, {2, 3}));
+    const std::vector<float> read = checkpoint.read(name, {2, 3});
+    EXPECT_EQ(whole.values, FloatArray(read.begin(), read.end()));
     for (Index row = 0; row < 2; ++row) {
       const Matrix one = checkpoint.read_rows(name, 2, 3, row, 1);
       EXPECT_EQ(one.rows, 1);
@@ -81,7 +82,7 @@ TEST(Checkpoint, ReadsRows) {
     EXPECT_THROW(checkpoint.read_rows(name, 2, 3, 1, 2), Error);
   }
   // Only the bytes of the row: the bad values of the second row are not seen.
-  EXPECT_EQ(checkpoint.read_rows("bad", 2, 3, 0, 1).values, (std::vector<float>{1, 2, 3}));
+  EXPECT_EQ(checkpoint.read_rows("bad", 2, 3, 0, 1).values, (FloatArray{1, 2, 3}));
 }
 
 TEST(Checkpoint, LargeTensorsAreConvertedInPieces) {

@@ -23,7 +23,7 @@ float& element(WeightedSum& sum, Index n, Index i, Index j) {
 
 /// The identity times `tokens`, as a sum.
 WeightedSum identity_sum(Index n) {
-  WeightedSum sum{std::vector<float>(hessian_size(n)), 10, 10};
+  WeightedSum sum{FloatArray(hessian_size(n), 0.0F), 10, 10};
   for (Index i = 0; i < n; ++i) element(sum, n, i, i) = 10;
   return sum;
 }
@@ -77,7 +77,7 @@ TEST(Factor, PoorSumsAreNotUsable) {
   const float bad[] = {std::numeric_limits<float>::quiet_NaN(),
                        std::numeric_limits<float>::infinity()};
   EXPECT_FALSE(factorize(WeightedSum{}, 20, GptqSettings{}).usable());
-  WeightedSum zeros{std::vector<float>(hessian_size(20)), 5, 5};
+  WeightedSum zeros{FloatArray(hessian_size(20), 0.0F), 5, 5};
   EXPECT_FALSE(factorize(zeros, 20, GptqSettings{}).usable());
   for (const float value : bad) {
     WeightedSum diagonal = identity_sum(20);
@@ -114,7 +114,7 @@ TEST(Factor, LadderOfDamping) {
 TEST(Factor, Float64WhereFloatFails) {
   // [1, b; b, b² + 2⁻³⁰]-like: exact in the sum, singular in float arithmetic.
   const Index n = 2;
-  WeightedSum sum{std::vector<float>(4), 1, 1};
+  WeightedSum sum{FloatArray(4, 0.0F), 1, 1};
   element(sum, n, 0, 0) = 1;
   element(sum, n, 1, 1) = 1 + 0x1p-22F;
   element(sum, n, 0, 1) = 1 + 0x1p-23F;
