@@ -151,7 +151,8 @@ Machine measure_machine(const std::filesystem::path& directory, Communicator& co
   if (comm.is_first()) {
     use_single_threaded_blas();
     measure_solver(machine);
-    machine.forward_flops = pipeline().measure_forward();
+    machine.forward_flops = pipeline().measure_forward(DType::f32);
+    machine.forward_bf16_flops = pipeline().measure_forward(DType::bf16);
     machine.memory_bandwidth = measure_memory();
     measure_files(directory, machine);
     machine.network_bandwidth = machine.memory_bandwidth / 2;

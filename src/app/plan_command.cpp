@@ -136,12 +136,15 @@ void print_plan(const Arguments& a, int threads, const std::string& json_file) {
       .threads =
           threads > 0 ? threads : static_cast<int>(std::max<Index>(1, machine.cores / node_ranks)),
       .keep_hessians = a.options.keep_hessians,
+      .bf16 = a.options.compute == Compute::bf16 ||
+              (a.options.compute == Compute::automatic && machine.forward_bf16_flops > 0),
       .weight_bytes = planned.weight_bytes};
   const PlanLimits limits{.memory = a.memory.empty()
                                         ? machine.memory_bytes / 100 * kHeadroomPercent / node_ranks
                                         : parse_bytes(a.memory, "--memory"),
                           .threads = options.threads,
-                          .node_ranks = node_ranks};
+                          .node_ranks = node_ranks,
+                          .bf16 = options.bf16};
   const ChosenPlan chosen =
       choose_plan(*tokens_to_experts_from_name(a.tokens_to_experts), planned.model, assignments,
                   a.ranks, workload, limits, options);

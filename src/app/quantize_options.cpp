@@ -36,6 +36,14 @@ void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
   command.add_option(
       "--machine", a.machine,
       "description of a node, for planned seconds (JSON; `doctor --measure` writes one)");
+  const std::map<std::string, Compute> compute{
+      {"auto", Compute::automatic}, {"fp32", Compute::fp32}, {"bf16", Compute::bf16}};
+  command
+      .add_option("--compute", a.options.compute,
+                  "what products of the forward pass multiply, summed in fp32: auto takes bf16 "
+                  "where the processors have instructions for it")
+      ->transform(CLI::CheckedTransformer(compute))
+      ->default_str("auto");
   command
       .add_option("--tokens-to-experts", a.tokens_to_experts,
                   "reduce: sums of each rank's tokens travel to the owners; dispatch: tokens "

@@ -24,9 +24,11 @@ Range even_share(Index count, Index parts, Index part) {
   return {begin, begin + base + (part < longer ? 1 : 0)};
 }
 
-Index default_lane_count(Index sequences) {
+Index default_lane_count(Index sequences, Index least) {
+  constexpr Index kFew = 16;  // so that a few ranks have work whatever it is
+  const Index most = std::min(sequences, std::max(kFew, sequences / std::max<Index>(least, 1)));
   Index lanes = 1;
-  while (lanes < 64 && lanes * 2 <= sequences) lanes *= 2;
+  while (lanes * 2 <= most) lanes *= 2;
   return lanes;
 }
 

@@ -5,6 +5,7 @@
 #include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
 #include "aq/runtime/operations.h"
+#include "aq/runtime/workspace.h"
 
 namespace aq {
 namespace {
@@ -13,6 +14,20 @@ namespace {
 struct Heads {
   Tensor q, k, v;
 };
+
+/// Outputs `rows` of a linear.
+UsedLinear part_of(const UsedLinear& linear, Range rows) {
+  UsedLinear part{linear.weight.window(rows), {}, linear.activation};
+  if (!linear.bias.empty())
+    part.bias.assign(linear.bias.begin() + rows.begin, linear.bias.begin() + rows.end);
+  return part;
+}
+
+/// Attention of some of its heads, each of which has a kv head of its own.
+AttentionSpec part_of(AttentionSpec spec, Range heads) {
+  spec.heads = spec.kv_heads = heads.size();
+  return spec;
+}
 
 /// The linears that make q, k and v.
 class HeadMaker {
@@ -29,31 +44,37 @@ class HeadMaker {
     }
   }
 
-  Heads operator()(const Tensor& x, const Latents& latents, Range rows) const {
-    const AttentionSpec& attention = layer_.attention;
-    Heads heads{Tensor(rows.size(), attention.q_width(), x.kind()),
-                Tensor(rows.size(), attention.k_width(), x.kind()),
-                Tensor(rows.size(), attention.v_width(), x.kind())};
-    if (layer_.latent && layer_.latent->q_a)
-      SharedInput(latents.q.window(rows)).multiply(q_, heads.q.window());
-    else
-      from_layer_input(norm_(x.window(rows)), heads);
-    if (layer_.latent) {
-      const Tensor kv = SharedInput(latents.kv.window(rows)).multiply(kv_b_);
-      runtime::expand_latent(attention, kv, latents.rope_key.window(rows), heads.k, heads.v);
+  /// The heads that are made at one time: all that share norms, a few of those of latents.
+  std::vector<Range> groups() const {
+    const Index heads = layer_.attention.heads;
+    if (!layer_.latent) return {{0, heads}};
+    std::vector<Range> groups;
+    for (Index begin = 0; begin < heads; begin += runtime::kLatentHeads)
+      groups.push_back({begin, std::min(heads, begin + runtime::kLatentHeads)});
+    return groups;
+  }
+
+  /// @param group  one of groups()
+  Heads operator()(const Tensor& x, const Latents& latents, Range rows, Range group) const {
+    if (!layer_.latent) {
+      SharedInput input(norm_(x.window(rows)));
+      return {input.multiply(q_), input.multiply(k_), input.multiply(v_)};
     }
+    const auto outputs = [&](const UsedLinear& linear) {
+      const Index width = linear.weight.rows() / layer_.attention.heads;
+      return part_of(linear, {group.begin * width, group.end * width});
+    };
+    const Tensor kv = SharedInput(latents.kv.window(rows)).multiply(outputs(kv_b_));
+    const AttentionSpec attention = part_of(layer_.attention, group);
+    Heads heads{
+        {}, Tensor(rows.size(), attention.k_width()), Tensor(rows.size(), attention.v_width())};
+    runtime::expand_latent(attention, kv, latents.rope_key.window(rows), heads.k, heads.v);
+    heads.q = layer_.latent->q_a ? SharedInput(latents.q.window(rows)).multiply(outputs(q_))
+                                 : SharedInput(norm_(x.window(rows))).multiply(outputs(q_));
     return heads;
   }
 
  private:
-  void from_layer_input(const Tensor& normed, Heads& heads) const {
-    SharedInput input(normed);
-    input.multiply(q_, heads.q.window());
-    if (layer_.latent) return;
-    input.multiply(k_, heads.k.window());
-    input.multiply(v_, heads.v.window());
-  }
-
   const LayerSpec& layer_;
   RmsNorm norm_;
   UsedLinear q_, k_, v_, kv_b_;
@@ -122,15 +143,24 @@ std::vector<LinearInput> DecoderLayer::latent_inputs(const Latents& latents) con
 }
 
 Tensor DecoderLayer::attention_core(const Tensor& x, Latents latents) const {
-  Tensor core(batch.rows(), spec.attention.out_width(), x.kind());
+  Tensor core(batch.rows(), spec.attention.out_width(), weights.kind());
   if (batch.rows() == 0) return core;
   const HeadMaker make_heads(model, spec, weights);
   const HeadVectors vectors(spec, weights);
   runtime::for_each_range(batch.sequence_rows, [&](Index, Range rows) {
-    Heads heads = make_heads(x, latents, rows);
-    runtime::attention(spec.attention, vectors.view(), std::move(heads.q), std::move(heads.k),
-                       std::move(heads.v), core.window(rows));
-    note_finite(ForwardPart::attention, core.window(rows));
+    for (const Range& group : make_heads.groups()) {
+      Heads heads = make_heads(x, latents, rows, group);
+      const Index width = spec.attention.value_dim;
+      const Tensor to = std::as_const(core).window(rows).window_columns(group.begin * width,
+                                                                        group.size() * width);
+      const bool apart = to.kind() != x.kind();
+      const Tensor out = apart ? Tensor(rows.size(), to.columns()) : to.window();
+      const AttentionSpec attention = spec.latent ? part_of(spec.attention, group) : spec.attention;
+      runtime::attention(attention, vectors.view(), std::move(heads.q), std::move(heads.k),
+                         std::move(heads.v), out.window());
+      note_finite(ForwardPart::attention, out);
+      if (apart) runtime::copy(out, to.window());
+    }
   });
   return core;
 }

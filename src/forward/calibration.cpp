@@ -36,14 +36,12 @@ LanePartials sum_lanes(const Batch& batch, const LaneSum& lane_sum_of) {
   return tree.take();
 }
 
-/// Every token with weight 1, sequence by sequence; `input(rows)` are the rows that are summed.
+/// Every token with weight 1; `input(rows)` are the rows that are summed.
 template <class Input>
-LanePartials sum_sequences(const Solver& solver, const Batch& batch, const Input& input) {
+LanePartials sum_all(const Solver& solver, const Batch& batch, const Input& input) {
   return sum_lanes(batch, [&](Index lane) {
     WeightedSum sum;
-    const Range sequences = batch.lane_sequences[lane];
-    for (Index sequence = sequences.begin; sequence < sequences.end; ++sequence) {
-      const Range rows = batch.rows_of_sequence(sequence);
+    for (const Range& rows : pieces_of(batch.rows_of_lane(lane))) {
       const Tensor x = input(rows);
       solver.add_tokens(sum, x.host(), {}, {}, static_cast<double>(rows.size()));
     }
@@ -51,36 +49,41 @@ LanePartials sum_sequences(const Solver& solver, const Batch& batch, const Input
   });
 }
 
-/// Every token of a tensor with weight 1.
-LanePartials sum_rows(const Solver& solver, const Batch& batch, const Tensor& x) {
-  return sum_sequences(solver, batch, [&](Range rows) { return x.window(rows); });
+/// The same rows as float32.
+Tensor as_floats(const Tensor& x, Range rows) {
+  const Tensor window = x.window(rows);
+  return x.kind() == runtime::TensorKind{} ? window.window() : window.as(DType::f32);
 }
 
-/// The tokens of an expert: where the inputs of a lane's tokens are, rows `rows` of `x`, or
-/// all of them when empty.
-struct LaneInput {
+/// Every token of a tensor with weight 1.
+LanePartials sum_rows(const Solver& solver, const Batch& batch, const Tensor& x) {
+  return sum_all(solver, batch, [&](Range rows) { return as_floats(x, rows); });
+}
+
+/// The inputs of some tokens of an expert: rows `rows` of `x`, or all of them when empty.
+struct PieceInput {
   const Tensor x;
   std::span<const std::int32_t> rows;
 };
 
-/// Σ s^p x xᵀ over one expert's tokens; `input(lane)` is asked for lanes with tokens only.
+/// Σ s^p x xᵀ over one expert's tokens; `input(places)` of its list.
 template <class Input>
 LanePartials sum_routed(const ExpertSums& sums, const TokenList& list, const Input& input) {
   return sum_lanes(sums.pass.batch, [&](Index lane) {
     WeightedSum sum;
-    if (list.lane(lane).size() == 0) return sum;
-    const LaneInput in = input(lane);
-    double weight_sum = 0;
-    const std::vector<float> weights =
-        powers(list.weights_of_lane(lane), sums.exponent, weight_sum);
-    sums.solver.add_tokens(sum, in.x.host(), in.rows, weights, weight_sum);
+    for (const Range& places : pieces_of(list.lane(lane))) {
+      const PieceInput in = input(places);
+      double weight_sum = 0;
+      const std::vector<float> weights = powers(list.weights_at(places), sums.exponent, weight_sum);
+      sums.solver.add_tokens(sum, in.x.host(), in.rows, weights, weight_sum);
+    }
     return sum;
   });
 }
 
 /// Σ over activation(gate x, up x) of every token.
 LanePartials sum_hidden_of_all(const ExpertSums& sums, const GateUp& weights) {
-  return sum_sequences(sums.solver, sums.pass.batch, [&](Range rows) {
+  return sum_all(sums.solver, sums.pass.batch, [&](Range rows) {
     std::vector<std::int32_t> tokens(rows.size());
     std::iota(tokens.begin(), tokens.end(), checked_cast<std::int32_t>(rows.begin));
     return weights.hidden(sums.pass.normed, tokens);
@@ -101,8 +104,7 @@ std::vector<Index> busy(const ExpertPass& pass, std::span<const CalibratedExpert
 
 LanePartials sum_tokens(const Solver& solver, const Batch& batch, const LinearInput& input) {
   if (!input.norm) return sum_rows(solver, batch, input.x);
-  return sum_sequences(solver, batch,
-                       [&](Range rows) { return (*input.norm)(input.x.window(rows)); });
+  return sum_all(solver, batch, [&](Range rows) { return (*input.norm)(input.x.window(rows)); });
 }
 
 std::vector<LanePartials> ExpertSums::gate_up(std::span<const CalibratedExpert> experts) const {
@@ -111,8 +113,8 @@ std::vector<LanePartials> ExpertSums::gate_up(std::span<const CalibratedExpert> 
     const auto& [expert, summed] = experts[i];
     if (summed != CalibratedOn::routed) return;
     const TokenList& list = pass.tokens(expert);
-    sums[i] = sum_routed(*this, list, [&](Index lane) {
-      return LaneInput{pass.normed.window(), list.rows_of_lane(lane)};
+    sums[i] = sum_routed(*this, list, [&](Range places) {
+      return PieceInput{pass.normed.window(), list.rows_at(places)};
     });
   });
   // Experts that are calibrated on all tokens have the same sum: it is computed once.
@@ -141,8 +143,8 @@ std::vector<LanePartials> ExpertSums::down(std::span<const CalibratedExpert> exp
     if (runs && list.size() > 0) out = weights.hidden(pass.normed, list);
     LanePartials& partials = sums[i];
     if (summed == CalibratedOn::routed)
-      partials = sum_routed(*this, list, [&](Index lane) {
-        return LaneInput{std::as_const(out).window(list.lane(lane)), {}};
+      partials = sum_routed(*this, list, [&](Range places) {
+        return PieceInput{as_floats(out, places), {}};
       });
     if (summed == CalibratedOn::all) partials = sum_hidden_of_all(*this, weights);
     if (hidden != nullptr && list.size() > 0) hidden->at(expert) = std::move(out);

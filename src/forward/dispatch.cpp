@@ -74,8 +74,8 @@ std::vector<std::byte> Dispatch::list_for(int owner) const {
     const TokenList& tokens = home_.tokens(experts_[i]);
     for (Index lane = 0; lane < home_.batch.lanes(); ++lane) {
       list.value(checked_cast<std::int32_t>(tokens.lane(lane).size()));
-      for (const std::int32_t row : tokens.rows_of_lane(lane)) list.value(place(row));
-      list.values(tokens.weights_of_lane(lane));
+      for (const std::int32_t row : tokens.rows_at(tokens.lane(lane))) list.value(place(row));
+      list.values(tokens.weights_at(tokens.lane(lane)));
     }
   }
   return list.take();

@@ -1,6 +1,7 @@
 #include "aq/forward/expert_pass.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "aq/core/parallel.h"
@@ -12,16 +13,39 @@
 namespace aq {
 namespace {
 
-/// out = down(hidden) of one expert, lane by lane.
+/// down(hidden) of tokens of one expert.
+void multiply_down(const UsedLinear& down, Index expert, const Tensor& hidden, Tensor out) {
+  SharedInput(hidden).multiply(down, out.window());
+  // An input that is not finite makes outputs that are not.
+  if (!note_finite(ForwardPart::down, out, expert))
+    note_finite(ForwardPart::gate_up, hidden.as(DType::f32), expert);
+}
+
+/// The same of all its tokens.
 Tensor down_of(const ExpertPass& pass, Index expert, const Tensor& hidden) {
   const UsedLinear down = pass.weights.used(pass.layer.mlp(expert).down);
-  Tensor out(hidden.rows(), down.weight.rows(), hidden.kind());
-  runtime::for_each_range(pass.tokens(expert).lanes(), [&](Index, Range rows) {
-    SharedInput(hidden.window(rows)).multiply(down, out.window(rows));
-    note_finite(ForwardPart::gate_up, hidden.window(rows), expert);
-    note_finite(ForwardPart::down, out.window(rows), expert);
+  Tensor out(hidden.rows(), down.weight.rows());
+  runtime::for_each_range(pass.tokens(expert).pieces(), [&](Index, Range rows) {
+    multiply_down(down, expert, hidden.window(rows), out.window(rows));
   });
   return out;
+}
+
+/// y[row] += weight * down(hidden(places)) of one expert, whose pieces are worked on side by side.
+void add_pieces(const ExpertPass& pass, Index expert,
+                const std::function<Tensor(Range places)>& hidden, Tensor& y) {
+  const UsedLinear down = pass.weights.used(pass.layer.mlp(expert).down);
+  const TokenList& list = pass.tokens(expert);
+  runtime::for_each_range(list.pieces(), [&](Index, Range places) {
+    Tensor out(places.size(), down.weight.rows());
+    multiply_down(down, expert, hidden(places), out.window());
+    runtime::add_weighted(out, list.rows_at(places), list.weights_at(places), y);
+  });
+}
+
+/// Of so few experts each is worked on by all threads, so that nothing of it is kept for later.
+bool one_after_the_other(Index experts) {
+  return thread_count() == 1 || experts < thread_count();
 }
 
 std::vector<Index> numbers_of(const ByExpert& tensors) {
@@ -64,9 +88,9 @@ Tensor GateUp::hidden(const Tensor& normed, std::span<const std::int32_t> rows) 
 }
 
 Tensor GateUp::hidden(const Tensor& normed, const TokenList& list) const {
-  Tensor out(list.size(), gate.weight.rows(), normed.kind());
-  runtime::for_each_range(list.lanes(), [&](Index lane, Range rows) {
-    runtime::copy(hidden(normed, list.rows_of_lane(lane)), out.window(rows));
+  Tensor out(list.size(), gate.weight.rows(), gate.weight.kind());
+  runtime::for_each_range(list.pieces(), [&](Index, Range places) {
+    runtime::copy(hidden(normed, list.rows_at(places)), out.window(places));
   });
   return out;
 }
@@ -98,21 +122,37 @@ void ExpertPass::add(const ByExpert& outputs, Tensor& y) const {
   runtime::for_each_range(lanes, [&](Index lane, Range) {
     for (const auto& [expert, output] : outputs) {
       const TokenList& list = tokens(expert);
-      runtime::add_weighted(output.window(list.lane(lane)), list.rows_of_lane(lane),
-                            list.weights_of_lane(lane), y);
+      const Range places = list.lane(lane);
+      runtime::add_weighted(output.window(places), list.rows_at(places), list.weights_at(places),
+                            y);
     }
   });
 }
 
 void ExpertPass::add_down(ByExpert hidden, Tensor& y) const {
-  while (!hidden.empty()) add(outputs(take_some(*this, hidden)), y);
+  while (!one_after_the_other(std::ssize(hidden))) add(outputs(take_some(*this, hidden)), y);
+  for (auto& [expert, tensor] : hidden) {
+    add_pieces(
+        *this, expert, [&](Range places) { return tensor.window(places); }, y);
+    tensor = {};
+  }
 }
 
 void ExpertPass::run(Range experts, Tensor& y) const {
-  for (Index first = experts.begin; first < experts.end; first += thread_count()) {
-    std::vector<Index> some(std::min<Index>(thread_count(), experts.end - first));
+  const Index routed = layer.moe ? layer.moe->routing.experts : 0;
+  Index first = experts.begin;
+  for (; !one_after_the_other(std::min(experts.end, routed) - first); first += thread_count()) {
+    std::vector<Index> some(thread_count());
     std::iota(some.begin(), some.end(), first);
     add_down(hidden(some), y);
+  }
+  for (; first < experts.end; ++first) {
+    const TokenList& list = tokens(first);
+    if (list.size() == 0) continue;
+    const GateUp weights_of(layer.mlp(first), weights);
+    add_pieces(
+        *this, first, [&](Range places) { return weights_of.hidden(normed, list.rows_at(places)); },
+        y);
   }
 }
 

@@ -16,9 +16,9 @@ struct GateUp {
   GateUp(const MlpSpec& mlp, const Weights& weights)
       : gate(weights.used(mlp.gate)), up(weights.used(mlp.up)), activation(mlp.activation) {}
 
-  /// activation(gate(x), up(x)) for the given rows of `normed`: `[rows.size(), width]`.
+  /// activation(gate(x), up(x)) for the given rows of `normed`: `[rows.size(), width]`, float32.
   Tensor hidden(const Tensor& normed, std::span<const std::int32_t> rows) const;
-  /// The same for a whole list, lane by lane.
+  /// The same for a whole list, with the elements that down multiplies.
   Tensor hidden(const Tensor& normed, const TokenList& list) const;
 
   UsedLinear gate, up;

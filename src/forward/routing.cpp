@@ -1,8 +1,11 @@
 #include "aq/forward/routing.h"
 
+#include <algorithm>
+
 #include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
 #include "aq/runtime/operations.h"
+#include "aq/runtime/workspace.h"
 
 namespace aq {
 namespace {
@@ -49,7 +52,7 @@ TokenList tokens_of_mlp(const MlpSpec& mlp, const Weights& weights, const Batch&
                         const Tensor& normed) {
   TokenList list = all_tokens(batch);
   if (!mlp.output_gate || batch.rows() == 0) return list;
-  const UsedLinear gate = weights.used(*mlp.output_gate);
+  const UsedLinear gate = weights.used_exactly(*mlp.output_gate);
   runtime::for_each_range(batch.sequence_rows, [&](Index, Range rows) {
     Tensor factors = SharedInput(normed.window(rows)).multiply(gate);
     runtime::apply_sigmoid(factors.host());
@@ -67,7 +70,7 @@ Routing choose_experts(const MoeSpec& moe, const Weights& weights, const Batch& 
   routing.experts.resize(moe.routing.experts);
   routing.index.resize(batch.rows() * top_k);
   routing.weight.resize(routing.index.size());
-  const UsedLinear router = weights.used(moe.router);
+  const UsedLinear router = weights.used_exactly(moe.router);
   std::vector<float> correction;
   if (!moe.correction_bias.empty())
     correction = weights.vector(moe.correction_bias, moe.routing.experts);
@@ -84,21 +87,19 @@ Routing choose_experts(const MoeSpec& moe, const Weights& weights, const Batch& 
 
 }  // namespace
 
-std::vector<Range> TokenList::lanes() const {
-  std::vector<Range> ranges;
+std::vector<Range> pieces_of(Range range) {
+  std::vector<Range> pieces;
+  for (Index begin = range.begin; begin < range.end; begin += runtime::kProductRows)
+    pieces.push_back({begin, std::min(range.end, begin + runtime::kProductRows)});
+  return pieces;
+}
+
+std::vector<Range> TokenList::pieces() const {
+  std::vector<Range> all;
   for (std::size_t i = 0; i + 1 < lane_offsets.size(); ++i)
-    ranges.push_back({lane_offsets[i], lane_offsets[i + 1]});
-  return ranges;
-}
-
-std::span<const std::int32_t> TokenList::rows_of_lane(Index number) const {
-  const Range range = lane(number);
-  return std::span(rows).subspan(range.begin, range.size());
-}
-
-std::span<const float> TokenList::weights_of_lane(Index number) const {
-  const Range range = lane(number);
-  return std::span(weights).subspan(range.begin, range.size());
+    for (const Range& piece : pieces_of({lane_offsets[i], lane_offsets[i + 1]}))
+      all.push_back(piece);
+  return all;
 }
 
 std::vector<std::int64_t> routed_tokens(const LayerSpec& layer, const Routing& routing) {

@@ -10,18 +10,25 @@ void SharedInput::multiply(const UsedLinear& linear, Tensor out) {
 }
 
 Tensor SharedInput::multiply(const UsedLinear& linear) {
-  Tensor out(values_.rows(), linear.weight.rows(), values_.kind());
+  Tensor out(values_.rows(), linear.weight.rows());
   multiply(linear, out.window());
   return out;
 }
 
 const Tensor& SharedInput::seen_by(const UsedLinear& linear) {
-  if (!linear.activation) return values_;
-  for (const Rounded& done : rounded_)
-    if (done.scheme == *linear.activation) return done.values;
-  rounded_.push_back({*linear.activation, values_.clone()});
-  simulate_dynamic(rounded_.back().scheme, rounded_.back().values.host());
-  return rounded_.back().values;
+  const runtime::TensorKind kind = linear.weight.kind();
+  if (!linear.activation && kind == values_.kind()) return values_;
+  for (const Seen& seen : seen_)
+    if (seen.activation == linear.activation && seen.values.kind() == kind) return seen.values;
+  if (!linear.activation) {
+    seen_.push_back({std::nullopt, values_.as(kind.dtype)});
+  } else {
+    Tensor rounded = values_.as(DType::f32);
+    simulate_dynamic(*linear.activation, rounded.host());
+    seen_.push_back(
+        {linear.activation, kind == rounded.kind() ? std::move(rounded) : rounded.as(kind.dtype)});
+  }
+  return seen_.back().values;
 }
 
 }  // namespace aq

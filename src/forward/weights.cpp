@@ -12,14 +12,17 @@ void Weights::put(const std::string& name, QuantizedMatrix matrix,
   quantized_.insert_or_assign(name, Quantized{std::move(matrix), activation});
 }
 
-UsedLinear Weights::used(const LinearSpec& linear) const {
+UsedLinear Weights::used_as(const LinearSpec& linear, DType dtype) const {
+  UsedLinear used{{}, read_bias(checkpoint_, model_, linear), std::nullopt};
   const auto found = quantized_.find(linear.name);
-  if (found == quantized_.end())
-    return {Tensor::from(original_rows(linear, 0, linear.rows)),
-            read_bias(checkpoint_, model_, linear), std::nullopt};
-  UsedLinear used{Tensor(linear.rows, linear.columns), read_bias(checkpoint_, model_, linear),
-                  found->second.activation};
-  dequantize(found->second.matrix, used.weight.host());
+  if (found == quantized_.end()) {
+    used.weight = Tensor::from(original_rows(linear, 0, linear.rows));
+  } else {
+    used.weight = Tensor(linear.rows, linear.columns);
+    used.activation = found->second.activation;
+    dequantize(found->second.matrix, used.weight.host());
+  }
+  if (dtype != DType::f32) used.weight = used.weight.as(dtype);
   return used;
 }
 

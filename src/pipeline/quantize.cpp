@@ -56,7 +56,8 @@ struct Run {
         prepared(std::move(all)),
         state(run_options, prepared, communicator),
         reporter(state.directory(), layer_count(), communicator),
-        original(prepared.files.checkpoint, prepared.files.model),
+        original(prepared.files.checkpoint, prepared.files.model,
+                 run_options.compute == Compute::bf16 ? DType::bf16 : DType::f32),
         quantized(original),
         keeper(state.directory(), comm.rank()),
         context{comm,
@@ -264,8 +265,8 @@ void check_fallbacks(const QuantizeOptions& options, const RunSummary& summary) 
 
 RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
   CountingCommunicator comm(ranks);
-  const QuantizeOptions resolved = with_resolved_order(options);
   runtime::initialize();
+  const QuantizeOptions resolved = resolve(options, comm);
   use_single_threaded_blas();
   return_freed_memory();
   compare_told(told(resolved), comm);

@@ -114,8 +114,9 @@ class CostSum {
         std::min(length * (length + kQueryTile) / 2, length * (window + kQueryTile));
     const double passes = settings_.sequential == Sequential::layer ? 2 : 1;
     each_rank([&](std::size_t r, StageWork& rank) {
-      rank.work.flops.forward += passes * dealt_.sequences[r] * pairs * 2 *
-                                 static_cast<double>(spec.heads * (spec.head_dim + spec.value_dim));
+      rank.work.flops.attention +=
+          passes * dealt_.sequences[r] * pairs * 2 *
+          static_cast<double>(spec.heads * (spec.head_dim + spec.value_dim));
     });
     end(Stage::core);
   }

@@ -14,8 +14,8 @@ constexpr double kCopyTraffic = 2;  // a copy reads and writes
 /// combine(figure of `from`, figure of `to`) for each of them.
 template <class Combine>
 void for_each_figure(const RankWork& from, RankWork& to, const Combine& combine) {
-  for (const auto figure :
-       {&Flops::forward, &Flops::hessian, &Flops::factor, &Flops::solve, &Flops::refine})
+  for (const auto figure : {&Flops::forward, &Flops::attention, &Flops::hessian, &Flops::factor,
+                            &Flops::solve, &Flops::refine})
     combine(from.flops.*figure, to.flops.*figure);
   for (const auto figure :
        {&Traffic::read, &Traffic::dequantized, &Traffic::reduce_sent, &Traffic::reduce_received,
@@ -55,7 +55,10 @@ StageClock::StageClock(const CostOptions& options, int ranks)
 }
 
 double StageClock::forward(const StageWork& rank) const {
-  return rank.work.flops.forward / (machine_.forward_flops * threads_) +
+  const bool narrow = options_.bf16 && machine_.forward_bf16_flops > 0;
+  const double rate = narrow ? machine_.forward_bf16_flops : machine_.forward_flops;
+  return (rank.work.flops.forward / rate + rank.work.flops.attention / machine_.forward_flops) /
+             threads_ +
          rank.work.traffic.dequantized * neighbours_ / machine_.memory_bandwidth;
 }
 

@@ -13,6 +13,7 @@ struct RateField {
   double Machine::*value;
 };
 constexpr std::array kRates{RateField{"forward_flops", &Machine::forward_flops},
+                            RateField{"forward_bf16_flops", &Machine::forward_bf16_flops},
                             RateField{"hessian_flops", &Machine::hessian_flops},
                             RateField{"factor_flops", &Machine::factor_flops},
                             RateField{"solve_flops", &Machine::solve_flops},
@@ -58,7 +59,8 @@ Machine machine_from_json(std::string_view text, const std::string& file) {
 std::string machine_to_json(const Machine& machine) {
   OrderedJson json{{"name", machine.name}};
   for (const CountField& field : kCounts) json[field.name] = machine.*field.value;
-  for (const RateField& field : kRates) json[field.name] = machine.*field.value;
+  for (const RateField& field : kRates)
+    if (machine.*field.value > 0) json[field.name] = machine.*field.value;
   return json.dump(1) + "\n";
 }
 

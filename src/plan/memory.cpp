@@ -76,6 +76,7 @@ RankShare rank_share(const Workload& workload, int ranks, const PlanLimits& limi
   share.all_lanes = layout.lanes;
   share.all_pending = most_pending_partials(layout, 1);
   share.dispatch = limits.dispatch;
+  share.bf16 = limits.bf16;
   return share;
 }
 

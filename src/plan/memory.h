@@ -25,6 +25,7 @@ struct RankShare {
   Index all_lanes = 0;    ///< of all ranks
   Index all_pending = 0;  ///< most partial sums of a rank that adds all lanes
   bool dispatch = false;
+  bool bf16 = false;  ///< products of the forward pass
 };
 RankShare rank_share(const Workload& workload, int ranks, const PlanLimits& limits);
 

@@ -52,20 +52,14 @@ class LayerMemory {
     if (dispatched_) dispatched_experts();
     base_ = {.activations = floats(sizes_.hidden) + tokens, .libraries = base_.libraries};
     packed_ = sizes_.layer_packed_bytes;
-    if (sizes_.two_passes) {
-      MemoryEstimate second = whole_layer();
-      second.weights += own_share(packed_);
-      add(Stage::layer, Phase::forward, second);
-    }
+    if (sizes_.two_passes) whole_layer(Phase::forward, {.weights = own_share(packed_)});
     add(Stage::layer, Phase::write,
         {.buffers = kFileBytes + packed_ / 4, .weights = own_share(packed_)});
     packed_ = 0;  // merged matrix by matrix
     add(Stage::layer, Phase::merge,
         {.buffers = kFileBytes + share_.ranks * kShardBytes, .weights = sizes_.down.packed_bytes});
     packed_ = sizes_.layer_packed_bytes;
-    MemoryEstimate resumed = whole_layer();
-    resumed.buffers += kFileBytes;
-    add(Stage::layer, Phase::resume, resumed);
+    whole_layer(Phase::resume, {.buffers = kFileBytes});
     return std::move(moments_);
   }
 
@@ -73,9 +67,13 @@ class LayerMemory {
   /// A matrix of one row a token.
   Index floats(Index width) const { return share_.tokens * width * kFloat; }
   Index threads_of(Index pieces) const { return std::min<Index>(share_.threads, pieces); }
+  /// Output of the attention core.
+  Index core_bytes() const { return floats(sizes_.core_width) / (share_.bf16 ? 2 : 1); }
+  /// Bytes of a value that goes into or comes out of a product, with its copy in bfloat16.
+  Index product_bytes() const { return kFloat + (share_.bf16 ? 2 : 0); }
   /// A matrix of one row a token of a sequence, for each thread that works on one.
   Index worker_buffers(Index width) const {
-    return share_.workers * share_.length * width * kFloat;
+    return share_.workers * share_.length * width * product_bytes();
   }
   /// Rows that a rank solves of each task that it works on, of a stage of `tasks` tasks.
   Index own_rows(const TaskShape& task, Index tasks) const {
@@ -181,12 +179,15 @@ class LayerMemory {
     return own;
   }
 
-  /// The sums of one Hessian over all tokens, lanes on threads.
+  /// Tokens that are worked on at one time, of those of a lane.
+  Index piece() const { return std::min(runtime::kProductRows, share_.lane_tokens); }
+
+  /// The sums of one Hessian over all tokens, lanes on threads: their norms, and these scaled.
   MemoryEstimate dense_sum(const TaskShape& task) const {
     if (!task.has_hessian) return {};
-    const Index sums = share_.pending + threads_of(share_.lanes) - 1;
-    return {.buffers = worker_buffers(2 * task.columns),
-            .hessians = sums * sum_bytes(task.columns)};
+    const Index busy = threads_of(share_.lanes);
+    return {.buffers = busy * piece() * 2 * task.columns * kFloat,
+            .hessians = (share_.pending + busy - 1) * sum_bytes(task.columns)};
   }
 
   void attention() {
@@ -209,7 +210,13 @@ class LayerMemory {
   /// What is kept of all tokens for a stage of attention; norm(x) is computed where it is needed.
   Index inputs_of(Stage stage) const {
     if (stage == Stage::latent) return floats(sizes_.latent_width);
-    return stage == Stage::o ? floats(sizes_.core_width) : 0;
+    return stage == Stage::o ? core_bytes() : 0;
+  }
+
+  /// Heads of a sequence, the output of all of them where it is rounded, and scores.
+  Index attention_buffers() const {
+    const Index output = share_.bf16 ? sizes_.core_width : 0;
+    return worker_buffers(sizes_.hidden + sizes_.head_widths + output + runtime::kQueryTile);
   }
 
   /// What runs between the stage before and this one.
@@ -223,26 +230,46 @@ class LayerMemory {
     if (stage == Stage::o)
       add(Stage::core, Phase::forward,
           {.activations = inputs_of(Stage::o) + latents,
-           .buffers = worker_buffers(sizes_.hidden + sizes_.head_widths + runtime::kQueryTile),
+           .buffers = attention_buffers(),
            .weights = sizes_.attention_weights * kFloat});
   }
 
   /// A layer that runs with its results: from disk, or in its second pass.
-  MemoryEstimate whole_layer() const {
-    const Index step = threads_of(sizes_.experts);
-    const Index hidden = routed(step) * sizes_.mlp_width * kFloat;
-    const Index attention = floats(sizes_.core_width + sizes_.latent_width);
+  void whole_layer(Phase phase, const MemoryEstimate& rest) {
+    MemoryEstimate most;
+    const auto see = [&](const MemoryEstimate& now) {
+      if (now.total() > most.total()) most = now;
+    };
+    see({.activations = core_bytes() + floats(sizes_.latent_width),
+         .buffers = attention_buffers(),
+         .weights = sizes_.attention_weights * kFloat});
     const Index inputs = 2 * floats(sizes_.hidden) + routing();
-    const Index weights = std::max(sizes_.attention_weights, step * sizes_.gate_up.weights);
-    MemoryEstimate now{
-        .activations = std::max(attention, inputs + hidden),
-        .buffers = std::max(worker_buffers(sizes_.hidden + sizes_.head_widths), outputs(step)),
-        .weights = weights * kFloat};
-    if (!dispatched_) return now;
-    const MemoryEstimate away = dispatched_run();
-    now.activations = std::max(attention, inputs + away.activations);
-    now.buffers = std::max(now.buffers, away.buffers);
-    return now;
+    const Index step = threads_of(sizes_.experts);
+    const bool kept = sizes_.routed && !one_after_the_other(step);
+    see({.activations = inputs + (kept ? hidden_bytes(routed(step)) : 0),
+         .buffers = kept ? outputs(step) : pieces_of_mlp(),
+         .weights = step * sizes_.gate_up.weights * kFloat});
+    if (dispatched_) {
+      MemoryEstimate away = dispatched_run();
+      away.activations += inputs;
+      away.weights += step * sizes_.gate_up.weights * kFloat;
+      see(away);
+    }
+    add(Stage::layer, phase, most += rest);
+  }
+
+  /// See ExpertPass::run.
+  bool one_after_the_other(Index experts) const {
+    return share_.threads == 1 || experts < share_.threads;
+  }
+  /// What down reads of so many tokens, as it is kept.
+  Index hidden_bytes(Index rows) const {
+    return rows * sizes_.mlp_width * (share_.bf16 ? kFloat / 2 : kFloat);
+  }
+  /// gate, up and down of a piece of tokens for each thread.
+  Index pieces_of_mlp() const {
+    const Index width = 2 * sizes_.hidden + 3 * sizes_.mlp_width;
+    return share_.threads * piece() * width * product_bytes();
   }
 
   /// Which tokens go where: choices of every token, and a list for each expert.
@@ -251,11 +278,17 @@ class LayerMemory {
   }
   /// Rows of the tokens that go to `count` experts, at most: no token goes to one expert twice.
   Index routed(Index count) const { return std::min(sizes_.top_k, count) * share_.tokens; }
+  /// bfloat16 of what goes into down and comes out of it, a piece for each thread.
+  Index narrowed() const {
+    const Index width = sizes_.hidden + sizes_.mlp_width;
+    return share_.bf16 ? share_.threads * piece() * width * 2 : 0;
+  }
   /// What down gives for the experts that are added at one time.
   Index outputs(Index count) const {
+    if (one_after_the_other(count)) return pieces_of_mlp();
     const Index even = 2 * count * sizes_.top_k * share_.tokens / sizes_.experts;
     const Index rows = std::min(routed(count), std::max(share_.tokens, even));
-    return rows * sizes_.hidden * kFloat;
+    return rows * sizes_.hidden * kFloat + narrowed();
   }
 
   /// Who sums over tokens of experts, and how much of the tree of lanes it keeps.
@@ -270,13 +303,11 @@ class LayerMemory {
     return {shape_.limits.experts, share_.all_lanes, 1, share_.all_pending, shape_.limits.rows};
   }
 
-  /// Rows that threads have at work, an expert or a lane each: of all tokens that go to experts;
-  /// those that are calibrated on all tokens take these a sequence at a time.
+  /// Rows that threads have at work, a piece of an expert or of a lane each.
   Index busy_rows(const Summing& summing) const {
     const bool experts_on_threads = summing.experts >= share_.threads;
     const Index busy = threads_of(experts_on_threads ? summing.experts : summing.lanes);
-    const Index all = summing.rows + (sizes_.all_tokens ? busy * share_.length : 0);
-    return std::min(busy * share_.lane_tokens, all);
+    return sizes_.all_tokens ? busy * piece() : std::min(busy * piece(), summing.rows);
   }
 
   /// Sums of all experts in work, over the inputs of width n.
@@ -286,7 +317,8 @@ class LayerMemory {
     const Index in_work = summing.experts >= share_.threads
                               ? share_.threads * unfinished
                               : unfinished + threads_of(summing.lanes) - 1;
-    return {.buffers = busy_rows(summing) * task.columns * kFloat,
+    // Scaled, and before that as float32 where they are kept in bfloat16.
+    return {.buffers = busy_rows(summing) * task.columns * kFloat * (share_.bf16 ? 2 : 1),
             .hessians = (summing.experts * summing.kept + in_work) * sum_bytes(task.columns)};
   }
 
@@ -294,9 +326,9 @@ class LayerMemory {
   MemoryEstimate run_gate_up(Index hidden, const Summing& summing) const {
     MemoryEstimate now = expert_sums(sizes_.down, summing);
     const Index width = sizes_.hidden + 3 * sizes_.mlp_width;
-    now.activations += hidden * sizes_.mlp_width * kFloat;
+    now.activations += hidden_bytes(hidden);
     now.weights += threads_of(summing.experts) * sizes_.gate_up.weights * kFloat;
-    now.buffers += busy_rows(summing) * width * kFloat;
+    now.buffers += busy_rows(summing) * width * product_bytes();
     return now;
   }
 
@@ -315,7 +347,7 @@ class LayerMemory {
     const bool keeps = !sizes_.two_passes && !dispatched_;
     const Index hidden = routed(keeps ? reduced_ : threads_of(reduced_));
     add(Stage::gate_up, Phase::forward, run_gate_up(hidden, everywhere()));
-    const Index kept = keeps ? hidden * sizes_.mlp_width * kFloat : 0;
+    const Index kept = keeps ? hidden_bytes(hidden) : 0;
     quantize(Stage::down, sizes_.down, reduced_, {.activations = kept});
     if (!keeps) return;
     const Index step = threads_of(reduced_);
@@ -341,8 +373,8 @@ class LayerMemory {
     const Index with_lanes = std::min<Index>(share_.ranks, share_.all_lanes);
     const Index rows = std::min(shape_.limits.rows, with_lanes * share_.tokens);
     const Index stay = share_.tokens * sizes_.mlp_width * kFloat;
-    const Index outputs = rows * sizes_.hidden * kFloat + 2 * floats(sizes_.hidden);
-    return {.activations = shape_.limits.rows * sizes_.mlp_width * kFloat,
+    const Index outputs = rows * sizes_.hidden * kFloat + 2 * floats(sizes_.hidden) + narrowed();
+    return {.activations = hidden_bytes(shape_.limits.rows),
             .buffers = token_lists() + std::max(gathered(), stay + outputs)};
   }
 
@@ -365,7 +397,7 @@ class LayerMemory {
                                            : shape_.limits.rows;
     add(Stage::gate_up, Phase::forward, beside_tokens(run_gate_up(hidden, at_owner())));
     MemoryEstimate rest = tokens;
-    if (!sizes_.two_passes) rest.activations += hidden * sizes_.mlp_width * kFloat;
+    if (!sizes_.two_passes) rest.activations += hidden_bytes(hidden);
     solve_own(Stage::down, sizes_.down, rest);
     if (sizes_.two_passes) return;
     MemoryEstimate now = dispatched_run();

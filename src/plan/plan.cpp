@@ -4,6 +4,7 @@
 
 #include "aq/core/text.h"
 #include "aq/plan/dispatch.h"
+#include "aq/runtime/workspace.h"
 #include "plan/memory.h"
 #include "plan/placement.h"
 #include "plan/sum_traffic.h"
@@ -54,7 +55,8 @@ void add_attention_sizes(const Assignments& assignments, const LayerSpec& layer,
   sizes.attention_weights = sizes.attention.front().task.weights;
   if (!layer.latent) return;
   const LatentHeads& latent = *layer.latent;
-  sizes.head_widths += latent.kv_b.rows;
+  sizes.head_widths = (sizes.head_widths + latent.kv_b.rows) *
+                      std::min(attention.heads, runtime::kLatentHeads) / attention.heads;
   sizes.latent_width = (latent.q_a ? latent.q_a->rows : 0) + latent.kv_a.rows;
   sizes.attention_weights = weights_of(latent.q) + weights_of(latent.kv_b);
 }
@@ -131,10 +133,14 @@ Index wave_size(const LayerSizes& sizes, Index wanted, const RankShare& share, I
 
 void check_limit(const Model& model, const Plan& plan, Index limit) {
   if (limit == 0 || plan.memory.total() <= limit) return;
+  const auto& [stage, phase, memory] = plan.least;
   throw Error(ErrorKind::policy, "plan the run", model.architecture,
-              str("a wave of one expert needs ", bytes_text(plan.least_bytes),
-                  " a rank, the limit is ", bytes_text(limit)),
-              str("raise --memory to ", ceil_div(plan.least_bytes, Index{1} << 20),
+              str("even with one expert at a time stage ", stage_name(stage), ", phase ",
+                  phase_name(phase), " needs ", bytes_text(memory.total()),
+                  " a rank (activations ", bytes_text(memory.activations), ", buffers ",
+                  bytes_text(memory.buffers), ", Hessians ", bytes_text(memory.hessians),
+                  ", weights ", bytes_text(memory.weights), "), the limit is ", bytes_text(limit)),
+              str("raise --memory to ", ceil_div(memory.total(), Index{1} << 20),
                   "MiB, use more ranks, or fewer or shorter sequences"));
 }
 
@@ -266,12 +272,13 @@ std::vector<RunShape> plan_memory(const Model& model, const LayerSpec& layer,
     set_experts(sizes, assignments, layer, run);
     mark_tree_sums(sizes, sums);
     const Index all = run.numbers.size();
-    const auto total = [&](Index count) {
-      return largest(layer_memory(sizes, share, wave_shape(sizes, share, count))).memory.total();
+    const auto most = [&](Index count) {
+      return largest(layer_memory(sizes, share, wave_shape(sizes, share, count)));
     };
     runs.push_back({run, wave_shape(sizes, share, wave_size(sizes, all, share, limits.memory))});
-    plan.one_wave_bytes = std::max(plan.one_wave_bytes, total(all));
-    plan.least_bytes = std::max(plan.least_bytes, total(1));
+    plan.one_wave_bytes = std::max(plan.one_wave_bytes, most(all).memory.total());
+    if (const MemoryMoment one = most(1); one.memory.total() > plan.least.memory.total())
+      plan.least = one;
     raise(plan.moments, layer_memory(sizes, share, runs.back().wave));
   }
   return runs;
@@ -308,6 +315,22 @@ bool StagePlan::quantizes() const {
   return false;
 }
 
+namespace {
+
+/// Tokens that a lane should have: an expert gets 512 of them where routing is even. With fewer,
+/// adding sums up takes as long as making them.
+Index lane_tokens(const Model& model) {
+  constexpr Index kExpertTokens = 512, kLeast = 2048;
+  Index tokens = kLeast;
+  for (const LayerSpec& layer : model.layers)
+    if (layer.moe)
+      tokens =
+          std::max(tokens, kExpertTokens * layer.moe->routing.experts / layer.moe->routing.top_k);
+  return tokens;
+}
+
+}  // namespace
+
 Workload make_workload(const Model& model, Index sequences, Index length,
                        const WorkloadChoice& choice, const std::string& object) {
   constexpr std::string_view kOperation = "read the calibration tokens";
@@ -325,7 +348,10 @@ Workload make_workload(const Model& model, Index sequences, Index length,
                     model.max_positions),
                 "use --seqlen");
   const Index lanes =
-      choice.lanes > 0 ? choice.lanes : default_lane_count(workload.lanes.sequences);
+      choice.lanes > 0 ? choice.lanes
+                       : default_lane_count(workload.lanes.sequences,
+                                            ceil_div(lane_tokens(model),
+                                                     std::max<Index>(workload.sequence_length, 1)));
   if ((lanes & (lanes - 1)) != 0 || lanes > workload.lanes.sequences)
     throw Error(ErrorKind::usage, "deal the sequences to lanes", "--lanes",
                 str(lanes, " is not a power of two of at most ", workload.lanes.sequences,

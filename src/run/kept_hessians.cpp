@@ -15,9 +15,9 @@ namespace {
 constexpr std::string_view kOperation = "use kept Hessians";
 
 /// What must be equal for sums to be those that the new run would compute itself.
-constexpr std::array<std::string_view, 9> kFields{
+constexpr std::array<std::string_view, 10> kFields{
     "model", "architecture",     "tokens",        "sequences", "sequence_length",
-    "lanes", "routing_exponent", "expert_tokens", "starved"};
+    "lanes", "routing_exponent", "expert_tokens", "starved",   "compute"};
 
 [[noreturn]] void fail(const RunDirectory& run, const std::string& reason,
                        std::string_view hint = {}) {

@@ -53,11 +53,15 @@ struct CalibrationTokens {
   std::optional<TokenFile> file;
   Workload workload;
   std::string fingerprint;
+  std::string compute;  ///< of the forward pass over them
 };
 
 CalibrationTokens find_calibration(const QuantizeOptions& options, const Model& model,
                                    const std::optional<KeptHessians>& kept) {
   CalibrationTokens result;
+  result.compute =
+      options.compute == Compute::bf16 ? str("bf16 by ", runtime::bf16_instructions()) : "fp32";
+  if (kept && options.compute == Compute::automatic) result.compute = kept->field("compute");
   Workload& work = result.workload;
   if (!options.calibration.empty()) {
     result.file = TokenFile::open(options.calibration);
@@ -141,7 +145,8 @@ Manifest fresh_manifest(const QuantizeOptions& options, const ModelFiles& files,
       {"lanes", str(workload.lanes.lanes)},
       {"settings", settings_to_json(options.recipe.settings)},
       {"recipe", recipe_fingerprint(assignments, files.model)},
-      {"numerics", numerics()}};
+      {"numerics", numerics()},
+      {"compute", tokens.compute}};
   for (auto& field : calibration_fields(options.recipe.settings))
     manifest.fingerprint.push_back(std::move(field));
   return manifest;
@@ -222,12 +227,15 @@ RunPlan choose(const QuantizeOptions& options, const ModelFiles& files,
   const Index memory = options.memory > 0 ? options.memory : default_memory(comm, node_ranks);
   std::array<std::int64_t, 1> threads{thread_count()};
   comm.all_reduce_max(threads);
-  const PlanLimits limits{
-      .memory = memory, .threads = static_cast<int>(threads[0]), .node_ranks = node_ranks};
+  const PlanLimits limits{.memory = memory,
+                          .threads = static_cast<int>(threads[0]),
+                          .node_ranks = node_ranks,
+                          .bf16 = options.compute == Compute::bf16};
   const CostOptions cost{.machine = options.machine.value_or(Machine{}),
                          .ranks_per_node = node_ranks,
                          .threads = limits.threads,
                          .keep_hessians = options.keep_hessians,
+                         .bf16 = limits.bf16,
                          .weight_bytes = [&files](const LinearSpec& linear) {
                            return stored_weight_bytes(files, linear);
                          }};
@@ -286,6 +294,7 @@ RankFields told(const QuantizeOptions& options) {
           {"--seqlen", str(options.sequence_length)},
           {"--lanes", str(options.lanes)},
           {"--memory", str(options.memory)},
+          {"--compute", str(static_cast<int>(options.compute))},
           {"--tokens-to-experts", str(static_cast<int>(options.tokens_to_experts))},
           {"--machine", options.machine ? machine_to_json(*options.machine) : ""},
           {"--resume", str(static_cast<int>(options.resume))},
@@ -306,8 +315,25 @@ void compare_checkpoints(const ModelFiles& files, Communicator& comm) {
   compare_files("checkpoint file", files.checkpoint.files(), comm);
 }
 
-QuantizeOptions with_resolved_order(QuantizeOptions options) {
+namespace {
+
+/// What all ranks can do. Collective.
+Compute resolved_compute(Compute asked, Communicator& comm) {
+  std::array<std::int64_t, 1> lacking{runtime::bf16_instructions().empty() ? 1 : 0};
+  comm.all_reduce_max(lacking);
+  if (lacking[0] == 0) return asked == Compute::automatic ? Compute::bf16 : asked;
+  if (asked == Compute::bf16)
+    throw CommonError(ErrorKind::usage, "quantize", "--compute bf16",
+                      "a rank's processor has no instructions for it (avx512_bf16, amx_bf16)",
+                      "use fp32, or auto");
+  return Compute::fp32;
+}
+
+}  // namespace
+
+QuantizeOptions resolve(QuantizeOptions options, Communicator& comm) {
   if (!options.hessians.empty()) options.recipe.settings.sequential = Sequential::none;
+  if (options.hessians.empty()) options.compute = resolved_compute(options.compute, comm);
   return options;
 }
 

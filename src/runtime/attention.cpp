@@ -154,12 +154,11 @@ void attention(const AttentionSpec& spec, const AttentionVectors& vectors, Matri
   check_vectors(spec, vectors);
   if (q.rows == 0) return;
   prepare(spec, vectors, q, k, v);
-  const auto scratch = std::make_unique_for_overwrite<float[]>(
-      static_cast<std::size_t>(std::min(q.rows, kQueryTile) * q.rows));
+  FloatArray scratch(std::min(q.rows, kQueryTile) * q.rows);
   for (Index h = 0; h < spec.heads; ++h) {
     const Head head = make_head(spec, vectors.sinks, h, q, k, v, out);
     for (Index first = 0; first < q.rows; first += kQueryTile)
-      attend(head, first, std::min(kQueryTile, q.rows - first), scratch.get());
+      attend(head, first, std::min(kQueryTile, q.rows - first), scratch.data());
   }
 }
 

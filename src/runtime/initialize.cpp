@@ -1,11 +1,17 @@
 /// LibTorch and the BLAS below it at one thread: parallelism is the caller's.
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <dlfcn.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 #include <torch/csrc/api/include/torch/version.h>
 
+#include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <string_view>
 
 #include "aq/core/log.h"
 #include "aq/core/text.h"
@@ -36,6 +42,31 @@ void initialize_once() {
 void initialize() {
   static std::once_flag once;
   std::call_once(once, initialize_once);
+}
+
+namespace {
+
+/// Whether the user keeps oneDNN, which multiplies bfloat16 for LibTorch, from instructions for it.
+bool onednn_is_held_back() {
+  for (const char* name : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"})
+    if (const char* isa = std::getenv(name)) {
+      const std::string_view most = isa;
+      return most != "ALL" && most != "DEFAULT" && most.find("BF16") == most.npos &&
+             most.find("AMX") == most.npos;
+    }
+  return false;
+}
+
+}  // namespace
+
+std::string bf16_instructions() {
+#ifdef __x86_64__
+  if (!at::hasMKLDNN() || onednn_is_held_back() || !__builtin_cpu_supports("avx512bw")) return "";
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & (1U << 22)) != 0) return "amx_bf16";
+  if (__builtin_cpu_supports("avx512bf16")) return "avx512_bf16";
+#endif
+  return "";
 }
 
 std::string torch_version() {

@@ -49,14 +49,6 @@ void gated_activation(const GatedActivation& activation, Tensor& gate, const Ten
   gated_activation(activation, gate.host(), up.host());
 }
 
-void copy(const Tensor& from, Tensor out) {
-  const MatrixView<const float> x = from.host();
-  const MatrixView<float> y = out.host();
-  AQ_CHECK(x.rows == y.rows && x.columns == y.columns, "[", x.rows, ", ", x.columns, "] to [",
-           y.rows, ", ", y.columns, "]");
-  for (Index t = 0; t < x.rows; ++t) std::ranges::copy(x.row(t), y.row(t).begin());
-}
-
 Tensor gather_rows(const Tensor& x, std::span<const std::int32_t> rows) {
   Tensor out(std::ssize(rows), x.columns(), x.kind());
   const MatrixView<const float> from = x.host();

@@ -56,7 +56,13 @@ void linear(const Tensor& x, const Tensor& weight, std::span<const float> bias, 
   check_linear(x.rows(), x.columns(), weight.rows(), weight.columns(), out.rows(), out.columns());
   if (out.rows() == 0 || out.columns() == 0) return;
   const c10::InferenceMode no_gradients;
-  product(x.held().tensor, weight.held().tensor.t(), out.held().tensor);
+  if (weight.kind() == out.kind()) {
+    product(x.held().tensor, weight.held().tensor.t(), out.held().tensor);
+  } else {
+    const Tensor narrow(out.rows(), out.columns(), weight.kind());
+    product(x.held().tensor, weight.held().tensor.t(), narrow.held().tensor);
+    copy(narrow, out.window());
+  }
   if (!bias.empty()) add_bias(bias, out.host());
 }
 

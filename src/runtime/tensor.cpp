@@ -1,28 +1,35 @@
 #include "aq/runtime/tensor.h"
 
-#include <ATen/ops/clone.h>
-#include <ATen/ops/empty.h>
+#include <ATen/ops/copy.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/narrow.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/zero.h>
 #include <c10/core/InferenceMode.h>
 
 #include <utility>
 
+#include "aq/core/block_array.h"
 #include "aq/core/error.h"
+#include "aq/runtime/operations.h"
 #include "runtime/held_tensor.h"
 
 namespace aq::runtime {
 namespace {
 
-void check_supported(const TensorKind& kind) {
-  AQ_CHECK(kind == TensorKind{}, "tensors are float32 in the memory of the CPU, not ",
-           dtype_name(kind.dtype));
+at::ScalarType element_of(const TensorKind& kind) {
+  AQ_CHECK(kind.device == Device{}, "tensors are in the memory of the CPU");
+  AQ_CHECK(kind.dtype == DType::f32 || kind.dtype == DType::bf16, dtype_name(kind.dtype));
+  return kind.dtype == DType::f32 ? at::kFloat : at::kBFloat16;
 }
 
-at::TensorOptions options_of(const TensorKind& kind) {
-  check_supported(kind);
-  return at::TensorOptions().dtype(at::kFloat).device(at::kCPU);
+/// In a block that is used again (block_array.h).
+at::Tensor empty(Index rows, Index columns, const TensorKind& kind) {
+  const c10::InferenceMode no_gradients;
+  const at::ScalarType element = element_of(kind);
+  const std::size_t bytes = static_cast<std::size_t>(rows * columns) * c10::elementSize(element);
+  return at::from_blob(
+      take_block(bytes), {rows, columns}, [bytes](void* block) { give_block(block, bytes); },
+      at::TensorOptions().dtype(element));
 }
 
 }  // namespace
@@ -30,7 +37,8 @@ at::TensorOptions options_of(const TensorKind& kind) {
 Tensor::Tensor(Held held)
     : held_(std::make_unique<Held>(std::move(held))),
       rows_(held_->tensor.size(0)),
-      columns_(held_->tensor.size(1)) {}
+      columns_(held_->tensor.size(1)),
+      kind_{{}, held_->tensor.scalar_type() == at::kFloat ? DType::f32 : DType::bf16} {}
 
 Tensor::Tensor() = default;
 Tensor::~Tensor() = default;
@@ -51,25 +59,39 @@ Tensor& Tensor::operator=(Tensor&& other) noexcept {
 
 Tensor::Tensor(Index rows, Index columns, TensorKind kind)
     : rows_(rows), columns_(columns), kind_(kind) {
-  const c10::InferenceMode no_gradients;
-  held_ = std::make_unique<Held>(Held{at::empty({rows, columns}, options_of(kind))});
+  held_ = std::make_unique<Held>(Held{empty(rows, columns, kind)});
 }
 
 Tensor Tensor::zeros(Index rows, Index columns, TensorKind kind) {
   const c10::InferenceMode no_gradients;
-  return Tensor(Held{at::zeros({rows, columns}, options_of(kind))});
+  return Tensor(Held{empty(rows, columns, kind).zero_()});
 }
 
 Tensor Tensor::from(Matrix matrix) {
   const c10::InferenceMode no_gradients;
   const auto kept = std::make_shared<Matrix>(std::move(matrix));
   return Tensor(Held{at::from_blob(
-      kept->values.data(), {kept->rows, kept->columns}, [kept](void*) {}, options_of({}))});
+      kept->values.data(), {kept->rows, kept->columns}, [kept](void*) {},
+      at::TensorOptions().dtype(at::kFloat))});
 }
 
 Tensor Tensor::clone() const {
+  return as(kind_.dtype);
+}
+
+Tensor Tensor::as(DType dtype) const {
   const c10::InferenceMode no_gradients;
-  return held_ ? Tensor(Held{held_->tensor.clone()}) : Tensor();
+  if (!held_) return Tensor();
+  return Tensor(Held{empty(rows_, columns_, {kind_.device, dtype}).copy_(held_->tensor)});
+}
+
+void copy(const Tensor& from, Tensor out) {
+  AQ_CHECK(from.rows() == out.rows() && from.columns() == out.columns(), "[", from.rows(), ", ",
+           from.columns(), "] to [", out.rows(), ", ", out.columns(), "]");
+  if (from.rows() == 0) return;
+  const c10::InferenceMode no_gradients;
+  at::Tensor to = out.held().tensor;
+  to.copy_(from.held().tensor);
 }
 
 Tensor Tensor::window(Range rows) const {
@@ -85,7 +107,7 @@ Tensor Tensor::window_columns(Index begin, Index count) const {
 }
 
 MatrixView<float> Tensor::host() {
-  check_supported(kind_);
+  AQ_CHECK(kind_ == TensorKind{}, "elements are ", dtype_name(kind_.dtype));
   if (!held_) return {nullptr, 0, 0};
   return {held_->tensor.data_ptr<float>(), rows_, columns_, held_->tensor.stride(0)};
 }

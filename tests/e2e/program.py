@@ -57,8 +57,10 @@ def model_arguments(model):
 
 
 def quantize_arguments(save, model=EXAMPLE, recipe=RECIPE, calibration=CALIBRATION, samples=16,
-                       length=64):
-    arguments = ["quantize", *model_arguments(model), "--config", recipe, "--calib", calibration, "--save", save]
+                       length=64, compute="fp32"):
+    """Products in fp32, as oracles have them and every processor."""
+    arguments = ["quantize", *model_arguments(model), "--config", recipe, "--calib", calibration, "--save", save,
+                 "--compute", compute]
     if samples:
         arguments += ["--nsamples", samples]
     if length:

@@ -60,7 +60,7 @@ class Memory(ProgramTest):
         figures = self.directory / "figures.json"
         return ["quantize", "--model", self.directory / "model", "--calib", self.directory / "tokens.h5",
                 "--config", self.write_recipe(), "--save", self.directory / name, "--json", figures,
-                "--min-tokens", 0, *further]
+                "--min-tokens", 0, "--compute", "fp32", *further]
 
     def measured(self):
         return json.loads((self.directory / "figures.json").read_text())

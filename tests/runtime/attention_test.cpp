@@ -18,7 +18,7 @@ using reference::to_rows;
 
 struct Inputs {
   Matrix q, k, v;
-  std::vector<float> q_norm = {}, k_norm = {}, sinks = {};
+  FloatArray q_norm = {}, k_norm = {}, sinks = {};
 
   AttentionVectors vectors() const { return {q_norm, k_norm, sinks}; }
 };
@@ -213,8 +213,8 @@ TEST(ExpandLatent, ByHand) {
   kv.values = {1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16};
   rope_key.values = {-1, -2};
   expand_latent(spec, kv.view(), rope_key.view(), k.view(), v.view());
-  EXPECT_EQ(k.values, (std::vector<float>{1, 2, -1, 4, 5, -1, 11, 12, -2, 14, 15, -2}));
-  EXPECT_EQ(v.values, (std::vector<float>{3, 6, 13, 16}));
+  EXPECT_EQ(k.values, (FloatArray{1, 2, -1, 4, 5, -1, 11, 12, -2, 14, 15, -2}));
+  EXPECT_EQ(v.values, (FloatArray{3, 6, 13, 16}));
 }
 
 TEST(ExpandLatent, RefusesShapesThatDoNotFit) {

@@ -19,7 +19,7 @@ using reference::to_rows;
 TEST(RmsNorm, ByHand) {
   Matrix x(1, 2);
   x.values = {3, 4};
-  const std::vector<float> weight = {2, -1};
+  const FloatArray weight = {2, -1};
   Matrix out(1, 2);
   rms_norm(x.view(), weight, 0, out.view());  // root of the mean square: sqrt(12.5)
   EXPECT_FLOAT_EQ(out(0, 0), 1.6970563F);
@@ -67,11 +67,11 @@ TEST(GatedActivation, ByHand) {
 }
 
 TEST(SiluMultiply, AgreesWithDoublePrecisionEverywhere) {
-  std::vector<float> x;
+  FloatArray x;
   for (float value = -87; value < 100; value += 0.0137F) x.push_back(value);
   for (float value = 1e-30F; value < 1; value *= 1.7F) x.insert(x.end(), {value, -value});
-  std::vector<float> gate = x;
-  const std::vector<float> up(x.size(), 1);
+  FloatArray gate = x;
+  const FloatArray up(x.size(), 1);
   silu_multiply(gate.data(), up.data(), std::ssize(x));
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double expected = x[i] / (1 + std::exp(-static_cast<double>(x[i])));
@@ -80,8 +80,8 @@ TEST(SiluMultiply, AgreesWithDoublePrecisionEverywhere) {
 }
 
 TEST(SiluMultiply, ExtremesAndNaN) {
-  std::vector<float> gate = {-1e30F, -200, 200, 1e30F, std::numeric_limits<float>::quiet_NaN()};
-  const std::vector<float> up(gate.size(), 1);
+  FloatArray gate = {-1e30F, -200, 200, 1e30F, std::numeric_limits<float>::quiet_NaN()};
+  const FloatArray up(gate.size(), 1);
   silu_multiply(gate.data(), up.data(), std::ssize(gate));
   EXPECT_NEAR(gate[0], 0, 1e-7);
   EXPECT_NEAR(gate[1], 0, 1e-30);
@@ -119,7 +119,7 @@ TEST(ClampedActivation, ByHand) {
 }
 
 TEST(ClampedActivation, AgreesWithDoublePrecisionInsideAndBeyondTheLimits) {
-  std::vector<float> gates, ups;
+  FloatArray gates, ups;
   for (float g = -45; g < 12; g += 0.0371F)
     for (const float u :
          {-1e9F, -7.01F, -7.0F, -6.9F, -0.5F, 0.0F, 3.3F, 6.99F, 7.0F, 8.0F, 1e9F}) {
@@ -191,10 +191,10 @@ TEST(Sigmoid, Extremes) {
 /// Every 4,001st float of [-87.3, 0].
 TEST(VectorLoops, ExponentialIsAccurate) {
   double worst = 0;
-  std::vector<float> x;
+  FloatArray x;
   for (std::uint32_t bits = 0x80000000U; bits < std::bit_cast<std::uint32_t>(-87.3F); bits += 4001)
     x.push_back(std::bit_cast<float>(bits));
-  std::vector<float> result = x;
+  FloatArray result = x;
   exponentiate(result.data(), 1, 0, std::ssize(result));
   for (std::size_t i = 0; i < x.size(); ++i)
     worst = std::max(worst, std::abs(result[i] / std::exp(static_cast<double>(x[i])) - 1));
@@ -203,24 +203,24 @@ TEST(VectorLoops, ExponentialIsAccurate) {
 }
 
 TEST(VectorLoops, ExponentialLimits) {
-  std::vector<float> x = {0, -87.4F, -1e30F, -std::numeric_limits<float>::infinity(),
+  FloatArray x = {0, -87.4F, -1e30F, -std::numeric_limits<float>::infinity(),
                           std::numeric_limits<float>::quiet_NaN()};
   exponentiate(x.data(), 1, 0, 4);
-  EXPECT_EQ((std::vector<float>(x.begin(), x.begin() + 4)), (std::vector<float>{1, 0, 0, 0}));
+  EXPECT_EQ((FloatArray(x.begin(), x.begin() + 4)), (FloatArray{1, 0, 0, 0}));
   EXPECT_TRUE(std::isnan(exponentiate(x.data(), 1, 0, 5)));
 }
 
 TEST(VectorLoops, TheRestOfARowIsComputedLikeTheVectors) {
   const Matrix x = random_matrix(1, 100, 3, 5);
   for (Index count = 1; count <= 100; ++count) {
-    std::vector<float> together(x.values.begin(), x.values.begin() + count);
+    FloatArray together(x.values.begin(), x.values.begin() + count);
     const float largest = largest_of(together.data(), count);
     EXPECT_EQ(largest, *std::max_element(together.begin(), together.end()));
     exponentiate(together.data(), 0.3F, largest, count);
-    std::vector<float> gate(x.values.begin(), x.values.begin() + count);
-    const std::vector<float> up(gate.size(), 2);
+    FloatArray gate(x.values.begin(), x.values.begin() + count);
+    const FloatArray up(gate.size(), 2);
     silu_multiply(gate.data(), up.data(), count);
-    std::vector<float> clamped(x.values.begin(), x.values.begin() + count);
+    FloatArray clamped(x.values.begin(), x.values.begin() + count);
     clamped_multiply(clamped.data(), up.data(), 4, 1.5F, count);
     for (Index i = 0; i < count; ++i) {
       float one = x(0, i);
@@ -237,9 +237,9 @@ TEST(VectorLoops, TheRestOfARowIsComputedLikeTheVectors) {
 }
 
 TEST(VectorLoops, Clamp) {
-  std::vector<float> x = {-3, -2, -1, 0, 1, 2, 3};
+  FloatArray x = {-3, -2, -1, 0, 1, 2, 3};
   clamp(x.data(), 2, std::ssize(x));
-  EXPECT_EQ(x, (std::vector<float>{-2, -2, -1, 0, 1, 2, 2}));
+  EXPECT_EQ(x, (FloatArray{-2, -2, -1, 0, 1, 2, 2}));
 }
 
 }  // namespace

@@ -46,6 +46,7 @@ std::map<std::string, Observed> run(const std::string& model, double exponent,
   options.model = fixture(model);
   if (fs::exists(options.model / "architecture.json"))
     options.architecture = options.model / "architecture.json";
+  options.compute = Compute::fp32;
   options.calibration = fixture(model) / "golden.h5";
   options.recipe = original_hessians(exponent);
   options.save = save;
@@ -59,15 +60,15 @@ std::map<std::string, Observed> run(const std::string& model, double exponent,
   return seen;
 }
 
-std::vector<float> read_upper(const hdf5::Object& group) {
+FloatArray read_upper(const hdf5::Object& group) {
   const hdf5::Object dataset = hdf5::open_dataset(group, "upper");
-  std::vector<float> upper(hdf5::shape(dataset).front());
+  FloatArray upper(hdf5::shape(dataset).front());
   hdf5::read_dataset(dataset, hdf5::Type::f32, upper.data());
   return upper;
 }
 
 /// Largest difference relative to the largest element.
-double relative_difference(const Matrix& hessian, const std::vector<float>& upper) {
+double relative_difference(const Matrix& hessian, const FloatArray& upper) {
   double largest = 0, difference = 0;
   std::size_t at = 0;
   for (Index r = 0; r < hessian.rows; ++r)

@@ -1,9 +1,12 @@
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cmath>
+
 #include <limits>
 
 #include "aq/core/error.h"
-#include "aq/runtime/pieces.h"
+#include "aq/runtime/operations.h"
 #include "runtime/reference.h"
 
 namespace aq::runtime {
@@ -19,7 +22,7 @@ TEST(Embed, CopiesRows) {
   Matrix out(4, 2);
   const std::vector<std::int32_t> tokens = {2, 0, 2, 1};
   embed(table.view(), tokens, out.view());
-  EXPECT_EQ(out.values, (std::vector<float>{5, 6, 1, 2, 5, 6, 3, 4}));
+  EXPECT_EQ(out.values, (FloatArray{5, 6, 1, 2, 5, 6, 3, 4}));
 }
 
 TEST(Embed, RefusesTokensOutsideTheTable) {
@@ -36,7 +39,7 @@ TEST(Linear, ByHand) {
   weight.values = {1, 0, 2, 0.5F, -1, 0};
   Matrix out(2, 2);
   linear(x.view(), weight.view(), out.view());
-  EXPECT_EQ(out.values, (std::vector<float>{7, -1.5F, 1, -0.5F}));
+  EXPECT_EQ(out.values, (FloatArray{7, -1.5F, 1, -0.5F}));
 }
 
 struct LinearShape {
@@ -99,10 +102,34 @@ TEST(Linear, RefusesShapesThatDoNotFit) {
   EXPECT_THROW(linear(x.view(), weight.view(), narrow.view()), Error);
 }
 
+TEST(Linear, OfBfloat16) {
+  if (bf16_instructions().empty()) GTEST_SKIP() << "no instructions for bfloat16";
+  for (const auto& [tokens, outputs, inputs] : std::vector<std::array<Index, 3>>{
+           {1, 1, 1}, {3, 5, 7}, {64, 33, 96}, {1024, 96, 512}, {17, 256, 1000}}) {
+    const Tensor x = Tensor::from(random_matrix(tokens, inputs, 1)).as(DType::bf16);
+    const Tensor weight = Tensor::from(random_matrix(outputs, inputs, 2)).as(DType::bf16);
+    const FloatArray bias = random_matrix(1, outputs, 3).values;
+    const Tensor out(tokens, outputs), without(tokens, outputs);
+    linear(x, weight, bias, out.window());
+    linear(x, weight, {}, without.window());
+    // The products of what was rounded, in double; sums differ by what float32 and the last
+    // rounding to bfloat16 leave.
+    const auto expected =
+        reference::linear(to_rows(x.as(DType::f32).host()), to_rows(weight.as(DType::f32).host()));
+    for (Index t = 0; t < tokens; ++t)
+      for (Index c = 0; c < outputs; ++c) {
+        const double exact = expected[t][c];
+        const double allowed = std::abs(exact) / 256 + 1e-5 * std::sqrt(static_cast<double>(inputs));
+        ASSERT_NEAR(without.host()(t, c), exact, allowed) << t << " " << c;
+        ASSERT_EQ(out.host()(t, c), without.host()(t, c) + bias[c]);
+      }
+  }
+}
+
 TEST(AddBias, ToEveryRowOfAPart) {
   Matrix x = random_matrix(5, 50, 1);
   const Matrix start = x;
-  const std::vector<float> bias = random_matrix(1, 37, 2).values;
+  const FloatArray bias = random_matrix(1, 37, 2).values;
   add_bias(bias, x.view().slice_columns(6, 37));
   for (Index t = 0; t < 5; ++t)
     for (Index c = 0; c < 50; ++c) {
@@ -113,7 +140,7 @@ TEST(AddBias, ToEveryRowOfAPart) {
 
 TEST(AddBias, RefusesAnotherWidth) {
   Matrix x(2, 3);
-  EXPECT_THROW(add_bias(std::vector<float>(4), x.view()), Error);
+  EXPECT_THROW(add_bias(FloatArray(4), x.view()), Error);
   EXPECT_THROW(add_bias({}, x.view()), Error);
 }
 

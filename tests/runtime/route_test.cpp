@@ -23,7 +23,7 @@ struct Choice {
 };
 
 Choice choose(const RouterSpec& spec, const Matrix& logits,
-              const std::vector<float>& correction = {}) {
+              const FloatArray& correction = {}) {
   Choice choice = {std::vector<std::int32_t>(logits.rows * spec.top_k, -1),
                    Matrix(logits.rows, spec.top_k)};
   route(spec, logits.view(), correction, {choice.index.data(), logits.rows, spec.top_k},
@@ -31,7 +31,7 @@ Choice choose(const RouterSpec& spec, const Matrix& logits,
   return choice;
 }
 
-Matrix one_row(const std::vector<float>& values) {
+Matrix one_row(const FloatArray& values) {
   Matrix row(1, std::ssize(values));
   row.values = values;
   return row;
@@ -58,7 +58,7 @@ TEST(Route, TiesGoToTheLowerIndex) {
             (std::vector<std::int32_t>{1, 3, 5, 0, 2, 6, 4}));
   const Choice equal = choose({.experts = 4, .top_k = 3}, one_row({5, 5, 5, 5}));
   EXPECT_EQ(equal.index, (std::vector<std::int32_t>{0, 1, 2}));
-  EXPECT_EQ(equal.weight.values, (std::vector<float>{0.25F, 0.25F, 0.25F}));
+  EXPECT_EQ(equal.weight.values, (FloatArray{0.25F, 0.25F, 0.25F}));
 }
 
 TEST(Route, OneExpert) {
@@ -70,7 +70,7 @@ TEST(Route, OneExpert) {
 TEST(Route, ExtremeLogits) {
   const Choice choice = choose({.experts = 4, .top_k = 4}, one_row({-1e30F, 1e30F, 3e38F, -3e38F}));
   EXPECT_EQ(choice.index, (std::vector<std::int32_t>{2, 0, 1, 3}));
-  EXPECT_EQ(choice.weight.values, (std::vector<float>{1, 0, 0, 0}));
+  EXPECT_EQ(choice.weight.values, (FloatArray{1, 0, 0, 0}));
 }
 
 /// Stable sort of the softmax in double precision.
@@ -108,7 +108,7 @@ TEST(Route, CorrectionIsForTheChoiceAlone) {
   const Matrix logits = one_row({0, std::log(4.0F), -std::log(4.0F), std::log(3.0F)});
   RouterSpec spec = {.experts = 4, .top_k = 2, .score = RouterScore::sigmoid};
   EXPECT_EQ(choose(spec, logits).index, (std::vector<std::int32_t>{1, 3}));
-  const std::vector<float> correction = {0.5F, 0, 0.7F, 0};  // sums 1, 0.8, 0.9, 0.75
+  const FloatArray correction = {0.5F, 0, 0.7F, 0};  // sums 1, 0.8, 0.9, 0.75
   const Choice plain = choose(spec, logits, correction);
   EXPECT_EQ(plain.index, (std::vector<std::int32_t>{0, 2}));
   EXPECT_FLOAT_EQ(plain.weight(0, 0), 0.5F);
@@ -154,11 +154,11 @@ TEST(Route, SigmoidExtremes) {
   RouterSpec spec = {.experts = 4, .top_k = 3, .score = RouterScore::sigmoid};
   const Choice choice = choose(spec, one_row({-1e30F, 1e30F, 40, 3e38F}));
   EXPECT_EQ(choice.index, (std::vector<std::int32_t>{1, 2, 3}));  // all are 1
-  EXPECT_EQ(choice.weight.values, (std::vector<float>{1, 1, 1}));
+  EXPECT_EQ(choice.weight.values, (FloatArray{1, 1, 1}));
   spec.renormalize = true;
   spec.scale = 2;
   const Matrix none = one_row({-1e30F, -2e30F, -1e30F, -1e30F});
-  EXPECT_EQ(choose(spec, none).weight.values, (std::vector<float>{0, 0, 0}));  // 0 / 1e-20
+  EXPECT_EQ(choose(spec, none).weight.values, (FloatArray{0, 0, 0}));  // 0 / 1e-20
 }
 
 using Keys = std::vector<double>;
@@ -205,7 +205,7 @@ std::vector<bool> allowed(const RouterSpec& spec, const Keys& keys) {
 /// Chosen experts with their factors, by falling score.
 std::vector<std::pair<std::int32_t, double>> slow_route(const RouterSpec& spec,
                                                         std::span<const float> logits,
-                                                        const std::vector<float>& correction) {
+                                                        const FloatArray& correction) {
   const Keys scores = scores_of(spec.score, logits);
   Keys sums = scores;
   for (std::size_t e = 0; e < correction.size(); ++e) sums[e] += correction[e];
@@ -228,7 +228,7 @@ std::vector<std::pair<std::int32_t, double>> slow_route(const RouterSpec& spec,
 }
 
 void expect_slow(const RouterSpec& spec, const Matrix& logits,
-                 const std::vector<float>& correction) {
+                 const FloatArray& correction) {
   const Choice got = choose(spec, logits, correction);
   for (Index t = 0; t < logits.rows; ++t) {
     const auto expected = slow_route(spec, logits.view().row(t), correction);
@@ -247,7 +247,7 @@ void expect_slow(const RouterSpec& spec, unsigned seed) {
   for (const bool ties : {false, true})
     for (const bool corrected : {false, true}) {
       Matrix logits = random_matrix(40, spec.experts, seed, 2);
-      std::vector<float> correction = random_matrix(1, spec.experts, seed + 1, 0.5F).values;
+      FloatArray correction = random_matrix(1, spec.experts, seed + 1, 0.5F).values;
       if (ties) {
         for (float& logit : logits.values) logit = std::round(2 * logit) / 2;
         for (float& value : correction) value = std::round(4 * value) / 4;
@@ -282,10 +282,10 @@ TEST(Route, RefusesShapesThatDoNotFit) {
   EXPECT_THROW(choose({.experts = 6, .top_k = 5, .groups = 3, .kept_groups = 2}, logits), Error);
   EXPECT_THROW(choose({.experts = 6, .top_k = 1, .groups = 4, .kept_groups = 2}, logits), Error);
   EXPECT_THROW(choose({.experts = 6, .top_k = 1, .groups = 3, .kept_groups = 4}, logits), Error);
-  EXPECT_THROW(choose({.experts = 6, .top_k = 1}, logits, std::vector<float>(5)), Error);
+  EXPECT_THROW(choose({.experts = 6, .top_k = 1}, logits, FloatArray(5)), Error);
 }
 
-void expect_input_error(const Matrix& logits, const std::vector<float>& correction) {
+void expect_input_error(const Matrix& logits, const FloatArray& correction) {
   try {
     choose({.experts = 3, .top_k = 1}, logits, correction);
     FAIL() << "no error";

@@ -17,8 +17,8 @@ namespace {
 using reference::random_matrix;
 
 /// The elements in order, whatever is between the rows.
-std::vector<float> values_of(const Tensor& tensor) {
-  std::vector<float> values;
+FloatArray values_of(const Tensor& tensor) {
+  FloatArray values;
   for (Index r = 0; r < tensor.rows(); ++r)
     for (const float value : tensor.host().row(r)) values.push_back(value);
   return values;
@@ -26,7 +26,7 @@ std::vector<float> values_of(const Tensor& tensor) {
 
 TEST(Tensor, TakesAMatrixOverWithoutCopying) {
   Matrix matrix = random_matrix(3, 5, 1);
-  const std::vector<float> expected = matrix.values;
+  const FloatArray expected = matrix.values;
   const float* data = matrix.values.data();
   const Tensor tensor = Tensor::from(std::move(matrix));
   EXPECT_EQ(tensor.host().data, data);
@@ -52,8 +52,22 @@ TEST(Tensor, ACloneIsApart) {
   Tensor first = Tensor::zeros(2, 2);
   Tensor second = first.clone();
   second.host()(0, 1) = 1;
-  EXPECT_EQ(values_of(first), std::vector<float>(4, 0.0f));
-  EXPECT_EQ(values_of(second), (std::vector<float>{0, 1, 0, 0}));
+  EXPECT_EQ(values_of(first), FloatArray(4, 0.0f));
+  EXPECT_EQ(values_of(second), (FloatArray{0, 1, 0, 0}));
+}
+
+TEST(Tensor, Bfloat16IsRoundedToNearestEven) {
+  Matrix matrix(1, 6);
+  matrix.values = {1.0f, 1.00390625f, 1.01171875f, -3.0e38f, 1e-40f, 0.1f};
+  const Tensor narrow = Tensor::from(std::move(matrix)).as(DType::bf16);
+  EXPECT_EQ(narrow.kind().dtype, DType::bf16);
+  EXPECT_THROW(narrow.host(), Error);
+  // 1 + 1/256 is half way to an even mantissa below, 1 + 3/256 to one above.
+  EXPECT_EQ(values_of(narrow.as(DType::f32)),
+            (FloatArray{1.0f, 1.0f, 1.015625f, -0x1.c4p+127f, 0x1p-133f, 0.10009765625f}));
+  Tensor window(3, 6);
+  copy(narrow, window.window({1, 2}));
+  EXPECT_EQ(window.host()(1, 2), 1.015625f);
 }
 
 TEST(Tensor, AMovedOneIsEmpty) {
@@ -73,13 +87,13 @@ TEST(Tensor, OnlyWholeRowsAreBytes) {
 
 TEST(Tensor, WhatThisModuleCannotComputeWithIsRefused) {
   EXPECT_THROW(Tensor(1, 1, {.device = {.kind = Device::Kind::cuda}}), Error);
-  EXPECT_THROW(Tensor::zeros(1, 1, {.dtype = DType::bf16}), Error);
+  EXPECT_THROW(Tensor::zeros(1, 1, {.dtype = DType::f16}), Error);
 }
 
 TEST(Operations, LinearGivesTheBitsOfTheViews) {
   for (const Index rows : {1, 2, 17, 64}) {
     const Matrix x = random_matrix(rows + 3, 40, 3), weight = random_matrix(24, 40, 4);
-    const std::vector<float> bias = random_matrix(1, 24, 5).values;
+    const FloatArray bias = random_matrix(1, 24, 5).values;
     Matrix expected(rows, 24);
     linear(x.view().slice_rows(2, rows), weight.view(), expected.view());
     add_bias(bias, expected.view());
@@ -92,7 +106,7 @@ TEST(Operations, LinearGivesTheBitsOfTheViews) {
 
 TEST(Operations, RangesAreOnePassEachOnAnyNumberOfThreads) {
   const Matrix x = random_matrix(30, 16, 6);
-  const std::vector<float> weight = random_matrix(1, 16, 7).values;
+  const FloatArray weight = random_matrix(1, 16, 7).values;
   const std::vector<Range> ranges{{0, 7}, {7, 7}, {7, 29}, {29, 30}};
   Matrix expected(30, 16);
   rms_norm(x.view(), weight, 1e-5, expected.view());
@@ -113,14 +127,14 @@ TEST(Operations, RowsGatheredAndAddedBackByWeight) {
   EXPECT_EQ(some.rows(), 3);
   EXPECT_EQ(some.host()(0, 2), x.host()(4, 2));
   Tensor y = Tensor::zeros(5, 3);
-  add_weighted(some, rows, std::vector<float>{2, 0.5f, -1}, y);
+  add_weighted(some, rows, FloatArray{2, 0.5f, -1}, y);
   EXPECT_EQ(y.host()(4, 1), 2 * x.host()(4, 1));
   EXPECT_EQ(y.host()(0, 0), 0.5f * x.host()(0, 0));
   EXPECT_EQ(y.host()(3, 2), -x.host()(3, 2));
   EXPECT_EQ(y.host()(1, 1), 0);
   add(x, y.window());
   EXPECT_EQ(y.host()(1, 1), x.host()(1, 1));
-  EXPECT_THROW(add_weighted(some, std::vector<std::int32_t>{1}, std::vector<float>{1}, y), Error);
+  EXPECT_THROW(add_weighted(some, std::vector<std::int32_t>{1}, FloatArray{1}, y), Error);
 }
 
 }  // namespace

@@ -24,10 +24,10 @@ const testing::Environment* const environment =
 template <class Compute>
 void expect_equal_bits(const Compute& compute) {
   set_thread_count(1);
-  const std::vector<float> expected = compute();
+  const FloatArray expected = compute();
   for (const int threads : {2, 5, 2, 1}) {
     set_thread_count(threads);
-    const std::vector<float> got = compute();
+    const FloatArray got = compute();
     EXPECT_EQ(got == expected, true) << threads << " threads";
   }
   set_thread_count(1);
@@ -88,7 +88,7 @@ TEST(Threads, Attention) {
 /// Layers of one model that alternate between two rotary embeddings, more positions each time.
 TEST(Threads, TablesOfSeveralRotaryEmbeddingsAtOnce) {
   const Matrix start = random_matrix(200, 96, 1);
-  const std::vector<float> sinks = {0.5F, -1};
+  const FloatArray sinks = {0.5F, -1};
   expect_equal_bits([&] {
     Matrix out(200 * 12, 32);
     parallel_for(12, [&](Index i) {

@@ -15,8 +15,9 @@ namespace aq {
 /// Contiguous piece `part` of `parts` of [0, count); sizes differ by at most one.
 Range even_share(Index count, Index parts, Index part);
 
-/// Largest power of two that is at most 64 and at most `sequences` (at least 1).
-Index default_lane_count(Index sequences);
+/// The most lanes, a power of two, of at least `least` sequences each; of fewer where there would
+/// be less than 16 lanes. At least 1, at most `sequences`.
+Index default_lane_count(Index sequences, Index least = 1);
 
 /// Who holds which sequences. A pure value: rank and size are numbers.
 struct LaneLayout {

@@ -11,6 +11,9 @@
 
 namespace aq {
 
+/// `range` in pieces of at most kProductRows, which begin where it begins.
+std::vector<Range> pieces_of(Range range);
+
 /// The tokens of one expert on this rank, lane after lane.
 struct TokenList {
   std::vector<std::int32_t> rows;   ///< rows of the activations, ascending
@@ -21,10 +24,14 @@ struct TokenList {
   Range lane(Index number) const {
     return {lane_offsets[number], lane_offsets[static_cast<std::size_t>(number) + 1]};
   }
-  /// Places in `rows`, lane by lane: what is computed as one product each.
-  std::vector<Range> lanes() const;
-  std::span<const std::int32_t> rows_of_lane(Index number) const;
-  std::span<const float> weights_of_lane(Index number) const;
+  /// Places in `rows`: what is computed as one product each, lane by lane.
+  std::vector<Range> pieces() const;
+  std::span<const std::int32_t> rows_at(Range places) const {
+    return std::span(rows).subspan(places.begin, places.size());
+  }
+  std::span<const float> weights_at(Range places) const {
+    return std::span(weights).subspan(places.begin, places.size());
+  }
 };
 
 struct Routing {

@@ -8,7 +8,8 @@
 namespace aq {
 
 /// Linears without an activation format see the values as they are, the others values rounded per
-/// token and group by theirs; each format rounds them once.
+/// token and group by theirs; all see them with the elements of their weights. Each form is made
+/// once.
 class SharedInput {
  public:
   /// `values` [tokens, columns].
@@ -19,14 +20,14 @@ class SharedInput {
   Tensor multiply(const UsedLinear& linear);
 
  private:
-  struct Rounded {
-    Scheme scheme;
+  struct Seen {
+    std::optional<Scheme> activation;
     Tensor values;
   };
   const Tensor& seen_by(const UsedLinear& linear);
 
   const Tensor values_;
-  std::list<Rounded> rounded_;
+  std::list<Seen> seen_;
 };
 
 }  // namespace aq

@@ -32,9 +32,13 @@ struct OriginalRows {
 
 class Weights {
  public:
-  Weights(const Checkpoint& checkpoint, const Model& model)
-      : checkpoint_(checkpoint), model_(model) {}
+  /// @param products  elements of the weights of linears that run, and so of their inputs: float32
+  ///   or bfloat16
+  Weights(const Checkpoint& checkpoint, const Model& model, DType products = DType::f32)
+      : checkpoint_(checkpoint), model_(model), products_(products) {}
 
+  /// Of what linears multiply.
+  runtime::TensorKind kind() const { return {{}, products_}; }
   /// From now on `name` stands for this matrix. With `activation` its inputs are rounded so when it
   /// runs (see SharedInput); calibration never does that.
   void put(const std::string& name, QuantizedMatrix matrix,
@@ -43,7 +47,9 @@ class Weights {
   void clear() { quantized_.clear(); }
 
   /// The linear as it is used: dequantized, or read from the checkpoint.
-  UsedLinear used(const LinearSpec& linear) const;
+  UsedLinear used(const LinearSpec& linear) const { return used_as(linear, products_); }
+  /// The same in float32 always: routers, whose choices are not continuous.
+  UsedLinear used_exactly(const LinearSpec& linear) const { return used_as(linear, DType::f32); }
   /// Rows of the original.
   Matrix original_rows(const LinearSpec& linear, Index begin, Index count) const;
   /// Reads several on all threads; `use(i, rows)` gets those of wanted[i] on the thread that has
@@ -56,8 +62,11 @@ class Weights {
   Tensor embeddings(std::span<const std::int32_t> tokens) const;
 
  private:
+  UsedLinear used_as(const LinearSpec& linear, DType dtype) const;
+
   const Checkpoint& checkpoint_;
   const Model& model_;
+  DType products_;
   struct Quantized {
     QuantizedMatrix matrix;
     std::optional<Scheme> activation;

@@ -3,6 +3,7 @@
 /// library of this module only when a command needs it, through these functions without mangled
 /// names; programs that link the library call aq::quantize_model and aq::evaluate_model themselves.
 
+#include "aq/core/dtype.h"
 #include "aq/eval/evaluate.h"
 #include "aq/pipeline/quantize.h"
 
@@ -13,7 +14,7 @@ struct PipelineEntry {
   EvaluateResult (*evaluate_model)(const EvaluateOptions&, Communicator&);
   Utilization (*expert_utilization)(const EvaluateOptions&, Communicator&);
   /// Floating point operations a second of one core in linears, with all threads at work.
-  double (*measure_forward)();
+  double (*measure_forward)(DType dtype);
 };
 
 }  // namespace aq

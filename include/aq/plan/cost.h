@@ -12,12 +12,13 @@ namespace aq {
 
 /// Floating point operations by kind.
 struct Flops {
-  double forward = 0;  ///< linears and attention over calibration tokens
-  double hessian = 0;  ///< sums over inputs: tokens * n * (n + 1)
-  double factor = 0;   ///< n^3 / 3 a Hessian
-  double solve = 0;    ///< n^2 a row, and on every 16th row the errors beside it
-  double refine = 0;   ///< 2 n^2 a row and sweep
-  double total() const { return forward + hessian + factor + solve + refine; }
+  double forward = 0;    ///< linears over calibration tokens
+  double attention = 0;  ///< scores and values
+  double hessian = 0;    ///< sums over inputs: tokens * n * (n + 1)
+  double factor = 0;     ///< n^3 / 3 a Hessian
+  double solve = 0;      ///< n^2 a row, and on every 16th row the errors beside it
+  double refine = 0;     ///< 2 n^2 a row and sweep
+  double total() const { return forward + attention + hessian + factor + solve + refine; }
 };
 
 /// Bytes of one rank.
@@ -64,6 +65,7 @@ struct CostOptions {
   int ranks_per_node = 1;
   int threads = 1;  ///< of a rank
   bool keep_hessians = false;
+  bool bf16 = false;  ///< products of linears in the forward pass
   /// Stored bytes of a weight of the checkpoint.
   std::function<double(const LinearSpec&)> weight_bytes;
 };

@@ -15,6 +15,7 @@ struct Machine {
   Index memory_bytes = Index{256} << 30;
   // Floating point operations a second of one core, in the kernels of this program.
   double forward_flops = 60e9;
+  double forward_bf16_flops = 0;  ///< products of bfloat16; 0: it has no instructions for them
   double hessian_flops = 60e9;
   double factor_flops = 40e9;
   double solve_flops = 30e9;

@@ -104,7 +104,7 @@ struct Plan {
   /// The most of any layer by stage and phase, in the order of work.
   std::vector<MemoryMoment> moments;
   Index one_wave_bytes = 0;  ///< that a rank would need without waves
-  Index least_bytes = 0;     ///< that a rank needs with waves of one expert
+  MemoryMoment least;        ///< the one with the most when experts come one at a time
   Index matrix_count = 0, quantized_count = 0;
   double mean_bits = 0;  ///< stored bits a weight over the quantized matrices
   double balance = 1;    ///< least balance of any stage with at least as many tasks as ranks
@@ -115,6 +115,7 @@ struct PlanLimits {
   int threads = 1;     ///< of a rank: buffers in work
   int node_ranks = 0;  ///< that share a machine; 0: all
   bool dispatch = false;
+  bool bf16 = false;  ///< inputs of linears are bfloat16 beside their float32
 };
 
 struct Workload {

@@ -23,6 +23,13 @@ enum class Resume {
   require,    ///< refuse to start afresh
 };
 
+/// Elements that the products of the forward pass multiply; sums are float32.
+enum class Compute {
+  automatic,  ///< bf16 where every rank's processor multiplies it
+  fp32,
+  bf16,
+};
+
 struct QuantizeOptions {
   std::filesystem::path model;             ///< checkpoint directory
   std::filesystem::path architecture;      ///< JSON file (architecture_json.h); empty: found out
@@ -34,6 +41,7 @@ struct QuantizeOptions {
   Index sequence_length = 0;          ///< tokens a sequence; 0: as in the file
   Index lanes = 0;                    ///< 0: default_lane_count
   Index memory = 0;                   ///< bytes a rank; 0: what the machine has free
+  Compute compute = Compute::automatic;
   TokensToExperts tokens_to_experts = TokensToExperts::automatic;
   std::optional<Machine> machine;  ///< what planned seconds are computed for
   Resume resume = Resume::automatic;

@@ -27,8 +27,9 @@ struct Prepared {
   std::vector<SourceChecksums> sources;
 };
 
-/// Kept Hessians are those of the original model: with them the order is Sequential::none.
-QuantizeOptions with_resolved_order(QuantizeOptions options);
+/// Kept Hessians are those of the original model: with them the order is Sequential::none. Products
+/// are bf16 when every rank has instructions for them, or fp32. Collective.
+QuantizeOptions resolve(QuantizeOptions options, Communicator& comm);
 
 /// Opens, checks and plans. Every rank gets the same plan. Collective.
 Prepared prepare(const QuantizeOptions& options, Communicator& comm);

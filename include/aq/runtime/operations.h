@@ -23,7 +23,9 @@ void rms_norm(const Tensor& x, std::span<const float> weight, double eps, Tensor
 Tensor rms_norm(const Tensor& x, std::span<const float> weight, double eps,
                 std::span<const Range> ranges);
 
-/// out [tokens, rows of weight] = x [tokens, inputs] · weightᵀ + bias; no bias when empty.
+/// out [tokens, rows of weight] = x [tokens, inputs] · weightᵀ + bias; no bias when empty. x has
+/// the elements of weight. Those of bfloat16 are summed in float32 and rounded to bfloat16 before
+/// the bias is added; out is float32.
 void linear(const Tensor& x, const Tensor& weight, std::span<const float> bias, Tensor out);
 
 void attention(const AttentionSpec& spec, const AttentionVectors& vectors, Tensor q, Tensor k,
@@ -32,7 +34,7 @@ void expand_latent(const AttentionSpec& spec, const Tensor& kv, const Tensor& ro
                    Tensor& v);
 void gated_activation(const GatedActivation& activation, Tensor& gate, const Tensor& up);
 
-/// out = from.
+/// out = from, rounded to nearest even where the elements of `out` are narrower.
 void copy(const Tensor& from, Tensor out);
 /// Row i of the result is row rows[i] of x.
 Tensor gather_rows(const Tensor& x, std::span<const std::int32_t> rows);

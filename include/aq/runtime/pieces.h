@@ -15,6 +15,9 @@ namespace aq::runtime {
 /// One thread inside LibTorch and its BLAS; call at the start, on the thread that later opens the
 /// parallel regions. OpenMP regions of that thread that name no number of threads then have one.
 void initialize();
+/// The instructions of this processor that multiply bfloat16 for LibTorch, "amx_bf16" or
+/// "avx512_bf16"; empty: it has none, and such products are slower than those of float32.
+std::string bf16_instructions();
 /// Version of LibTorch, e.g. "1.13.1".
 std::string torch_version();
 

@@ -9,8 +9,8 @@
 
 namespace aq::runtime {
 
-/// Where the elements of a tensor lie, and as what. Today float32 in the memory of the CPU; other
-/// places are Error{internal} until this module has operations for them.
+/// Where the elements of a tensor lie, and as what. Today float32 or bfloat16 in the memory of the
+/// CPU; others are Error{internal} until this module has operations for them.
 struct TensorKind {
   Device device = {};
   DType dtype = DType::f32;
@@ -38,6 +38,8 @@ class Tensor {
   Index columns() const { return columns_; }
   const TensorKind& kind() const { return kind_; }
   Tensor clone() const;
+  /// A copy with other elements, rounded to nearest even.
+  Tensor as(DType dtype) const;
 
   /// All of it, rows, or columns `[begin, begin + count)`. A window of a constant is for reading.
   Tensor window() const { return window({0, rows_}); }

@@ -33,13 +33,17 @@ TEST(EvenShare, RejectsAPartThatIsNotThere) {
   EXPECT_THROW(even_share(10, 0, 0), Error);
 }
 
-TEST(DefaultLaneCount, IsThePowerOfTwoUpTo64) {
+TEST(DefaultLaneCount, IsAPowerOfTwoOfLongEnoughLanes) {
   EXPECT_EQ(default_lane_count(1), 1);
   EXPECT_EQ(default_lane_count(2), 2);
   EXPECT_EQ(default_lane_count(3), 2);
   EXPECT_EQ(default_lane_count(63), 32);
   EXPECT_EQ(default_lane_count(64), 64);
-  EXPECT_EQ(default_lane_count(100000), 64);
+  EXPECT_EQ(default_lane_count(512), 512);
+  EXPECT_EQ(default_lane_count(512, 4), 128);
+  EXPECT_EQ(default_lane_count(512, 5), 64);
+  EXPECT_EQ(default_lane_count(100, 100), 16);
+  EXPECT_EQ(default_lane_count(7, 100), 4);
 }
 
 TEST(LaneLayout, EveryLaneHasOneRankAndEverySequenceOneLane) {

@@ -1,12 +1,15 @@
 #include "plans.h"
 
+#include <algorithm>
+
 #include "aq/core/error.h"
 #include "aq/core/text.h"
 
 namespace aq::test {
 
 Workload workload(Index sequences, Index length) {
-  return {{.sequences = sequences, .lanes = default_lane_count(sequences)}, length};
+  return {{.sequences = sequences, .lanes = default_lane_count(std::min<Index>(sequences, 64))},
+          length};
 }
 
 Plan plan_of(const Model& model, const Recipe& recipe, int ranks, const Workload& workload,
