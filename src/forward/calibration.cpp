@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "aq/core/parallel.h"
+#include "aq/quant/workspace.h"
 #include "forward/expert_threads.h"
 
 namespace aq {
@@ -21,11 +22,12 @@ std::vector<float> powers(std::span<const float> scores, double exponent, double
   return weights;
 }
 
-/// The tree of the lanes' sums; threads take lanes. Inside a parallel_for one lane after the other.
+/// The tree of the lanes' sums; threads take lanes. Inside a parallel_for, and of wide sums, one
+/// lane after the other.
 template <class LaneSum>
-LanePartials sum_lanes(const Batch& batch, const LaneSum& lane_sum_of) {
+LanePartials sum_lanes(const Batch& batch, Index columns, const LaneSum& lane_sum_of) {
   TreeSum tree;
-  const Index step = in_parallel_for() ? 1 : thread_count();
+  const Index step = in_parallel_for() || columns >= kWideSum ? 1 : thread_count();
   for (Index first = 0; first < batch.lanes(); first += step) {
     const Index count = std::min(step, batch.lanes() - first);
     std::vector<WeightedSum> sums(count);
@@ -38,8 +40,8 @@ LanePartials sum_lanes(const Batch& batch, const LaneSum& lane_sum_of) {
 
 /// Every token with weight 1; `input(rows)` are the rows that are summed.
 template <class Input>
-LanePartials sum_all(const Solver& solver, const Batch& batch, const Input& input) {
-  return sum_lanes(batch, [&](Index lane) {
+LanePartials sum_all(const Solver& solver, const Batch& batch, Index columns, const Input& input) {
+  return sum_lanes(batch, columns, [&](Index lane) {
     WeightedSum sum;
     for (const Range& rows : pieces_of(batch.rows_of_lane(lane))) {
       const Tensor x = input(rows);
@@ -57,7 +59,7 @@ Tensor as_floats(const Tensor& x, Range rows) {
 
 /// Every token of a tensor with weight 1.
 LanePartials sum_rows(const Solver& solver, const Batch& batch, const Tensor& x) {
-  return sum_all(solver, batch, [&](Range rows) { return as_floats(x, rows); });
+  return sum_all(solver, batch, x.columns(), [&](Range rows) { return as_floats(x, rows); });
 }
 
 /// The inputs of some tokens of an expert: rows `rows` of `x`, or all of them when empty.
@@ -68,8 +70,9 @@ struct PieceInput {
 
 /// Σ s^p x xᵀ over one expert's tokens; `input(places)` of its list.
 template <class Input>
-LanePartials sum_routed(const ExpertSums& sums, const TokenList& list, const Input& input) {
-  return sum_lanes(sums.pass.batch, [&](Index lane) {
+LanePartials sum_routed(const ExpertSums& sums, const TokenList& list, Index columns,
+                        const Input& input) {
+  return sum_lanes(sums.pass.batch, columns, [&](Index lane) {
     WeightedSum sum;
     for (const Range& places : pieces_of(list.lane(lane))) {
       const PieceInput in = input(places);
@@ -83,7 +86,7 @@ LanePartials sum_routed(const ExpertSums& sums, const TokenList& list, const Inp
 
 /// Σ over activation(gate x, up x) of every token.
 LanePartials sum_hidden_of_all(const ExpertSums& sums, const GateUp& weights) {
-  return sum_all(sums.solver, sums.pass.batch, [&](Range rows) {
+  return sum_all(sums.solver, sums.pass.batch, weights.gate.weight.rows(), [&](Range rows) {
     std::vector<std::int32_t> tokens(rows.size());
     std::iota(tokens.begin(), tokens.end(), checked_cast<std::int32_t>(rows.begin));
     return weights.hidden(sums.pass.normed, tokens);
@@ -104,7 +107,8 @@ std::vector<Index> busy(const ExpertPass& pass, std::span<const CalibratedExpert
 
 LanePartials sum_tokens(const Solver& solver, const Batch& batch, const LinearInput& input) {
   if (!input.norm) return sum_rows(solver, batch, input.x);
-  return sum_all(solver, batch, [&](Range rows) { return (*input.norm)(input.x.window(rows)); });
+  return sum_all(solver, batch, input.x.columns(),
+                 [&](Range rows) { return (*input.norm)(input.x.window(rows)); });
 }
 
 std::vector<LanePartials> ExpertSums::gate_up(std::span<const CalibratedExpert> experts) const {
@@ -113,7 +117,7 @@ std::vector<LanePartials> ExpertSums::gate_up(std::span<const CalibratedExpert> 
     const auto& [expert, summed] = experts[i];
     if (summed != CalibratedOn::routed) return;
     const TokenList& list = pass.tokens(expert);
-    sums[i] = sum_routed(*this, list, [&](Range places) {
+    sums[i] = sum_routed(*this, list, pass.normed.columns(), [&](Range places) {
       return PieceInput{pass.normed.window(), list.rows_at(places)};
     });
   });
@@ -143,7 +147,7 @@ std::vector<LanePartials> ExpertSums::down(std::span<const CalibratedExpert> exp
     if (runs && list.size() > 0) out = weights.hidden(pass.normed, list);
     LanePartials& partials = sums[i];
     if (summed == CalibratedOn::routed)
-      partials = sum_routed(*this, list, [&](Range places) {
+      partials = sum_routed(*this, list, out.columns(), [&](Range places) {
         return PieceInput{as_floats(out, places), {}};
       });
     if (summed == CalibratedOn::all) partials = sum_hidden_of_all(*this, weights);

@@ -182,10 +182,15 @@ class LayerMemory {
   /// Tokens that are worked on at one time, of those of a lane.
   Index piece() const { return std::min(runtime::kProductRows, share_.lane_tokens); }
 
+  /// Of one Hessian.
+  Index sums_at_once(const TaskShape& task, Index lanes) const {
+    return task.columns >= kWideSum ? 1 : threads_of(lanes);
+  }
+
   /// The sums of one Hessian over all tokens, lanes on threads: their norms, and these scaled.
   MemoryEstimate dense_sum(const TaskShape& task) const {
     if (!task.has_hessian) return {};
-    const Index busy = threads_of(share_.lanes);
+    const Index busy = sums_at_once(task, share_.lanes);
     return {.buffers = busy * piece() * 2 * task.columns * kFloat,
             .hessians = (share_.pending + busy - 1) * sum_bytes(task.columns)};
   }
@@ -316,7 +321,7 @@ class LayerMemory {
     const Index unfinished = std::max<Index>(0, summing.pending - summing.kept);
     const Index in_work = summing.experts >= share_.threads
                               ? share_.threads * unfinished
-                              : unfinished + threads_of(summing.lanes) - 1;
+                              : unfinished + sums_at_once(task, summing.lanes) - 1;
     // Scaled, and before that as float32 where they are kept in bfloat16.
     return {.buffers = busy_rows(summing) * task.columns * kFloat * (share_.bf16 ? 2 : 1),
             .hessians = (summing.experts * summing.kept + in_work) * sum_bytes(task.columns)};

@@ -8,6 +8,10 @@ namespace aq {
 /// Bytes that a thread keeps to add up to `tokens` tokens to a sum, with the widest kernel.
 Index hessian_workspace_bytes(Index columns, Index tokens);
 
+/// Sums of at least so many columns are made one at a time, each by all threads: a thread with one
+/// of its own would have a gigabyte.
+inline constexpr Index kWideSum = 8192;
+
 /// Bytes that one thread takes to factor a sum where float32 is enough, beside the factor.
 constexpr Index factor_workspace_bytes(Index columns) {
   return columns * columns * static_cast<Index>(sizeof(float)) / 2;
