@@ -34,6 +34,7 @@ std::vector<Figure> flops_of(const CostEstimate& cost) {
   const Flops& all = cost.all.flops;
   const Flops& most = cost.most.flops;
   return {{"forward", all.forward, most.forward},
+          {"attention", all.attention, most.attention},
           {"hessian", all.hessian, most.hessian},
           {"factor", all.factor, most.factor},
           {"solve", all.solve, most.solve},

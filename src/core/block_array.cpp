@@ -8,6 +8,8 @@
 #include <map>
 #include <mutex>
 
+#include "aq/core/memory.h"
+
 namespace aq {
 namespace {
 
@@ -46,6 +48,12 @@ class Pool {
     used_ -= size;
     keep(block, size);
     release_above(most_used_ - used_);
+  }
+
+  void release() {
+    const std::lock_guard lock(mutex_);
+    release_above(0);
+    most_used_ = used_;
   }
 
   BlockBytes bytes() {
@@ -150,6 +158,10 @@ void* take_block(std::size_t bytes) {
 void give_block(void* block, std::size_t bytes) noexcept {
   if (is_pooled(bytes)) return pool().give(block, bytes);
   ::operator delete(block, kAlignment);
+}
+
+void release_kept_blocks() {
+  pool().release();
 }
 
 BlockBytes block_bytes() {

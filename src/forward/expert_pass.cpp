@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <numeric>
 
 #include "aq/core/parallel.h"
 #include "aq/forward/finite.h"
@@ -54,20 +53,37 @@ std::vector<Index> numbers_of(const ByExpert& tensors) {
   return numbers;
 }
 
-/// Takes the first experts out of `hidden`: one a thread, and together at most twice the rows that
-/// an even routing gives them, or every token once. These are the outputs that are kept at one
-/// time.
-ByExpert take_some(const ExpertPass& pass, ByExpert& hidden) {
-  const Index most = std::min<Index>(thread_count(), std::ssize(hidden));
+/// Whether experts of so many rows may be worked on at one time: together at most twice the rows
+/// that an even routing gives them, or every token once.
+bool fit_together(const ExpertPass& pass, Index experts, Index rows) {
   const Index tokens = pass.batch.rows();
   const auto& moe = pass.layer.moe;
-  const Index even = moe ? most * moe->routing.top_k * tokens / moe->routing.experts : tokens;
+  const Index even = moe ? experts * moe->routing.top_k * tokens / moe->routing.experts : tokens;
+  return rows <= std::max(tokens, 2 * even);
+}
+
+/// Takes the first experts out of `hidden`: one a thread, of those that fit together.
+ByExpert take_some(const ExpertPass& pass, ByExpert& hidden) {
+  const Index most = std::min<Index>(thread_count(), std::ssize(hidden));
   ByExpert some;
   Index rows = 0;
   while (std::ssize(some) < most) {
     rows += hidden.begin()->second.rows();
-    if (!some.empty() && rows > std::max(tokens, 2 * even)) break;
+    if (!some.empty() && !fit_together(pass, most, rows)) break;
     some.insert(hidden.extract(hidden.begin()));
+  }
+  return some;
+}
+
+/// The first of `experts`, in the same way.
+std::vector<Index> first_of(const ExpertPass& pass, Range experts) {
+  const Index most = std::min<Index>(thread_count(), experts.size());
+  std::vector<Index> some;
+  Index rows = 0;
+  for (Index expert = experts.begin; std::ssize(some) < most; ++expert) {
+    rows += pass.tokens(expert).size();
+    if (!some.empty() && !fit_together(pass, most, rows)) break;
+    some.push_back(expert);
   }
   return some;
 }
@@ -131,9 +147,10 @@ void ExpertPass::add(const ByExpert& outputs, Tensor& y) const {
 
 void ExpertPass::add_down(ByExpert hidden, Tensor& y) const {
   while (!one_after_the_other(std::ssize(hidden))) add(outputs(take_some(*this, hidden)), y);
-  for (auto& [expert, tensor] : hidden) {
+  for (auto& one : hidden) {
+    Tensor& tensor = one.second;
     add_pieces(
-        *this, expert, [&](Range places) { return tensor.window(places); }, y);
+        *this, one.first, [&](Range places) { return tensor.window(places); }, y);
     tensor = {};
   }
 }
@@ -141,10 +158,10 @@ void ExpertPass::add_down(ByExpert hidden, Tensor& y) const {
 void ExpertPass::run(Range experts, Tensor& y) const {
   const Index routed = layer.moe ? layer.moe->routing.experts : 0;
   Index first = experts.begin;
-  for (; !one_after_the_other(std::min(experts.end, routed) - first); first += thread_count()) {
-    std::vector<Index> some(thread_count());
-    std::iota(some.begin(), some.end(), first);
+  while (!one_after_the_other(std::min(experts.end, routed) - first)) {
+    const std::vector<Index> some = first_of(*this, {first, std::min(experts.end, routed)});
     add_down(hidden(some), y);
+    first += std::ssize(some);
   }
   for (; first < experts.end; ++first) {
     const TokenList& list = tokens(first);

@@ -275,8 +275,10 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
   Run run(resolved, comm, prepare(resolved, comm));
   run.times.probe = [&] {
     const FileBytes files = file_bytes();
-    return ResourceUse{memory.take_peak(), files.read, files.written, comm.bytes().sent,
-                       comm.bytes().received};
+    const Index peak = memory.take_peak();
+    release_kept_blocks();  // a phase has its own arrays, and no more than is planned for it
+    memory.take_peak();
+    return ResourceUse{peak, files.read, files.written, comm.bytes().sent, comm.bytes().received};
   };
   if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(resolved, run.prepared, comm));
   if (options.stall_watch != nullptr)

@@ -13,8 +13,9 @@ constexpr Index kFloat = 4;
 constexpr Index kMiB = Index{1} << 20;
 constexpr Index kReadBuffer = 2 * kMiB;  // of a tensor that is not stored as float32
 /// What BLAS, LibTorch, HDF5, MPI and the allocator keep for themselves (measured).
-constexpr Index kLibraryBytes = 3 * kMiB;
+constexpr Index kLibraryBytes = 8 * kMiB;
 constexpr Index kLibraryBytesThread = kMiB;
+constexpr Index kCompiledBytes = 2 * kMiB;   // kernels that oneDNN compiles for bfloat16 (measured)
 constexpr Index kNeighbourBytes = kMiB;      // of MPI, for each other rank of the node (measured)
 constexpr Index kSegmentBytes = 4 * kMiB;    // of shared memory, of each of them at most
 constexpr Index kPeerBytes = kMiB / 16;      // for each rank elsewhere (not measured)
@@ -42,8 +43,8 @@ class LayerMemory {
   std::vector<MemoryMoment> run() {
     const Index residual = floats(sizes_.hidden) * (sizes_.two_passes ? 2 : 1);
     const Index tokens = share_.tokens * 2 * kFloat;  // and the rows of the sequences
-    base_.libraries =
-        kLibraryBytes + share_.threads * kLibraryBytesThread + messages() + workspaces() + gaps();
+    base_.libraries = kLibraryBytes + (share_.bf16 ? kCompiledBytes : 0) +
+                      share_.threads * kLibraryBytesThread + messages() + workspaces() + gaps();
     base_.activations = residual + tokens;
     const Index table = std::min(share_.tokens, sizes_.vocabulary) * sizes_.hidden * kFloat;
     add(Stage::embed, Phase::embed, {.activations = tokens, .buffers = table});
@@ -251,7 +252,7 @@ class LayerMemory {
     const Index inputs = 2 * floats(sizes_.hidden) + routing();
     const Index step = threads_of(sizes_.experts);
     const bool kept = sizes_.routed && !one_after_the_other(step);
-    see({.activations = inputs + (kept ? hidden_bytes(routed(step)) : 0),
+    see({.activations = inputs + (kept ? hidden_bytes(group_rows(step)) : 0),
          .buffers = kept ? outputs(step) : pieces_of_mlp(),
          .weights = step * sizes_.gate_up.weights * kFloat});
     if (dispatched_) {
@@ -288,12 +289,15 @@ class LayerMemory {
     const Index width = sizes_.hidden + sizes_.mlp_width;
     return share_.bf16 ? share_.threads * piece() * width * 2 : 0;
   }
-  /// What down gives for the experts that are added at one time.
+  /// Tokens of the experts that are worked on at one time (fit_together in expert_pass.cpp).
+  Index group_rows(Index count) const {
+    const Index even = 2 * count * sizes_.top_k * share_.tokens / sizes_.experts;
+    return std::min(routed(count), std::max(share_.tokens, even));
+  }
+  /// What down gives for them.
   Index outputs(Index count) const {
     if (one_after_the_other(count)) return pieces_of_mlp();
-    const Index even = 2 * count * sizes_.top_k * share_.tokens / sizes_.experts;
-    const Index rows = std::min(routed(count), std::max(share_.tokens, even));
-    return rows * sizes_.hidden * kFloat + narrowed();
+    return group_rows(count) * sizes_.hidden * kFloat + narrowed();
   }
 
   /// Who sums over tokens of experts, and how much of the tree of lanes it keeps.

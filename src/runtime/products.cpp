@@ -59,9 +59,17 @@ void linear(const Tensor& x, const Tensor& weight, std::span<const float> bias, 
   if (weight.kind() == out.kind()) {
     product(x.held().tensor, weight.held().tensor.t(), out.held().tensor);
   } else {
-    const Tensor narrow(out.rows(), out.columns(), weight.kind());
-    product(x.held().tensor, weight.held().tensor.t(), narrow.held().tensor);
-    copy(narrow, out.window());
+    // oneDNN compiles a kernel for each number of rows and keeps it: few numbers, and rows more.
+    const Index rows = round_up(x.rows(), x.rows() > 256 ? Index{64} : Index{16});
+    Tensor padded;
+    if (rows != x.rows()) {
+      padded = Tensor::zeros(rows, x.columns(), x.kind());
+      copy(x, padded.window({0, x.rows()}));
+    }
+    const Tensor narrow(rows, out.columns(), weight.kind());
+    product((rows == x.rows() ? x : padded).held().tensor, weight.held().tensor.t(),
+            narrow.held().tensor);
+    copy(narrow.window({0, x.rows()}), out.window());
   }
   if (!bias.empty()) add_bias(bias, out.host());
 }

@@ -37,12 +37,22 @@ class PlanTest(unittest.TestCase):
         return json.loads(figures.read_text())
 
     def test_memory_is_what_the_run_measures(self):
-        for ranks, threads in ((1, 2), (2, 1), (3, 1), (4, 1)):
-            with self.subTest(ranks=ranks):
+        self.memory_of("fp32", ((1, 2), (2, 1), (3, 1), (4, 1)))
+
+    def test_memory_of_bfloat16(self):
+        trial = run("quantize", "--model", EXAMPLE, "--config", RECIPE, "--calib", CALIBRATION, "--nsamples", 1,
+                    "--save", self.path / "trial", "--compute", "bf16")
+        if "no instructions" in trial.stderr:
+            self.skipTest("this processor has no instructions for bfloat16")
+        self.memory_of("bf16", ((1, 1), (1, 2), (2, 1)))
+
+    def memory_of(self, compute, jobs):
+        for ranks, threads in jobs:
+            with self.subTest(ranks=ranks, threads=threads):
                 figures, _ = self.plan("--model", EXAMPLE, "--config", RECIPE, "--calib",
                                        CALIBRATION, "--ranks", ranks, "--ranks-per-node", ranks,
-                                       threads=threads)
-                measured = self.quantize(ranks, threads, "--resume", "never")
+                                       "--compute", compute, threads=threads)
+                measured = self.quantize(ranks, threads, "--resume", "never", "--compute", compute)
                 planned = figures["memory"]["total"]
                 self.assertEqual(planned, measured["planned_bytes"])
                 peak = max(measured["peak_rss_bytes"])
@@ -73,7 +83,7 @@ class PlanTest(unittest.TestCase):
                                   "--config", INT4, "--nsamples", 512, "--seqlen", 4096,
                                   "--ranks", 1024, "--ranks-per-node", 8)
         self.assertEqual(figures["ranks"], 1024)
-        self.assertEqual(figures["token_ranks"], 64)
+        self.assertEqual(figures["token_ranks"], 128)
         self.assertEqual(figures["matrices"], 45032)
         for word in ("Waves:", "Memory:", "Lanes:", "Tokens: those of routed experts travel", "Rows:",
                      "Limit:", "hessian", "time:", "files:"):

@@ -74,11 +74,11 @@ TEST(BlockArray, ManyThreads) {
   EXPECT_EQ(bytes.used, 0);
   EXPECT_LE(bytes.kept, bytes.most_used);
 }
-#endif
 
 TEST(BlockArray, WithoutMemory) {
   EXPECT_THROW(FloatArray(std::size_t{1} << 60), std::bad_alloc);
 }
+#endif
 
 }  // namespace
 }  // namespace aq
