@@ -112,7 +112,7 @@ class Reused(HessiansBase):
         self.check(self.keep(), self.other_recipe())
 
     def test_same_bytes_under_the_least_memory(self):
-        self.check(self.keep(), self.recipe(), ("--memory", "13MiB"))
+        self.check(self.keep(), self.recipe(), ("--memory", "18MiB"))
 
     def test_starved_experts_stay_what_they_were(self):
         for policy in ("rtn", "all_tokens"):
