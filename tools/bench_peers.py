@@ -36,6 +36,7 @@ from random_checkpoint import WORKS, linears, untouched, write_model, write_toke
 
 ROOT = Path(__file__).resolve().parents[1]
 DISTURBED = 0.03  # share of the cores
+BF16 = {"avx512_bf16", "amx_bf16"}  # instructions of processors on which aq-dist multiplies bfloat16
 HELD_OUT = 8  # sequences
 EQUAL = ["--scale-search", "absmax", "--scale-sign", "positive", "--act-order", "none", "--refine", "0", "--damping", "0.01",
          "--routing-exponent", "0", "--expert-tokens", "routed"]
@@ -51,7 +52,7 @@ class Contender:
     settings: str = "equal"
     ranks: int = 1
     threads: int = 1
-    compute: str = ""  # of aq-dist, where it has the flag
+    compute: str = ""  # of aq-dist
 
     def command(self, bench, folder, result, figures):
         calibration = ["--calib", folder / "calibration.h5", "--json", figures, "--model", folder / "model"]
@@ -77,7 +78,8 @@ class Bench:
         self.pythons = {tool: python_of(tool) for tool in options.tools if tool != "aq-dist"}
         self.cpus = sorted(os.sched_getaffinity(0))[:options.threads]
         self.versions, self.failures = {"aq-dist": self.ask("--version").split()[-1]}, 0
-        computes = ["fp32", "bf16"] if "--compute" in self.ask("quantize", "--help") else [""]
+        self.machine = machine(self.cpus)
+        computes = ["fp32"] + ["bf16"] * bool(BF16 & set(self.machine["features"]))
         shapes = dict.fromkeys([(1, options.threads), (options.threads, 1)])
         self.contenders = [Contender("aq-dist", settings, *shape, compute) for settings in options.settings
                            for compute in computes for shape in shapes if "aq-dist" in options.tools]
@@ -172,7 +174,7 @@ def machine(cpus):
     model = re.search(r"model name\s*: (.*)", described)
     flags = set(re.search(r"flags\s*: (.*)", described)[1].split()) if "flags" in described else set()
     return {"cpu": model[1] if model else os.uname().machine, "cores": len(cpus),
-            "features": sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16"})}
+            "features": sorted(flags & (BF16 | {"avx2", "avx512f"}))}
 
 
 def listed(choices):
@@ -208,7 +210,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="aq-dist-bench-") as scratch:
         bench = Bench(options, Path(scratch))
         works = [bench.measure_work(WORKS[name]) for name in options.work]
-    figures = {"machine": machine(bench.cpus), "versions": bench.versions, "repeats": options.repeats, "works": works}
+    figures = {"machine": bench.machine, "versions": bench.versions, "repeats": options.repeats, "works": works}
     text = document(figures)
     print(text)
     if options.out:

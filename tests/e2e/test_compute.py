@@ -16,12 +16,6 @@ class Compute(ProgramTest):
         self.succeed(*quantize_arguments(save, compute=compute), *further, **keywords)
         return save
 
-    def needs_bf16(self):
-        done = run(*quantize_arguments(self.directory / "trial", samples=1, compute="bf16"))
-        if done.returncode == 2 and "no instructions" in done.stderr:
-            self.skipTest("this processor has no instructions for bfloat16")
-        self.assertEqual(done.returncode, 0, done.stderr)
-
     def compute_of(self, save):
         return json.loads((save / "manifest.json").read_text())["fingerprint"]["compute"]
 
@@ -30,7 +24,7 @@ class Compute(ProgramTest):
                 for row in csv.DictReader((save / "quant_log.csv").read_text().splitlines())}
 
     def test_same_bytes_on_any_ranks_and_threads(self):
-        self.needs_bf16()
+        self.skip_without_bf16()
         expected = results(self.quantize("whole", "bf16"))
         for ranks, threads in ((1, 2), (2, 1), (3, 1), (4, 2)):
             with self.subTest(ranks=ranks, threads=threads):
@@ -41,7 +35,7 @@ class Compute(ProgramTest):
                 self.assertEqual(results(save), expected)
 
     def test_matrices_are_as_good_as_in_float32(self):
-        self.needs_bf16()
+        self.skip_without_bf16()
         narrow, exact = self.quantize("bf16", "bf16"), self.quantize("fp32", "fp32")
         self.assertIn("bf16", self.compute_of(narrow))
         self.assertNotEqual(results(narrow), results(exact))
@@ -66,7 +60,7 @@ class Compute(ProgramTest):
         self.assertFalse(save.exists())
 
     def test_a_run_goes_on_as_it_began(self):
-        self.needs_bf16()
+        self.skip_without_bf16()
         save = self.quantize("run", "auto")
         self.assertIn("bf16", self.compute_of(save))
         done = run(*quantize_arguments(save, compute="fp32"))

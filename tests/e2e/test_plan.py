@@ -1,24 +1,17 @@
 """plan: what it says before a run, against what the run measures."""
 
 import json
-import tempfile
 import unittest
-from pathlib import Path
 
-from program import CALIBRATION, EXAMPLE, RECIPE, SOURCE, run
+from program import CALIBRATION, EXAMPLE, RECIPE, SOURCE, ProgramTest, run
 
 CONFIGS = SOURCE / "tests" / "golden" / "configs"
 INT4 = SOURCE / "configs" / "int4_g128.json"
 
 
-class PlanTest(unittest.TestCase):
-    def setUp(self):
-        self.directory = tempfile.TemporaryDirectory()
-        self.addCleanup(self.directory.cleanup)
-        self.path = Path(self.directory.name)
-
+class PlanTest(ProgramTest):
     def plan(self, *arguments, threads=1):
-        figures = self.path / "plan.json"
+        figures = self.directory / "plan.json"
         result = run("plan", *arguments, "--json", figures, threads=threads)
         self.assertEqual(result.returncode, 0, result.stderr)
         return json.loads(figures.read_text()), result.stdout
@@ -29,9 +22,9 @@ class PlanTest(unittest.TestCase):
         return result.stderr
 
     def quantize(self, ranks, threads, *arguments):
-        figures = self.path / "run.json"
+        figures = self.directory / "run.json"
         result = run("quantize", "--model", EXAMPLE, "--config", RECIPE, "--calib", CALIBRATION,
-                     "--save", self.path / "run", "--json", figures, *arguments, ranks=ranks,
+                     "--save", self.directory / "run", "--json", figures, *arguments, ranks=ranks,
                      threads=threads)
         self.assertEqual(result.returncode, 0, result.stderr)
         return json.loads(figures.read_text())
@@ -40,10 +33,7 @@ class PlanTest(unittest.TestCase):
         self.memory_of("fp32", ((1, 2), (2, 1), (3, 1), (4, 1)))
 
     def test_memory_of_bfloat16(self):
-        trial = run("quantize", "--model", EXAMPLE, "--config", RECIPE, "--calib", CALIBRATION, "--nsamples", 1,
-                    "--save", self.path / "trial", "--compute", "bf16")
-        if "no instructions" in trial.stderr:
-            self.skipTest("this processor has no instructions for bfloat16")
+        self.skip_without_bf16()
         self.memory_of("bf16", ((1, 1), (1, 2), (2, 1)))
 
     def memory_of(self, compute, jobs):
@@ -93,8 +83,8 @@ class PlanTest(unittest.TestCase):
         self.assertAlmostEqual(sum(figures["seconds"].values()), figures["total_seconds"], places=3)
 
     def test_a_directory_with_config_json_alone(self):
-        (self.path / "config.json").write_text((CONFIGS / "olmoe-1b-7b.json").read_text())
-        arguments = ["--model", self.path, "--config", INT4, "--nsamples", 8, "--seqlen", 64]
+        (self.directory / "config.json").write_text((CONFIGS / "olmoe-1b-7b.json").read_text())
+        arguments = ["--model", self.directory, "--config", INT4, "--nsamples", 8, "--seqlen", 64]
         figures, _ = self.plan(*arguments, "--config-only")
         self.assertGreater(figures["parameters"], 6e9)
         self.assertIn("safetensors", self.refused(3, *arguments))
@@ -107,7 +97,7 @@ class PlanTest(unittest.TestCase):
         self.assertIn("raise --memory to", text)
         enough = text.split("raise --memory to ")[1].split("MiB")[0]
         self.plan(*model, "--calib", CALIBRATION, "--memory", enough + "MiB")
-        machine = self.path / "machine.json"
+        machine = self.directory / "machine.json"
         machine.write_text('{"core": 3}')
         text = self.refused(2, *model, "--calib", CALIBRATION, "--machine", machine)
         self.assertIn("did you mean 'cores'", text)
@@ -120,7 +110,7 @@ class PlanTest(unittest.TestCase):
         self.assertGreater(figures["flops"]["refine"]["all"], 0)
 
     def test_measured_machine_is_a_machine(self):
-        machine = self.path / "machine.json"
+        machine = self.directory / "machine.json"
         result = run("doctor", "--measure", machine)
         self.assertEqual(result.returncode, 0, result.stderr)
         described = json.loads(machine.read_text())
