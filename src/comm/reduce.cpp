@@ -35,10 +35,11 @@ void check_partials(const Reduction& reduction, const std::vector<TreeNode>& nod
 
 /// The digest, and a header of each of this rank's partials.
 std::vector<std::byte> own_headers(Communicator& comm, const LaneLayout& layout,
-                                   const std::vector<Reduction>& reductions) {
+                                   const std::vector<Reduction>& reductions,
+                                   std::uint64_t own_digest) {
   const auto nodes = maximal_subtrees(layout.lanes_of_rank(comm.rank(), comm.size()));
   ByteWriter message;
-  message.value(digest(layout, reductions));
+  message.value(own_digest);
   for (const Reduction& reduction : reductions) {
     check_partials(reduction, nodes, comm.size());
     for (std::size_t n = 0; n < nodes.size(); ++n) {
@@ -56,13 +57,14 @@ std::vector<std::byte> own_headers(Communicator& comm, const LaneLayout& layout,
 Exchange exchange_headers(Communicator& comm, const LaneLayout& layout,
                           const std::vector<Reduction>& reductions) {
   const WorkLabel label("token counts of all sums");
-  const auto all = comm.all_gather(own_headers(comm, layout, reductions));
+  const std::uint64_t own_digest = digest(layout, reductions);
+  const auto all = comm.all_gather(own_headers(comm, layout, reductions, own_digest));
   Exchange exchange{tree_leaves(layout, comm.size()), {}};
   exchange.headers.resize(exchange.leaves.size());
   std::size_t begin = 0, end = 0;  // the leaves of a rank
   for (int rank = 0; rank < comm.size(); ++rank, begin = end) {
     ByteReader in(all[rank]);
-    AQ_CHECK(in.value<std::uint64_t>() == digest(layout, reductions), "rank ", rank,
+    AQ_CHECK(in.value<std::uint64_t>() == own_digest, "rank ", rank,
              " lists other reductions than rank ", comm.rank());
     while (end < exchange.leaves.size() && exchange.leaves[end].rank == rank) ++end;
     for (std::size_t i = 0; i < reductions.size(); ++i)

@@ -108,7 +108,7 @@ class Reducer {
   std::vector<Reduction>& reductions_;
   const Exchange& exchange_;
   /// Of the batch under way, in the order of its steps.
-  std::deque<decltype(WeightedSum::values)> received_;
+  std::deque<FloatArray> received_;
   TreeSum tree_;  ///< of the owned reduction that is being added
 };
 

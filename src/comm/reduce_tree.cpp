@@ -168,8 +168,8 @@ class TreeReducer {
   int rank_;
   std::vector<Reduction>& reductions_;
   const Exchange& exchange_;
-  Index window_, least_;                      ///< values
-  decltype(WeightedSum::values) received_{};  ///< in the batch under way, to be added
+  Index window_, least_;   ///< values
+  FloatArray received_{};  ///< in the batch under way, to be added
 };
 
 }  // namespace

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <functional>
+#include <numeric>
 
 #include "aq/core/parallel.h"
 #include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
+#include "aq/plan/groups.h"
 #include "aq/runtime/operations.h"
 #include "forward/expert_threads.h"
 
@@ -42,50 +44,32 @@ void add_pieces(const ExpertPass& pass, Index expert,
   });
 }
 
-/// Of so few experts each is worked on by all threads, so that nothing of it is kept for later.
-bool one_after_the_other(Index experts) {
-  return thread_count() == 1 || experts < thread_count();
-}
-
 std::vector<Index> numbers_of(const ByExpert& tensors) {
   std::vector<Index> numbers;
   for (const auto& [expert, tensor] : tensors) numbers.push_back(expert);
   return numbers;
 }
 
-/// Whether experts of so many rows may be worked on at one time: together at most twice the rows
-/// that an even routing gives them, or every token once.
-bool fit_together(const ExpertPass& pass, Index experts, Index rows) {
+/// The first of `experts` that are worked on at one time: one a thread, and few enough rows.
+std::span<const Index> first_of(const ExpertPass& pass, std::span<const Index> experts) {
+  const Index count = std::min<Index>(thread_count(), std::ssize(experts));
   const Index tokens = pass.batch.rows();
   const auto& moe = pass.layer.moe;
-  const Index even = moe ? experts * moe->routing.top_k * tokens / moe->routing.experts : tokens;
-  return rows <= std::max(tokens, 2 * even);
+  const Index most = moe ? rows_together(count, moe->routing.experts, moe->routing.top_k, tokens)
+                         : rows_together(count, 1, 1, tokens);
+  Index taken = 0, rows = 0;
+  for (; taken < count; ++taken) {
+    rows += pass.tokens(experts[taken]).size();
+    if (taken > 0 && rows > most) break;
+  }
+  return experts.first(taken);
 }
 
-/// Takes the first experts out of `hidden`: one a thread, of those that fit together.
-ByExpert take_some(const ExpertPass& pass, ByExpert& hidden) {
-  const Index most = std::min<Index>(thread_count(), std::ssize(hidden));
-  ByExpert some;
-  Index rows = 0;
-  while (std::ssize(some) < most) {
-    rows += hidden.begin()->second.rows();
-    if (!some.empty() && !fit_together(pass, most, rows)) break;
-    some.insert(hidden.extract(hidden.begin()));
-  }
-  return some;
-}
-
-/// The first of `experts`, in the same way.
-std::vector<Index> first_of(const ExpertPass& pass, Range experts) {
-  const Index most = std::min<Index>(thread_count(), experts.size());
-  std::vector<Index> some;
-  Index rows = 0;
-  for (Index expert = experts.begin; std::ssize(some) < most; ++expert) {
-    rows += pass.tokens(expert).size();
-    if (!some.empty() && !fit_together(pass, most, rows)) break;
-    some.push_back(expert);
-  }
-  return some;
+ByExpert take_first(const ExpertPass& pass, ByExpert& hidden) {
+  ByExpert first;
+  const std::vector<Index> experts = numbers_of(hidden);
+  for (const Index expert : first_of(pass, experts)) first.insert(hidden.extract(expert));
+  return first;
 }
 
 }  // namespace
@@ -146,7 +130,8 @@ void ExpertPass::add(const ByExpert& outputs, Tensor& y) const {
 }
 
 void ExpertPass::add_down(ByExpert hidden, Tensor& y) const {
-  while (!one_after_the_other(std::ssize(hidden))) add(outputs(take_some(*this, hidden)), y);
+  while (!one_after_the_other(std::ssize(hidden), thread_count()))
+    add(outputs(take_first(*this, hidden)), y);
   for (auto& one : hidden) {
     Tensor& tensor = one.second;
     add_pieces(
@@ -156,20 +141,23 @@ void ExpertPass::add_down(ByExpert hidden, Tensor& y) const {
 }
 
 void ExpertPass::run(Range experts, Tensor& y) const {
-  const Index routed = layer.moe ? layer.moe->routing.experts : 0;
-  Index first = experts.begin;
-  while (!one_after_the_other(std::min(experts.end, routed) - first)) {
-    const std::vector<Index> some = first_of(*this, {first, std::min(experts.end, routed)});
+  const Index routed = std::min(experts.end, layer.moe ? layer.moe->routing.experts : 0);
+  std::vector<Index> numbers(std::max<Index>(0, routed - experts.begin));
+  std::iota(numbers.begin(), numbers.end(), experts.begin);
+  std::span<const Index> rest = numbers;
+  while (!one_after_the_other(std::ssize(rest), thread_count())) {
+    const std::span<const Index> some = first_of(*this, rest);
     add_down(hidden(some), y);
-    first += std::ssize(some);
+    rest = rest.subspan(some.size());
   }
-  for (; first < experts.end; ++first) {
-    const TokenList& list = tokens(first);
+  for (Index expert = std::max(routed, experts.begin) - std::ssize(rest); expert < experts.end;
+       ++expert) {
+    const TokenList& list = tokens(expert);
     if (list.size() == 0) continue;
-    const GateUp weights_of(layer.mlp(first), weights);
+    const GateUp weights_of(layer.mlp(expert), weights);
     add_pieces(
-        *this, first, [&](Range places) { return weights_of.hidden(normed, list.rows_at(places)); },
-        y);
+        *this, expert,
+        [&](Range places) { return weights_of.hidden(normed, list.rows_at(places)); }, y);
   }
 }
 

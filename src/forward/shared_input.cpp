@@ -20,14 +20,10 @@ const Tensor& SharedInput::seen_by(const UsedLinear& linear) {
   if (!linear.activation && kind == values_.kind()) return values_;
   for (const Seen& seen : seen_)
     if (seen.activation == linear.activation && seen.values.kind() == kind) return seen.values;
-  if (!linear.activation) {
-    seen_.push_back({std::nullopt, values_.as(kind.dtype)});
-  } else {
-    Tensor rounded = values_.as(DType::f32);
-    simulate_dynamic(*linear.activation, rounded.host());
-    seen_.push_back(
-        {linear.activation, kind == rounded.kind() ? std::move(rounded) : rounded.as(kind.dtype)});
-  }
+  Tensor values = values_.as(linear.activation ? DType::f32 : kind.dtype);
+  if (linear.activation) simulate_dynamic(*linear.activation, values.host());
+  if (values.kind() != kind) values = values.as(kind.dtype);
+  seen_.push_back({linear.activation, std::move(values)});
   return seen_.back().values;
 }
 

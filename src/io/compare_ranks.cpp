@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <string_view>
 
 #include "aq/core/bytes.h"
 #include "aq/core/hash.h"
@@ -35,11 +36,14 @@ RankFields unpacked(const Bytes& bytes) {
 
 /// What most ranks have; of equally many, what the first of them has.
 std::size_t typical_rank(const std::vector<Bytes>& all) {
-  std::map<Bytes, Index> count;
-  for (const Bytes& one : all) ++count[one];
+  const auto text = [](const Bytes& bytes) {
+    return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
+  std::map<std::string_view, Index> count;
+  for (const Bytes& one : all) ++count[text(one)];
   std::size_t best = 0;
   for (std::size_t rank = 1; rank < all.size(); ++rank)
-    if (count[all[rank]] > count[all[best]]) best = rank;
+    if (count[text(all[rank])] > count[text(all[best])]) best = rank;
   return best;
 }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "aq/core/memory.h"
+#include "aq/plan/groups.h"
 #include "aq/quant/hessian.h"
 #include "aq/quant/workspace.h"
 #include "aq/runtime/workspace.h"
@@ -251,7 +252,7 @@ class LayerMemory {
          .weights = sizes_.attention_weights * kFloat});
     const Index inputs = 2 * floats(sizes_.hidden) + routing();
     const Index step = threads_of(sizes_.experts);
-    const bool kept = sizes_.routed && !one_after_the_other(step);
+    const bool kept = sizes_.routed && !one_after_the_other(step, share_.threads);
     see({.activations = inputs + (kept ? hidden_bytes(group_rows(step)) : 0),
          .buffers = kept ? outputs(step) : pieces_of_mlp(),
          .weights = step * sizes_.gate_up.weights * kFloat});
@@ -264,10 +265,6 @@ class LayerMemory {
     add(Stage::layer, phase, most += rest);
   }
 
-  /// See ExpertPass::run.
-  bool one_after_the_other(Index experts) const {
-    return share_.threads == 1 || experts < share_.threads;
-  }
   /// What down reads of so many tokens, as it is kept.
   Index hidden_bytes(Index rows) const {
     return rows * sizes_.mlp_width * (share_.bf16 ? kFloat / 2 : kFloat);
@@ -289,14 +286,14 @@ class LayerMemory {
     const Index width = sizes_.hidden + sizes_.mlp_width;
     return share_.bf16 ? share_.threads * piece() * width * 2 : 0;
   }
-  /// Tokens of the experts that are worked on at one time (fit_together in expert_pass.cpp).
+  /// Tokens of the experts that are worked on at one time.
   Index group_rows(Index count) const {
-    const Index even = 2 * count * sizes_.top_k * share_.tokens / sizes_.experts;
-    return std::min(routed(count), std::max(share_.tokens, even));
+    return std::min(routed(count),
+                    rows_together(count, sizes_.experts, sizes_.top_k, share_.tokens));
   }
   /// What down gives for them.
   Index outputs(Index count) const {
-    if (one_after_the_other(count)) return pieces_of_mlp();
+    if (one_after_the_other(count, share_.threads)) return pieces_of_mlp();
     return group_rows(count) * sizes_.hidden * kFloat + narrowed();
   }
 

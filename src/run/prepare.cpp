@@ -332,8 +332,10 @@ Compute resolved_compute(Compute asked, Communicator& comm) {
 }  // namespace
 
 QuantizeOptions resolve(QuantizeOptions options, Communicator& comm) {
-  if (!options.hessians.empty()) options.recipe.settings.sequential = Sequential::none;
-  if (options.hessians.empty()) options.compute = resolved_compute(options.compute, comm);
+  if (options.hessians.empty())
+    options.compute = resolved_compute(options.compute, comm);
+  else
+    options.recipe.settings.sequential = Sequential::none;
   return options;
 }
 

@@ -225,7 +225,7 @@ void check_gptq(const ConfigToCheck& check, const Json& config, Problems& proble
 void check_rest(const ConfigToCheck& check, Json config, Json source,
                 std::vector<TextProblem>& problems) {
   const Json::json_pointer text_model(
-      check.text_key.empty() ? "" : "/" + replace_all(check.text_key, ".", "/"));
+      check.text_key.empty() ? "" : str("/", replace_all(check.text_key, ".", "/")));
   for (Json* whole : {&config, &source})
     for (const Json::json_pointer& part : {Json::json_pointer(), text_model})
       if (whole->contains(part) && whole->at(part).is_object())
