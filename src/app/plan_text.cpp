@@ -33,12 +33,9 @@ struct Figure {
 std::vector<Figure> flops_of(const CostEstimate& cost) {
   const Flops& all = cost.all.flops;
   const Flops& most = cost.most.flops;
-  return {{"forward", all.forward, most.forward},
-          {"attention", all.attention, most.attention},
-          {"hessian", all.hessian, most.hessian},
-          {"factor", all.factor, most.factor},
-          {"solve", all.solve, most.solve},
-          {"refine", all.refine, most.refine}};
+  return {{"forward", all.forward, most.forward}, {"attention", all.attention, most.attention},
+          {"hessian", all.hessian, most.hessian}, {"factor", all.factor, most.factor},
+          {"solve", all.solve, most.solve},       {"refine", all.refine, most.refine}};
 }
 
 std::vector<Figure> traffic_of(const CostEstimate& cost) {

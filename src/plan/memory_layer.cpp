@@ -71,7 +71,8 @@ class LayerMemory {
   Index threads_of(Index pieces) const { return std::min<Index>(share_.threads, pieces); }
   /// Output of the attention core.
   Index core_bytes() const { return floats(sizes_.core_width) / (share_.bf16 ? 2 : 1); }
-  /// Bytes of a value that goes into or comes out of a product, with its copy in bfloat16.
+  /// Bytes of a value of a product, with its copy in bfloat16: of inputs and outputs, and of a
+  /// weight that is the only one (of several the others have lost their float32 by then).
   Index product_bytes() const { return kFloat + (share_.bf16 ? 2 : 0); }
   /// A matrix of one row a token of a sequence, for each thread that works on one.
   Index worker_buffers(Index width) const {
@@ -211,7 +212,7 @@ class LayerMemory {
     add(Stage::o, Phase::forward,
         {.activations = inputs_of(Stage::o),
          .buffers = worker_buffers(sizes_.hidden),
-         .weights = sizes_.attention.back().task.weights * kFloat});
+         .weights = sizes_.attention.back().task.weights * product_bytes()});
   }
 
   /// What is kept of all tokens for a stage of attention; norm(x) is computed where it is needed.
@@ -233,7 +234,7 @@ class LayerMemory {
       add(Stage::latent, Phase::forward,
           {.activations = latents,
            .buffers = worker_buffers(sizes_.hidden + sizes_.latent_width),
-           .weights = sizes_.attention.front().task.weights * kFloat});
+           .weights = sizes_.attention.front().task.weights * product_bytes()});
     if (stage == Stage::o)
       add(Stage::core, Phase::forward,
           {.activations = inputs_of(Stage::o) + latents,
@@ -360,7 +361,7 @@ class LayerMemory {
     add(Stage::down, Phase::forward,
         {.activations = kept,
          .buffers = outputs(step),
-         .weights = step * sizes_.down.weights * kFloat});
+         .weights = step * sizes_.down.weights * product_bytes()});
   }
 
   /// Inputs of the tokens that come to one owner.
@@ -407,7 +408,8 @@ class LayerMemory {
     solve_own(Stage::down, sizes_.down, rest);
     if (sizes_.two_passes) return;
     MemoryEstimate now = dispatched_run();
-    now.weights = step * std::max(sizes_.gate_up.weights, sizes_.down.weights) * kFloat;
+    now.weights =
+        step * std::max(sizes_.gate_up.weights * kFloat, sizes_.down.weights * product_bytes());
     add(Stage::down, Phase::forward, now);
     add(Stage::down, Phase::dispatch, now);
   }

@@ -136,10 +136,10 @@ void check_limit(const Model& model, const Plan& plan, Index limit) {
   const auto& [stage, phase, memory] = plan.least;
   throw Error(ErrorKind::policy, "plan the run", model.architecture,
               str("even with one expert at a time stage ", stage_name(stage), ", phase ",
-                  phase_name(phase), " needs ", bytes_text(memory.total()),
-                  " a rank (activations ", bytes_text(memory.activations), ", buffers ",
-                  bytes_text(memory.buffers), ", Hessians ", bytes_text(memory.hessians),
-                  ", weights ", bytes_text(memory.weights), "), the limit is ", bytes_text(limit)),
+                  phase_name(phase), " needs ", bytes_text(memory.total()), " a rank (activations ",
+                  bytes_text(memory.activations), ", buffers ", bytes_text(memory.buffers),
+                  ", Hessians ", bytes_text(memory.hessians), ", weights ",
+                  bytes_text(memory.weights), "), the limit is ", bytes_text(limit)),
               str("raise --memory to ", ceil_div(memory.total(), Index{1} << 20),
                   "MiB, use more ranks, or fewer or shorter sequences"));
 }

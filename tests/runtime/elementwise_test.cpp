@@ -204,7 +204,7 @@ TEST(VectorLoops, ExponentialIsAccurate) {
 
 TEST(VectorLoops, ExponentialLimits) {
   FloatArray x = {0, -87.4F, -1e30F, -std::numeric_limits<float>::infinity(),
-                          std::numeric_limits<float>::quiet_NaN()};
+                  std::numeric_limits<float>::quiet_NaN()};
   exponentiate(x.data(), 1, 0, 4);
   EXPECT_EQ((FloatArray(x.begin(), x.begin() + 4)), (FloatArray{1, 0, 0, 0}));
   EXPECT_TRUE(std::isnan(exponentiate(x.data(), 1, 0, 5)));

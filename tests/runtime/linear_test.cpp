@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cmath>
-
 #include <limits>
 
 #include "aq/core/error.h"
@@ -119,7 +118,8 @@ TEST(Linear, OfBfloat16) {
     for (Index t = 0; t < tokens; ++t)
       for (Index c = 0; c < outputs; ++c) {
         const double exact = expected[t][c];
-        const double allowed = std::abs(exact) / 256 + 1e-5 * std::sqrt(static_cast<double>(inputs));
+        const double allowed =
+            std::abs(exact) / 256 + 1e-5 * std::sqrt(static_cast<double>(inputs));
         ASSERT_NEAR(without.host()(t, c), exact, allowed) << t << " " << c;
         ASSERT_EQ(out.host()(t, c), without.host()(t, c) + bias[c]);
       }

@@ -22,8 +22,7 @@ struct Choice {
   Matrix weight;
 };
 
-Choice choose(const RouterSpec& spec, const Matrix& logits,
-              const FloatArray& correction = {}) {
+Choice choose(const RouterSpec& spec, const Matrix& logits, const FloatArray& correction = {}) {
   Choice choice = {std::vector<std::int32_t>(logits.rows * spec.top_k, -1),
                    Matrix(logits.rows, spec.top_k)};
   route(spec, logits.view(), correction, {choice.index.data(), logits.rows, spec.top_k},
@@ -227,8 +226,7 @@ std::vector<std::pair<std::int32_t, double>> slow_route(const RouterSpec& spec,
   return result;
 }
 
-void expect_slow(const RouterSpec& spec, const Matrix& logits,
-                 const FloatArray& correction) {
+void expect_slow(const RouterSpec& spec, const Matrix& logits, const FloatArray& correction) {
   const Choice got = choose(spec, logits, correction);
   for (Index t = 0; t < logits.rows; ++t) {
     const auto expected = slow_route(spec, logits.view().row(t), correction);
