@@ -1,242 +1,351 @@
-/// Speed of the solver and of Hessian sums, each verified against slow code and compared with the
-/// sgemm speed of this machine in the same run.
-///
-///   quant_bench [--threads N] [--experts N] [--repeat N]
-///
-/// One line for people and one JSON line a measurement. Seconds are wall-clock time of the best
-/// repetition; `core_seconds` is processor time, which other programs disturb less.
-
-#include <cblas.h>
+/// Speed of the solver: Hessian sums, factors, GPTQ, refinement and scale search in every format.
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <ctime>
-#include <functional>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <random>
 
 #include "aq/core/parallel.h"
-#include "aq/core/timer.h"
 #include "aq/quant/hessian.h"
 #include "aq/quant/solver.h"
+#include "bench/bench.h"
 #include "quant/cpu/factor.h"
-#include "quant/cpu/hessian.h"
-#include "quant/cpu/solver.h"
 #include "unit/quant/reference.h"
 
-namespace aq::test {
+namespace aq::bench {
 namespace {
 
-struct Options {
-  int threads = 2;
-  int experts = 8;
-  int repeat = 3;
-  GptqSettings settings = plain_gptq();
-};
+using namespace aq::test;
 
-struct Time {
-  double seconds = 1e30;
-  double core_seconds = 1e30;  ///< of all threads together
-};
+constexpr double kWrong = std::numeric_limits<double>::infinity();
 
-Time best_of(int repeat, const std::function<void()>& body) {
-  Time best;
-  for (int i = 0; i < repeat; ++i) {
-    const std::clock_t start = std::clock();
-    const Stopwatch watch;
-    body();
-    best.seconds = std::min(best.seconds, watch.seconds());
-    best.core_seconds = std::min(best.core_seconds, static_cast<double>(std::clock() - start) /
-                                                        static_cast<double>(CLOCKS_PER_SEC));
-  }
-  return best;
+double real(Index value) {
+  return static_cast<double>(value);
 }
 
-/// Prints a measurement of `count` equal pieces of work of `flops` each.
-/// @param sgemm  GF/s of one core
-void report(const char* name, const Time& time, double flops, int count, const Options& options,
-            double sgemm, bool verified) {
-  const double piece = time.seconds / count;
-  const double core = time.core_seconds / count;
-  const double speed = flops / piece * 1e-9;
-  const double core_speed = flops / core * 1e-9;
-  std::printf("%-34s %8.2f ms each (%8.2f core ms)  %6.1f GF/s, %5.1f a core: %.2f of sgemm%s\n",
-              name, piece * 1e3, core * 1e3, speed, core_speed, core_speed / sgemm,
-              verified ? "" : "  WRONG RESULT");
-  std::printf(
-      "{\"bench\": \"%s\", \"threads\": %d, \"count\": %d, \"seconds\": %.6f, "
-      "\"core_seconds\": %.6f, \"gflops\": %.2f, \"core_gflops\": %.2f, "
-      "\"sgemm_core_gflops\": %.2f, \"of_sgemm\": %.3f, \"verified\": %s}\n",
-      name, options.threads, count, piece, core, speed, core_speed, sgemm, core_speed / sgemm,
-      verified ? "true" : "false");
-  std::fflush(stdout);
-}
-
-/// GF/s of one core in a large sgemm.
-double sgemm_speed(int repeat) {
-  constexpr int n = 1024;
-  const Matrix a = make_weights(n, n, 1);
-  const Matrix b = make_weights(n, n, 2);
-  Matrix c(n, n);
-  const Time time = best_of(repeat + 2, [&] {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, n, n, 1, a.values.data(), n,
-                b.values.data(), n, 0, c.values.data(), n);
-  });
-  return 2.0 * n * n * n / time.core_seconds * 1e-9;
-}
-
-/// Compares some rows with GPTQ as in the paper.
-bool verify_rows(const Matrix& w, const WeightedSum& sum, const SolveTask& task) {
-  constexpr Index kSample = 8;
-  Doubles h(w.columns, w.columns);
-  const Matrix natural = hessian_natural(sum, w.columns);
-  std::copy(natural.values.begin(), natural.values.end(), h.values.begin());
-  const Doubles damped = naive_damped(h, sum.weight_sum, GptqSettings{}.damping);
-  const Doubles factor = naive_inverse_factor(damped);
-  const std::vector<std::uint8_t> codes = codes_of(task.result);
-  Matrix rows(kSample, w.columns);
-  for (Index i = 0; i < kSample; ++i) {
-    const auto row = w.view().row(i * w.rows / kSample);
-    std::copy(row.begin(), row.end(), rows.view().row(i).begin());
-  }
-  const NaiveResult expected = naive_gptq(rows, factor, task.scheme);
-  Index equal = 0;
-  for (Index i = 0; i < kSample; ++i) {
-    for (Index c = 0; c < w.columns; ++c) {
-      const Index at = i * w.rows / kSample * w.columns + c;
-      equal += codes[at] == expected.codes[i * w.columns + c];
-    }
-  }
-  const double share = static_cast<double>(equal) / static_cast<double>(kSample * w.columns);
-  std::printf("%.3f %% of the codes of %d rows as in the paper\n", 100 * share,
-              static_cast<int>(kSample));
-  return share > 0.998;
-}
-
-/// The defaults, scale search and refinement, against plain GPTQ: time, and the error that is left.
-void bench_refinement(const Matrix& w, const WeightedSum& sum, const Scheme& scheme,
-                      const SolveTask& plain, const Options& options, double sgemm) {
-  const auto total = [](const SolveTask& task) {
-    double error = 0;
-    for (const double row : task.error) error += row;
-    return error;
-  };
-  const auto n = static_cast<double>(w.columns);
-  const auto rows = static_cast<double>(w.rows);
-  for (const int sweeps : {0, 1, 2, 4}) {
-    GptqSettings settings;
-    settings.refine = sweeps;
-    const Factor factor = factorize(sum, w.columns, settings);
-    SolveTask task{.weight = w.view(), .scheme = scheme, .factor = &factor};
-    const Time time = best_of(options.repeat, [&] { solve({&task, 1}, settings); });
-    report(str("search, ", sweeps, " sweeps [", w.rows, ", ", w.columns, "]").c_str(), time,
-           rows * n * n * (1 + 2 * sweeps), 1, options, sgemm, total(task) < total(plain));
-    std::printf("error %.4f of plain GPTQ's\n", total(task) / total(plain));
-  }
-}
-
-/// Factor and solution of `experts` matrices of one shape, one expert a thread where that fits.
-void bench_solver(Index rows, Index columns, const Scheme& scheme, const Options& options,
-                  double sgemm) {
-  const auto count = static_cast<std::size_t>(options.experts);
-  const WeightedSum sum = sum_of(make_inputs(2 * columns, columns, 1));
-  const Matrix w = make_weights(rows, columns, 2);
-  std::vector<Factor> factors(count);
-  std::vector<SolveTask> tasks(count);
-  const auto factor_all = [&] {
-    parallel_for(options.experts,
-                 [&](Index e) { factors[e] = factorize(sum, columns, options.settings); });
-  };
-  const auto solve_all = [&] {
-    for (std::size_t e = 0; e < count; ++e) {
-      tasks[e] = SolveTask{.weight = w.view(), .scheme = scheme, .factor = &factors[e]};
-    }
-    solve(tasks, options.settings);
-  };
-  factor_all();
-  solve_all();
-  bool verified = verify_rows(w, sum, tasks[0]);
-  for (const SolveTask& task : tasks) verified = verified && task.result == tasks[0].result;
-
-  const auto n = static_cast<double>(columns);
-  const double factor_flops = n * n * n / 3;
-  const double solve_flops = static_cast<double>(rows) * n * n;
-  const std::string shape = str("[", rows, ", ", columns, "] ", to_string(scheme));
-  report(str("factor ", columns).c_str(), best_of(options.repeat, factor_all), factor_flops,
-         options.experts, options, sgemm, verified);
-  report(str("solve ", shape).c_str(), best_of(options.repeat, solve_all), solve_flops,
-         options.experts, options, sgemm, verified);
-  const Time both = best_of(options.repeat, [&] {
-    factor_all();
-    solve_all();
-  });
-  report(str("factor + solve ", shape).c_str(), both, factor_flops + solve_flops, options.experts,
-         options, sgemm, verified);
-  bench_refinement(w, sum, scheme, tasks.front(), options, sgemm);
-  const Time rtn = best_of(options.repeat, [&] { round_to_nearest(w.view(), scheme); });
-  report(str("round to nearest ", shape).c_str(), rtn, static_cast<double>(rows) * n, 1, options,
-         sgemm, true);
-}
-
-void bench_hessian(Index tokens, Index columns, const Options& options, double sgemm) {
-  const Matrix x = make_inputs(tokens, columns, 3);
-  const std::vector<float> weights(tokens, 0.5F);
-  Matrix scaled(tokens, columns);
-  const Time gather = best_of(
-      options.repeat, [&] { gather_scaled_reversed(x.view(), {}, weights, scaled.view()); });
+/// The input of a linear, and everything that slow code makes of it.
+struct Layer {
+  Index columns;
   WeightedSum sum;
-  accumulate_hessian(sum, scaled.view(), 1, true);
+  Doubles damped, inverse_factor;
+  Factor plain, refining;  ///< without and with what the sweeps read
+
+  explicit Layer(Index n)
+      : columns(n),
+        sum(sum_of(make_inputs(2 * n, n, 1))),
+        damped(0, 0),
+        inverse_factor(0, 0),
+        plain(factorize(sum, n, plain_gptq())),
+        refining(factorize(sum, n, GptqSettings{})) {
+    Doubles h(n, n);
+    std::ranges::copy(hessian_natural(sum, n).values, h.values.begin());
+    damped = naive_damped(h, sum.weight_sum, GptqSettings{}.damping);
+    inverse_factor = naive_inverse_factor(damped);
+  }
+};
+
+/// Made by the first measurement that needs it, and kept: the slow code takes seconds.
+const Layer& layer(Index columns) {
+  static std::map<Index, Layer> known;
+  return known.try_emplace(columns, columns).first->second;
+}
+
+// ---- Hessian sums
+
+/// The largest difference of sampled elements from their sums in double, relative to the sum of
+/// magnitudes.
+double hessian_error(const WeightedSum& sum, const Matrix& x, std::span<const std::int32_t> rows,
+                     std::span<const float> weights) {
+  const Matrix natural = hessian_natural(sum, x.columns);
   double worst = 0;
-  const Matrix natural = hessian_natural(sum, columns);
-  for (Index r = 0; r < columns; r += 211) {
-    for (Index c = 0; c < columns; c += 97) {
-      double expected = 0;
-      double size = 0;
-      for (Index t = 0; t < tokens; ++t) {
-        const double product = 0.5 * static_cast<double>(x(t, r)) * static_cast<double>(x(t, c));
+  for (Index r = 0; r < x.columns; r += 211)
+    for (Index c = 0; c < x.columns; c += 97) {
+      double expected = 0, size = 0;
+      for (std::size_t t = 0; t < rows.size(); ++t) {
+        const double product = double{weights[t]} * x(rows[t], r) * x(rows[t], c);
         expected += product;
         size += std::fabs(product);
       }
       worst = std::max(worst, std::fabs(natural(r, c) - expected) / size);
     }
-  }
-  const double flops = static_cast<double>(tokens * columns) * static_cast<double>(columns);
-  const Time time =
-      best_of(options.repeat, [&] { accumulate_hessian(sum, scaled.view(), 1, true); });
-  const std::string shape = str("[", tokens, ", ", columns, "]");
-  report(str("Hessian ", shape).c_str(), time, flops, 1, options, sgemm, worst < 1e-5);
-  report(str("gather ", shape).c_str(), gather, static_cast<double>(tokens * columns), 1, options,
-         sgemm, true);
+  return worst;
 }
 
-Options parse(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    int value = 0;
-    std::from_chars(argv[i + 1], argv[i + 1] + std::strlen(argv[i + 1]), value);
-    if (std::strcmp(argv[i], "--threads") == 0) options.threads = value;
-    if (std::strcmp(argv[i], "--experts") == 0) options.experts = value;
-    if (std::strcmp(argv[i], "--repeat") == 0) options.repeat = value;
+/// Sums of `count` experts side by side, each of other `tokens` rows of one input; one: of them
+/// all.
+Trial hessian_trial(Index count, Index tokens, Index columns) {
+  struct State {
+    Matrix x;
+    std::vector<std::vector<std::int32_t>> rows;
+    std::vector<float> weights;
+    std::vector<WeightedSum> sums;
+  };
+  const auto s = std::make_shared<State>();
+  s->x = make_inputs(count == 1 ? tokens : 2 * tokens, columns, 3);
+  s->sums.resize(count);
+  for (Index e = 0; e < count; ++e) {
+    std::vector<std::int32_t>& rows = s->rows.emplace_back(s->x.rows);
+    std::iota(rows.begin(), rows.end(), 0);
+    std::shuffle(rows.begin(), rows.end(), std::mt19937(static_cast<unsigned>(e)));
+    rows.resize(tokens);
   }
-  return options;
+  for (Index t = 0; t < tokens; ++t) s->weights.push_back(0.1F + static_cast<float>(t % 7) / 8);
+  const auto add = [s](Index e) {
+    default_solver().add_tokens(s->sums[e], s->x.view(), s->rows[e], s->weights, 1);
+  };
+  return {.work = real(tokens * columns) * real(columns + 1),
+          .count = count,
+          .reset = [s] { std::ranges::fill(s->sums, WeightedSum{}); },
+          .body =
+              [add, count] {
+                if (count == 1) return add(0);  // by all threads
+                parallel_for(count, add);
+              },
+          .error =
+              [s] {
+                return std::max(hessian_error(s->sums.front(), s->x, s->rows.front(), s->weights),
+                                hessian_error(s->sums.back(), s->x, s->rows.back(), s->weights));
+              },
+          .allowed = 1e-5};
+}
+
+// ---- Factors
+
+Trial factor_trial(Index count, Index columns) {
+  const auto tasks = std::make_shared<std::vector<FactorTask>>(count);
+  const auto error = [tasks, columns] {
+    const Doubles expected = naive_upper(layer(columns).damped);
+    double worst = 0;
+    for (const FactorTask* task : {&tasks->front(), &tasks->back()}) {
+      if (!task->factor.usable()) return kWrong;
+      const Matrix upper = factor_upper(task->factor);
+      for (Index r = 0; r < columns; ++r)
+        for (Index c = 0; c < columns; ++c)
+          worst = std::max(worst, std::fabs(upper(r, c) - expected(r, c)) / expected(c, c));
+    }
+    return worst;
+  };
+  return {.work = real(columns) * real(columns) * real(columns) / 3,
+          .count = count,
+          .reset =
+              [tasks, columns] {
+                for (FactorTask& task : *tasks) task = {layer(columns).sum, columns};
+              },
+          .body = [tasks] { default_solver().factorize(*tasks, plain_gptq()); },
+          .error = error,
+          .allowed = 1e-3};
+}
+
+// ---- Solutions
+
+/// A matrix to be solved and its task.
+struct Problem {
+  Matrix weight;
+  SolveTask task;
+};
+
+std::shared_ptr<Problem> make_problem(Index rows, Index columns, const Scheme& scheme) {
+  const auto problem = std::make_shared<Problem>();
+  problem->weight = make_weights(rows, columns, 2);
+  problem->task = {
+      .weight = problem->weight.view(),
+      .scheme = scheme,
+      .global_scale = fit_global_scale(scheme, largest_magnitude(problem->weight.values))};
+  return problem;
+}
+
+std::function<void()> solving(const std::shared_ptr<Problem>& problem, const Factor* factor,
+                              ScaleRule rule, const GptqSettings& settings) {
+  return [=] {
+    problem->task.factor = factor;
+    problem->task.scale_rule = rule;
+    default_solver().solve({&problem->task, 1}, settings);
+  };
+}
+
+/// Rows that are compared, of tiles of all threads.
+constexpr Index kSample = 4;
+Index sampled_row(const Matrix& weight, Index i) {
+  return i * (weight.rows - 1) / (kSample - 1);
+}
+Matrix sampled(const Matrix& weight) {
+  Matrix rows(kSample, weight.columns);
+  for (Index i = 0; i < kSample; ++i)
+    std::ranges::copy(weight.view().row(sampled_row(weight, i)), rows.view().row(i).begin());
+  return rows;
+}
+
+/// Share of the codes that differ from those of GPTQ as in the paper.
+double code_error(const Problem& p) {
+  const std::vector<std::uint8_t> codes = codes_of(p.task.result);
+  const NaiveResult expected = naive_gptq(sampled(p.weight), layer(p.weight.columns).inverse_factor,
+                                          p.task.scheme, p.task.global_scale);
+  Index wrong = 0;
+  for (Index i = 0; i < kSample; ++i)
+    for (Index c = 0; c < p.weight.columns; ++c)
+      wrong += codes[sampled_row(p.weight, i) * p.weight.columns + c] !=
+               expected.codes[i * p.weight.columns + c];
+  return real(wrong) / real(kSample * p.weight.columns);
+}
+
+Trial solve_trial(Index rows, Index columns, const Scheme& scheme) {
+  const auto problem = make_problem(rows, columns, scheme);
+  return {.work = real(rows * columns) * real(columns),
+          .body = solving(problem, &layer(columns).plain, ScaleRule::ocp, plain_gptq()),
+          .error = [problem] { return code_error(*problem); },
+          .allowed = 0.01};
+}
+
+/// How far the errors that the solver reports are from E H Eᵀ; wrong where those of the rows are
+/// not less than the ones of GPTQ as in the paper.
+double refined_error(const Problem& p) {
+  const Layer& l = layer(p.weight.columns);
+  const Doubles values = values_of(p.task.result);
+  const Matrix rows = sampled(p.weight);
+  const NaiveResult plain = naive_gptq(rows, l.inverse_factor, p.task.scheme, p.task.global_scale);
+  double worst = 0, refined_total = 0, plain_total = 0;
+  for (Index i = 0; i < kSample; ++i) {
+    const Index row = sampled_row(p.weight, i);
+    const double objective = row_objective(p.weight, values, l.damped, row);
+    worst = std::max(worst, std::fabs(p.task.error[row] / objective - 1));
+    refined_total += objective;
+    plain_total += row_objective(rows, plain.values, l.damped, i);
+  }
+  return refined_total < plain_total ? worst : kWrong;
+}
+
+/// One sweep: the defaults with four of them, less the defaults without.
+Trial sweep_trial(Index rows, Index columns, const Scheme& scheme) {
+  const auto problem = make_problem(rows, columns, scheme);
+  GptqSettings with, without;
+  with.refine = 4;
+  without.refine = 0;
+  const Layer& l = layer(columns);
+  return {.work = 2 * real(rows * columns) * real(columns),
+          .count = with.refine,
+          .body = solving(problem, &l.refining, ScaleRule::best, with),
+          .without = solving(problem, &l.plain, ScaleRule::best, without),
+          .error = [problem] { return refined_error(*problem); },
+          .allowed = 1e-2};
+}
+
+// ---- Scales
+
+/// Scales that the search tries for a group (docs/design.md), each with the shrunk range's grid.
+std::vector<Grid> candidates(const Scheme& scheme, std::span<const float> group, float global) {
+  const auto [low, high] = std::ranges::minmax_element(group);
+  const auto fitted = [&, min = std::min(*low, 0.0F), max = std::max(*high, 0.0F)](float shrink) {
+    return fit_grid(scheme, min * shrink, max * shrink, ScaleRule::ocp, global);
+  };
+  std::vector<Grid> grids;
+  if (scheme.is_mx()) {
+    for (const float power : {1.0F, 2.0F, 0.5F}) (grids.emplace_back(fitted(1))).scale *= power;
+    return grids;
+  }
+  for (int k = 0; k < 24; ++k) {
+    grids.push_back(fitted(1 - 0.03F * static_cast<float>(k)));
+    if (scheme.is_float() || !scheme.symmetric) continue;
+    grids.push_back(grids.back());
+    grids.back().scale *= -1;
+  }
+  return grids;
+}
+
+double rounding_error(const Scheme& scheme, const Grid& grid, std::span<const float> group) {
+  double error = 0;
+  for (const float value : group)
+    error += std::pow(double{value} - decode(scheme, grid, encode(scheme, grid, value)), 2);
+  return error;
+}
+
+/// By how much the squared error of a group differs from that of the best candidate.
+double search_error(const Problem& p) {
+  const Scheme& scheme = p.task.scheme;
+  const Index width = group_width(scheme, p.weight.columns);
+  double worst = 0;
+  for (Index i = 0; i < kSample; ++i) {
+    const Index row = sampled_row(p.weight, i);
+    for (Index begin = 0; begin < p.weight.columns; begin += width) {
+      const auto group = p.weight.view().row(row).subspan(begin, width);
+      double best = kWrong;
+      for (const Grid& grid : candidates(scheme, group, p.task.global_scale))
+        best = std::min(best, rounding_error(scheme, grid, group));
+      const double found =
+          rounding_error(scheme, grid_at(p.task.result, row, begin / width), group);
+      worst = std::max(worst, std::fabs(found / best - 1));
+    }
+  }
+  return worst;
+}
+
+/// Scale search alone: rounding with it less rounding without. Operations are those on a value for
+/// one candidate: multiply, two bounds, two additions that round, and two multiply-adds.
+Trial search_trial(Index rows, Index columns, const Scheme& scheme) {
+  constexpr double kOperations = 9;
+  const auto problem = make_problem(rows, columns, scheme);
+  GptqSettings absmax;
+  absmax.scale_search = ScaleSearch::absmax;
+  const auto tried = candidates(scheme, problem->weight.view().row(0).first(16), 1).size();
+  return {.work = kOperations * static_cast<double>(tried) * real(rows * columns),
+          .body = solving(problem, nullptr, ScaleRule::best, GptqSettings{}),
+          .without = solving(problem, nullptr, ScaleRule::ocp, absmax),
+          .error = [problem] { return search_error(*problem); },
+          .allowed = 1e-4};
+}
+
+/// Rounding with the scale of the largest magnitude: the weights are read once.
+Trial round_trial(Index rows, Index columns, const Scheme& scheme) {
+  const auto problem = make_problem(rows, columns, scheme);
+  GptqSettings absmax;
+  absmax.scale_search = ScaleSearch::absmax;
+  const auto error = [problem] {
+    const SolveTask& task = problem->task;
+    const std::vector<std::uint8_t> codes = codes_of(task.result);
+    const Index width = group_width(task.scheme, task.weight.columns);
+    Index wrong = 0;
+    for (Index r = 0; r < task.weight.rows; ++r)
+      for (Index c = 0; c < task.weight.columns; ++c)
+        wrong += codes[r * task.weight.columns + c] !=
+                 encode(task.scheme, grid_at(task.result, r, c / width), task.weight(r, c));
+    return real(wrong);
+  };
+  return {.work = real(rows * columns) * sizeof(float),
+          .bound = Bound::memory,
+          .body = solving(problem, nullptr, ScaleRule::ocp, absmax),
+          .error = error};
+}
+
+/// The shapes of OLMoE-1B-7B: inputs of attention and experts, and an expert's matrices.
+std::vector<Case> cases(const Options& options) {
+  const Index scale = options.small ? 8 : 1;
+  const Index n = 2048 / scale, rows = 1024 / scale, tokens = 4096 / scale, experts = 8;
+  std::vector<Case> all = {
+      {str("hessian [", tokens, ", ", n, "]"), [=] { return hessian_trial(1, tokens, n); }},
+      {str("hessian ", experts, " x [", tokens / 8, ", ", n, "]"),
+       [=] { return hessian_trial(experts, tokens / 8, n); }},
+      {str("factor [", n, "]"), [=] { return factor_trial(1, n); }},
+      {str("factor ", experts, " x [", n, "]"), [=] { return factor_trial(experts, n); }},
+      {str("factor ", experts, " x [", rows, "]"), [=] { return factor_trial(experts, rows); }}};
+  const auto add = [&](std::string_view what, const auto& trial, Index r, Index c,
+                       std::string_view format) {
+    all.push_back({str(what, " [", r, ", ", c, "] ", format),
+                   [=] { return trial(r, c, *scheme_from_format(format)); }});
+  };
+  add("solve", solve_trial, n, rows, "int4");
+  for (const std::string_view format : format_names()) add("solve", solve_trial, rows, n, format);
+  for (const std::string_view format : format_names()) add("sweep", sweep_trial, rows, n, format);
+  for (const std::string_view format : format_names()) add("search", search_trial, rows, n, format);
+  add("round", round_trial, rows, n, "int4");
+  return all;
 }
 
 }  // namespace
-}  // namespace aq::test
+}  // namespace aq::bench
 
 int main(int argc, char** argv) {
-  using namespace aq;
-  using namespace aq::test;
-  const Options options = parse(argc, argv);
-  use_single_threaded_blas();
-  set_thread_count(options.threads);
-  const BlasInfo info = blas_info();
-  const double sgemm = sgemm_speed(options.repeat);
-  std::printf("%s %s, row kernel %s, %d threads, sgemm %.1f GF/s a core\n", info.library.c_str(),
-              info.kernel.c_str(), info.row_kernel.c_str(), options.threads, sgemm);
-  bench_hessian(4096, 2048, options, sgemm);
-  bench_solver(1024, 2048, Scheme{}, options, sgemm);
-  bench_solver(2048, 1024, Scheme{}, options, sgemm);
-  return 0;
+  return aq::bench::run_alone(argc, argv,
+                              {.about = "Speed of the solver, beside the peaks of this machine",
+                               .cases = aq::bench::cases});
 }

@@ -30,6 +30,8 @@ CANNOT = {
     "tools/make_example.py": "it needs torch and 15 minutes",
     "tools/measure_fidelity.py": "it takes many minutes",
     "tools/bench_peers.py": "it needs the libraries that it compares; e2e.bench_peers runs it without",
+    "build/release/tests/": "e2e.benches runs it, in tiny shapes",
+    "mpirun -n 2 build/release/tests/": "e2e.benches runs it, in tiny shapes",
     "cmake ": "it makes what is tested here; e2e.install installs it",
     "cpack ": "e2e.package runs it",
     "T=$(python3 -c 'import torch": "it needs the wheel of torch",

@@ -50,14 +50,27 @@ Doubles naive_inverse(const Doubles& a) {
 }
 
 /// The grid that row r's group starting at `begin` gets from its current values.
-Grid fit_group(const Scheme& scheme, const Doubles& w, Index r, Index begin, Index end) {
+Grid fit_group(const Scheme& scheme, float global_scale, const Doubles& w, Index r, Index begin,
+               Index end) {
   double low = w(r, begin);
   double high = low;
   for (Index c = begin; c < end; ++c) {
     low = std::min(low, w(r, c));
     high = std::max(high, w(r, c));
   }
-  return fit_grid(scheme, static_cast<float>(low), static_cast<float>(high));
+  return fit_grid(scheme, static_cast<float>(low), static_cast<float>(high), ScaleRule::ocp,
+                  global_scale);
+}
+
+/// The nearest level and its code: integers by division in double, floats by the slow codec.
+std::pair<std::uint8_t, double> nearest(const Scheme& scheme, const Grid& grid, double value) {
+  if (scheme.is_float()) {
+    const std::uint8_t code = encode(scheme, grid, static_cast<float>(value));
+    return {code, decode(scheme, grid, code)};
+  }
+  const double top = (1 << scheme.bits) - 1;
+  const double code = std::clamp(std::nearbyint(value / grid.scale) + grid.zero, 0.0, top);
+  return {static_cast<std::uint8_t>(code), (code - grid.zero) * grid.scale};
 }
 
 }  // namespace
@@ -138,7 +151,8 @@ Doubles naive_upper(const Doubles& damped) {
   return upper;
 }
 
-NaiveResult naive_gptq(const Matrix& weights, const Doubles& inverse_factor, const Scheme& scheme) {
+NaiveResult naive_gptq(const Matrix& weights, const Doubles& inverse_factor, const Scheme& scheme,
+                       float global_scale) {
   const Index columns = weights.columns;
   const Index width = group_width(scheme, columns);
   NaiveResult result{std::vector<std::uint8_t>(weights.values.size()),
@@ -150,14 +164,12 @@ NaiveResult naive_gptq(const Matrix& weights, const Doubles& inverse_factor, con
     Grid grid = tensor_grid;
     for (Index j = 0; j < columns; ++j) {
       if (scheme.group_size != kPerTensor && j % width == 0) {
-        grid = fit_group(scheme, w, r, j, std::min(columns, j + width));
+        grid = fit_group(scheme, global_scale, w, r, j, std::min(columns, j + width));
       }
-      const double top = (1 << scheme.bits) - 1;
-      const double level = std::clamp(std::nearbyint(w(r, j) / grid.scale) + grid.zero, 0.0, top);
-      const double q = (level - grid.zero) * grid.scale;
+      const auto [code, q] = nearest(scheme, grid, w(r, j));
       const double error = (w(r, j) - q) / inverse_factor(j, j);
       for (Index k = j + 1; k < columns; ++k) w(r, k) -= error * inverse_factor(j, k);
-      result.codes[r * columns + j] = static_cast<std::uint8_t>(level);
+      result.codes[r * columns + j] = code;
       result.values(r, j) = q;
     }
   }

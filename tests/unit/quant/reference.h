@@ -51,8 +51,10 @@ struct NaiveResult {
   std::vector<std::uint8_t> codes;  ///< `[rows, columns]`
   Doubles values;                   ///< dequantized
 };
-/// GPTQ as in the paper (algorithm 1, one column at a time), grids fitted when a group begins.
-NaiveResult naive_gptq(const Matrix& weights, const Doubles& inverse_factor, const Scheme& scheme);
+/// GPTQ as in the paper (algorithm 1, one column at a time), grids fitted when a group begins (MX
+/// by the rule `ocp`).
+NaiveResult naive_gptq(const Matrix& weights, const Doubles& inverse_factor, const Scheme& scheme,
+                       float global_scale = 1);
 
 /// Row r of E H Eᵀ with E = w - q.
 double row_objective(const Matrix& weights, const Doubles& q, const Doubles& h, Index row);
