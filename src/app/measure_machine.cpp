@@ -12,6 +12,7 @@
 #include "aq/core/memory.h"
 #include "aq/core/parallel.h"
 #include "aq/core/timer.h"
+#include "aq/plan/cost.h"
 #include "aq/quant/hessian.h"
 #include "aq/quant/solver.h"
 
@@ -75,7 +76,8 @@ void measure_solver(Machine& machine) {
   const double swept = seconds(kSweeps);
   const double row_flops = kRows * n * n / threads;
   machine.solve_flops = row_flops * (1 + 2.0 / static_cast<double>(kErrorRowStride)) / plain;
-  machine.refine_flops = row_flops * 2 * kSweeps / std::max(swept - plain, plain / 100);
+  machine.refine_flops =
+      kRows * refine_flops(n, kSweeps) / threads / std::max(swept - plain, plain / 100);
 }
 
 double measure_memory() {

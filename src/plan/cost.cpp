@@ -219,7 +219,7 @@ class CostSum {
         add_slice(rank, matrix, slice);
         if (!gptq) continue;
         rank.work.flops.solve += rows * n * n * (1 + 2.0 / static_cast<double>(kErrorRowStride));
-        rank.work.flops.refine += rows * n * n * 2 * sweeps;
+        rank.work.flops.refine += rows * refine_flops(n, sweeps);
       }
     }
     if (task.split && task.needs_hessian) send_factor(task, solvers);

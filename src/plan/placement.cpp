@@ -6,6 +6,8 @@
 #include <numeric>
 #include <queue>
 
+#include "aq/plan/cost.h"
+
 namespace aq {
 namespace {
 
@@ -49,7 +51,7 @@ void place_split(TaskPlan& task, int first, int count, int ranks, int rotation) 
 }
 
 /// Most ranks that it pays to deal the rows of a task to: the owner sends the factor to each, 6 n^2
-/// bytes with the damped H, and each saves a part of the rows' (1 + 2 sweeps) n^2 operations.
+/// bytes with the damped H, and each saves a part of what GPTQ and refinement take.
 int most_ranks(const TaskPlan& task, int sweeps) {
   Index rows = 0, tiles = 0;
   for (const MatrixPlan& matrix : task.matrices) {
@@ -58,7 +60,8 @@ int most_ranks(const TaskPlan& task, int sweeps) {
     tiles += ceil_div(matrix.linear.rows, kRowTile);
   }
   if (!task.needs_hessian) return checked_cast<int>(tiles);
-  const double worth = static_cast<double>(rows) * (1 + 2 * sweeps) / (6 * kOperationsPerByte);
+  const double worth =
+      static_cast<double>(rows) * (1 + refine_flops(1, sweeps)) / (6 * kOperationsPerByte);
   const auto ranks = static_cast<Index>(std::ceil(std::sqrt(worth)));
   return checked_cast<int>(std::min(tiles, std::max(kLeastSplit, ranks)));
 }

@@ -62,11 +62,12 @@ AQ_HOST_DEVICE Real rounding_error(const Levels& levels, const RowGrid<Real>& gr
 /// @param u     rows and columns of U of this panel, `[kPanel, kPanel]`
 /// @param weight  the original weights; becomes E = w - q
 /// @param level   receives the level of each column
+/// @param miss    receives E U of each column
 /// @return the squared error of these columns
 template <class Levels, class Real>
 AQ_HOST_DEVICE Real solve_panel(const Levels& levels, Real (&sum)[kPanel], const float* u,
                                 int first, int last, const RowGrid<Real>& grid, Real* weight,
-                                Real (&level)[kPanel]) {
+                                Real (&level)[kPanel], Real (&miss)[kPanel]) {
   Real squared{};
 #pragma GCC unroll 8
   for (int j = 0; j < kPanel; ++j) {
@@ -75,8 +76,8 @@ AQ_HOST_DEVICE Real solve_panel(const Levels& levels, Real (&sum)[kPanel], const
     const Real target = weight[j] + sum[j] * (1 / diagonal);
     level[j] = nearest_level(levels, grid, target);
     const Real value = level[j] * grid.scale;
-    const Real miss = (target - value) * diagonal;
-    squared = squared + miss * miss;
+    miss[j] = (target - value) * diagonal;
+    squared = squared + miss[j] * miss[j];
     const Real error = weight[j] - value;
     weight[j] = error;
 #pragma GCC unroll 8
@@ -120,12 +121,11 @@ AQ_HOST_DEVICE void round_panel(const Levels& levels, int first, int last,
 /// H_jj.
 /// @param gradient  g of the panel's columns; updated
 /// @param h       rows and columns of the damped H of this panel, `[kPanel, kPanel]`
-/// @param error   E; updated
 /// @param change  receives what was added to E
 /// @return by how much the squared error falls
 template <class Levels, class Real>
 AQ_HOST_DEVICE Real refine_panel(const Levels& levels, Real (&gradient)[kPanel], const float* h,
-                                 int first, int last, const RowGrid<Real>& grid, Real* error,
+                                 int first, int last, const RowGrid<Real>& grid,
                                  Real (&level)[kPanel], Real* change) {
   Real gain{};
 #pragma GCC unroll 8
@@ -137,7 +137,6 @@ AQ_HOST_DEVICE Real refine_panel(const Levels& levels, Real (&gradient)[kPanel],
     const Real step = (next - level[j]) * grid.scale;
     gain = gain + step * (gradient[j] * 2.0F - step * diagonal);
     level[j] = next;
-    error[j] = error[j] - step;
     change[j] = -step;
 #pragma GCC unroll 8
     for (int k = j + 1; k < kPanel; ++k) gradient[k] = gradient[k] - step * h[j * kPanel + k];

@@ -10,6 +10,13 @@
 
 namespace aq {
 
+/// Operations that refine a row of n columns: n² for E H from what GPTQ missed, and for a sweep
+/// what four of them took on average (docs/performance.md); how many scales and codes change, the
+/// data decides.
+constexpr double refine_flops(double n, double sweeps) {
+  return sweeps > 0 ? n * n * (1 + 0.9 * sweeps) : 0;
+}
+
 /// Floating point operations by kind.
 struct Flops {
   double forward = 0;    ///< linears over calibration tokens
@@ -17,7 +24,7 @@ struct Flops {
   double hessian = 0;    ///< sums over inputs: tokens * n * (n + 1)
   double factor = 0;     ///< n^3 / 3 a Hessian
   double solve = 0;      ///< n^2 a row, and on every 16th row the errors beside it
-  double refine = 0;     ///< 2 n^2 a row and sweep
+  double refine = 0;     ///< refine_flops() a row
   double total() const { return forward + attention + hessian + factor + solve + refine; }
 };
 

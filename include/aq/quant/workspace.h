@@ -19,9 +19,10 @@ constexpr Index factor_workspace_bytes(Index columns) {
 /// A thread keeps them from one factor to the next where they are at most so many.
 inline constexpr Index kKeptWorkspaceBytes = Index{64} << 20;
 
-/// Bytes that a thread keeps to solve tiles of so many columns: weights and errors of a tile.
+/// Bytes that a thread keeps to solve tiles of so many columns: weights, levels and errors of a
+/// tile.
 constexpr Index solve_workspace_bytes(Index columns) {
-  return 2 * kRowTile * columns * static_cast<Index>(sizeof(float));
+  return 3 * kRowTile * columns * static_cast<Index>(sizeof(float));
 }
 
 }  // namespace aq

@@ -62,6 +62,7 @@ void solve_columns(Tile& tile, const Levels& levels, Part& part, Index block, In
   const int first = static_cast<int>(begin - panel * kPanel);
   const int last = static_cast<int>(end - panel * kPanel);
   Rows level[kPanel];
+  Rows miss[kPanel];
   if (job.strips == nullptr) {
     round_panel(levels, first, last, part.grid, part.tile + panel * kPanel, level);
   } else {
@@ -71,7 +72,9 @@ void solve_columns(Tile& tile, const Levels& levels, Part& part, Index block, In
     for (int c = 0; c < kPanel; ++c) sum[c] = stored[c];
     accumulate<kPanel>(part.tile, u, base, begin, sum);
     Rows squared = solve_panel(levels, sum, u + panel * kPanel * kPanel, first, last, part.grid,
-                               part.tile + panel * kPanel, level);
+                               part.tile + panel * kPanel, level, miss);
+    for (int c = first; c < last && job.h != nullptr; ++c)
+      part.change[panel * kPanel + c] = miss[c];
     for (int i = 0; i < kLanes; ++i) part.error[i] += static_cast<double>(lanes(squared)[i]);
   }
   for (int c = first; c < last; ++c) {
@@ -107,7 +110,7 @@ void solve_segment(Tile& tile, const Levels& levels, Index block, Index begin, I
   }
 }
 
-/// Rounds all columns: afterwards the tile holds E.
+/// Rounds all columns: afterwards the tile holds E, in the order of rounding.
 template <class Levels>
 void solve_in_order(Tile& tile, const Levels& levels) {
   const TileJob& job = tile.job;
@@ -120,7 +123,6 @@ void solve_in_order(Tile& tile, const Levels& levels) {
       solve_segment(tile, levels, block, begin, least(block_end, begin + job.segment));
     }
   }
-  if (job.order != nullptr) restore_order(tile);
 }
 
 template <class Levels>
@@ -128,7 +130,11 @@ void solve_with(const TileJob& job, const Levels& levels) {
   Tile tile{job};
   start(tile);
   solve_in_order(tile, levels);
-  refine(tile, levels);
+  if (job.h != nullptr) {
+    for (int p = 0; p < tile.count; ++p) form_gradient(job, tile.parts[p]);
+    if (job.order != nullptr) restore_order(tile);
+    refine(tile, levels);
+  }
   for (int p = 0; p < tile.count; ++p) {
     const Part& part = tile.parts[p];
     write_codes(job, levels, part);

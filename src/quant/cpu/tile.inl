@@ -12,12 +12,15 @@ constexpr Index panels(Index columns) {
 
 /// What one set of kLanes rows carries along.
 struct Part {
-  Rows* tile;          ///< `[columns]`: weights, behind the current column E = w - q
-  Rows* sums;          ///< `[panels of the block, kPanel]`: s of the block's columns
-  Rows* scale;         ///< `[groups]`
-  Rows* zero;          ///< `[groups]`
-  ShortRows* level;    ///< `[columns]`, as stored
-  RowGrid<Rows> grid;  ///< of the columns in work
+  Rows* tile;        ///< `[columns]`: weights, behind the current column E = w - q; refining: E H
+  Rows* sums;        ///< `[panels of the block, kPanel]`: s of the block's columns
+  Rows* scale;       ///< `[groups]`
+  Rows* zero;        ///< `[groups]`
+  ShortRows* level;  ///< `[columns]`, as stored
+  Rows* change;      ///< `[columns]`: E U; refining: what codes in work added to E
+  std::int32_t* changed[2];  ///< `[group]` each: columns of the group with changes in a, in b
+  Index changes[2];          ///< how many
+  RowGrid<Rows> grid;        ///< of the columns in work
   double error[kLanes];
   int rows;  ///< rows of the matrix among the lanes
   int first_row;
@@ -29,9 +32,11 @@ struct Tile {
   Part parts[kParts] = {};
   int count = 0;
   Rows* spare = nullptr;   ///< `[columns]`: only with a column order
-  Rows* values = nullptr;  ///< `[group]`: ŵ while a grid is fitted; refinement: levels
-  Rows* shift = nullptr;   ///< `[group]`: w - ŵ while a grid is fitted; refinement: changes of E
-  Rows *gradient = nullptr, *image = nullptr;  ///< `[group]`: refinement
+  Rows* values = nullptr;  ///< `[group]`: ŵ while a grid is fitted; refining: levels
+  Rows* shift = nullptr;   ///< `[group]`: w - ŵ while a grid is fitted; refining: levels times H
+  int refits = 0;          ///< rows whose scale moved in the group in work
+  float* refit_rows[kTileRows] = {};  ///< G of each of them: elements are kLanes apart
+  Floats* packed = nullptr;           ///< `[vectors of refits, group]`: what that added to E
 };
 
 /// Floats of a buffer of one group for one part: it may begin and end inside a panel.
@@ -43,12 +48,14 @@ constexpr Index group_floats(const TileJob& job) {
 constexpr Index part_floats(const TileJob& job) {
   const Index columns = panels(job.columns) * kPanel;
   const Index sums = (panels(job.block) + 1) * kPanel;
-  return (columns + sums + 2 * job.groups) * kLanes + columns * kLanes / 2;
+  const Index refining = job.h == nullptr ? 0 : columns * kLanes + round_up(2 * job.group, kLanes);
+  return (columns + sums + 2 * job.groups) * kLanes + columns * kLanes / 2 + refining;
 }
 
 Index workspace_floats(const TileJob& job) {
   const Index columns = panels(job.columns) * kPanel;
-  return kParts * part_floats(job) + 4 * group_floats(job) + columns * kLanes;
+  const Index packed = job.h == nullptr ? 0 : kTileRows * job.group;
+  return kParts * part_floats(job) + 2 * group_floats(job) + packed + columns * kLanes;
 }
 
 AQ_INLINE const float* strip(const TileJob& job, Index panel) {
@@ -72,6 +79,16 @@ void load_part(const TileJob& job, Part& part) {
   }
 }
 
+/// @param take  floats of the workspace
+template <class Take>
+void start_refining(const TileJob& job, Part& part, const Take& take) {
+  const Index columns = panels(job.columns) * kPanel;
+  part.change = take(columns * kLanes);
+  for (Index c = job.columns; c < columns; ++c) part.change[c] = Rows{};
+  part.changed[0] = reinterpret_cast<std::int32_t*>(take(round_up(2 * job.group, kLanes)));
+  part.changed[1] = part.changed[0] + job.group;
+}
+
 void start(Tile& tile) {
   const TileJob& job = tile.job;
   const Index columns = panels(job.columns) * kPanel;
@@ -88,6 +105,7 @@ void start(Tile& tile) {
     part.scale = take(job.groups * kLanes);
     part.zero = take(job.groups * kLanes);
     part.level = reinterpret_cast<ShortRows*>(take(columns * kLanes / 2));
+    if (job.h != nullptr) start_refining(job, part, take);
     part.first_row = first;
     part.rows = static_cast<int>(least(kLanes, job.rows - first));
     for (double& error : part.error) error = 0;
@@ -95,8 +113,7 @@ void start(Tile& tile) {
   }
   tile.values = take(group_floats(job)) + kPanel;
   tile.shift = take(group_floats(job)) + kPanel;
-  tile.gradient = take(group_floats(job)) + kPanel;
-  tile.image = take(group_floats(job)) + kPanel;
+  if (job.h != nullptr) tile.packed = reinterpret_cast<Floats*>(take(kTileRows * job.group));
   tile.spare = take(columns * kLanes);
 }
 
