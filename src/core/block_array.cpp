@@ -33,7 +33,7 @@ class Pool {
     const std::size_t size = whole_pages(bytes);
     const std::lock_guard lock(mutex_);
     used_ += size;
-    most_used_ = std::max(most_used_, used_);
+    most_ = std::max(most_, used_);
     try {
       return take_kept(size);
     } catch (...) {
@@ -47,19 +47,18 @@ class Pool {
     const std::lock_guard lock(mutex_);
     used_ -= size;
     keep(block, size);
-    release_above(most_used_ - used_);
+    release_above(most_ - used_);
   }
 
-  void release() {
+  void limit(std::size_t most) {
     const std::lock_guard lock(mutex_);
-    release_above(0);
-    most_used_ = used_;
+    most_ = std::max(most, used_);
+    release_above(most_ - used_);
   }
 
   BlockBytes bytes() {
     const std::lock_guard lock(mutex_);
-    return {static_cast<Index>(used_), static_cast<Index>(kept_bytes_),
-            static_cast<Index>(most_used_)};
+    return {static_cast<Index>(used_), static_cast<Index>(kept_bytes_), static_cast<Index>(most_)};
   }
 
  private:
@@ -78,7 +77,7 @@ class Pool {
       if (whole > size) keep(static_cast<char*>(block) + size, whole - size);
       return block;
     }
-    const std::size_t room = most_used_ - used_;
+    const std::size_t room = most_ - used_;
     if (by_size_.empty() || by_size_.rbegin()->first < size / 2) {
       release_above(room);
       return mapped(
@@ -126,7 +125,8 @@ class Pool {
   }
 
   std::mutex mutex_;
-  std::size_t used_ = 0, kept_bytes_ = 0, most_used_ = 0;
+  std::size_t used_ = 0, kept_bytes_ = 0;
+  std::size_t most_ = 0;  ///< of both: what was in use at once, or the limit
   std::list<Kept> kept_;  ///< the one that was given back first is first
   std::multimap<std::size_t, Place> by_size_;
 };
@@ -160,8 +160,8 @@ void give_block(void* block, std::size_t bytes) noexcept {
   ::operator delete(block, kAlignment);
 }
 
-void release_kept_blocks() {
-  pool().release();
+void limit_kept_blocks(Index most) {
+  pool().limit(static_cast<std::size_t>(std::max<Index>(most, 0)));
 }
 
 BlockBytes block_bytes() {

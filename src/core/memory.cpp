@@ -142,6 +142,10 @@ MemoryWatch::~MemoryWatch() {
   sampler_.join();
 }
 
+Index MemoryWatch::above_start() const {
+  return resident_bytes() - start_;
+}
+
 Index MemoryWatch::peak_above_start() const {
   return peak_ - start_;
 }

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "aq/comm/counting.h"
+#include "aq/core/block_array.h"
 #include "aq/core/log.h"
 #include "aq/core/memory.h"
 #include "aq/core/stop.h"
@@ -253,6 +254,14 @@ void run_parts(Run& run) {
   run.reporter.finish();
 }
 
+/// Bytes of blocks, used and kept, that a phase may have within its plan: what is no block stays.
+Index blocks_within(const MemoryEstimate& planned, Index resident) {
+  const BlockBytes blocks = block_bytes();
+  const Index other = std::max(planned.libraries, resident - blocks.used - blocks.kept);
+  constexpr Index kMargin = 32;  // of the plan, for what moves
+  return planned.total() - planned.total() / kMargin - other;
+}
+
 void check_fallbacks(const QuantizeOptions& options, const RunSummary& summary) {
   const Index count = fallback_count(summary);
   if (options.max_fallbacks >= 0 && count > options.max_fallbacks)
@@ -275,10 +284,12 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
   Run run(resolved, comm, prepare(resolved, comm));
   run.times.probe = [&] {
     const FileBytes files = file_bytes();
-    const Index peak = memory.take_peak();
-    release_kept_blocks();  // a phase has its own arrays, and no more than is planned for it
-    memory.take_peak();
-    return ResourceUse{peak, files.read, files.written, comm.bytes().sent, comm.bytes().received};
+    return ResourceUse{memory.take_peak(), files.read, files.written, comm.bytes().sent,
+                       comm.bytes().received};
+  };
+  run.times.begins = [&](Phase phase) {
+    limit_kept_blocks(blocks_within(
+        planned_peak(run.prepared.plan, phase).value_or(MemoryEstimate{}), memory.above_start()));
   };
   if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(resolved, run.prepared, comm));
   if (options.stall_watch != nullptr)

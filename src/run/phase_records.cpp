@@ -39,10 +39,8 @@ PhaseRecord measure(Phase phase, const PhaseTimes& times, Communicator& comm) {
 
 void add_planned(const CostEstimate& cost, bool has_machine, const Plan& plan,
                  PhaseRecord& record) {
-  const Phase phase = record.phase == Phase::read ? Phase::solve : record.phase;
-  for (const MemoryMoment& moment : plan.moments)
-    if (moment.phase == phase)
-      record.planned_peak_bytes = std::max(record.planned_peak_bytes, moment.memory.total());
+  if (const auto memory = planned_peak(plan, record.phase))
+    record.planned_peak_bytes = memory->total();
   const auto seconds = cost.seconds.find(record.phase);
   if (has_machine && seconds != cost.seconds.end()) record.planned_seconds = seconds->second;
   if (record.phase == Phase::reduce)
@@ -94,6 +92,15 @@ void add_phase_records(const QuantizeOptions& options, const Prepared& prepared,
 }
 
 }  // namespace
+
+std::optional<MemoryEstimate> planned_peak(const Plan& plan, Phase phase) {
+  if (phase == Phase::read) phase = Phase::solve;
+  std::optional<MemoryEstimate> most;
+  for (const MemoryMoment& moment : plan.moments)
+    if (moment.phase == phase && (!most || moment.memory.total() > most->total()))
+      most = moment.memory;
+  return most;
+}
 
 RunSummary summarize_run(const QuantizeOptions& options, const Prepared& prepared,
                          const std::vector<LogRow>& log, const PhaseTimes& times,

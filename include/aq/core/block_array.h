@@ -15,15 +15,21 @@ namespace aq {
 inline constexpr Index kPooledBlockBytes = Index{1} << 17;
 
 /// 64-byte aligned memory; what it holds is undefined. A block that is given back is kept while
-/// the blocks in use and the kept ones together are no more than were once in use: so the peak of
-/// both is that of the blocks in use. Any thread may call these. Throws std::bad_alloc.
+/// the blocks in use and the kept ones together are no more than the limit or than were once in
+/// use: so kept blocks never raise a peak above the limit. Any thread may call these. Throws
+/// std::bad_alloc.
 void* take_block(std::size_t bytes);
 /// @param bytes  as they were asked for
 void give_block(void* block, std::size_t bytes) noexcept;
 
+/// From now on blocks are kept while all of them together are at most `most` bytes, or what is in
+/// use from now on where that is more; others go back to the system.
+void limit_kept_blocks(Index most);
+
 /// Bytes of blocks, for tests and for those who look for memory.
 struct BlockBytes {
-  Index used = 0, kept = 0, most_used = 0;
+  Index used = 0, kept = 0;
+  Index most = 0;  ///< that both may be together
 };
 BlockBytes block_bytes();
 

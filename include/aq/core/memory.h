@@ -35,10 +35,6 @@ void return_freed_memory();
 /// Blocks from this size on are mapped one by one.
 inline constexpr Index kMappedBlockBytes = Index{1} << 17;
 
-/// Blocks that are kept for later (block_array.h) go back to the system, and what is kept from now
-/// on is no more than was in use from now on.
-void release_kept_blocks();
-
 /// Samples resident_bytes() in a thread of its own; the peak is above the value at the start.
 class MemoryWatch {
  public:
@@ -47,6 +43,7 @@ class MemoryWatch {
   MemoryWatch(const MemoryWatch&) = delete;
   MemoryWatch& operator=(const MemoryWatch&) = delete;
 
+  Index above_start() const;  ///< now
   Index peak_above_start() const;
   /// The peak above the start since the last call (or the start).
   Index take_peak();

@@ -33,12 +33,17 @@ struct PhaseTimes {
   std::map<Phase, double> seconds;
   std::map<Phase, ResourceUse> use;    ///< only with `probe`
   std::function<ResourceUse()> probe;  ///< may be empty
+  std::function<void(Phase)> begins;   ///< called before a phase; may be empty
 };
 
 /// Adds the time from construction to destruction to a phase, and what was used meanwhile.
 class PhaseTimer {
  public:
-  PhaseTimer(PhaseTimes& times, Phase phase) : times_(times), phase_(phase), start_(use()) {}
+  PhaseTimer(PhaseTimes& times, Phase phase) : times_(times), phase_(phase) {
+    if (times.begins) times.begins(phase);
+    start_ = use();
+    watch_ = {};
+  }
   ~PhaseTimer() {
     times_.seconds[phase_] += watch_.seconds();
     if (!times_.probe) return;

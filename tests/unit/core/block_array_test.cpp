@@ -45,12 +45,32 @@ TEST(BlockArray, KeptBlocksNeverRaiseThePeak) {
   }
   const BlockBytes after = block_bytes();
   EXPECT_EQ(after.used, 0);
-  EXPECT_EQ(after.kept, after.most_used);
+  EXPECT_EQ(after.kept, after.most);
   // Another size is made out of what is kept: the sum of both stays what it was.
   const FloatArray small(kFloats / 3), large(kFloats + kFloats / 3);
   const BlockBytes cut = block_bytes();
-  EXPECT_EQ(cut.most_used, after.most_used);
-  EXPECT_LE(cut.used + cut.kept, cut.most_used);
+  EXPECT_EQ(cut.most, after.most);
+  EXPECT_LE(cut.used + cut.kept, cut.most);
+}
+
+TEST(BlockArray, KeptBlocksAreLimited) {
+  constexpr Index kBytes = kFloats * sizeof(float);
+  limit_kept_blocks(0);
+  {
+    const FloatArray used(kFloats);
+    limit_kept_blocks(3 * kBytes);  // more than is in use
+    { const FloatArray first(kFloats), second(kFloats), third(kFloats); }
+    EXPECT_EQ(block_bytes().most, 4 * kBytes);
+    EXPECT_EQ(block_bytes().kept, 3 * kBytes);
+    limit_kept_blocks(2 * kBytes);
+    EXPECT_EQ(block_bytes().kept, kBytes);
+    limit_kept_blocks(0);  // less than is in use
+    EXPECT_EQ(block_bytes().kept, 0);
+    EXPECT_EQ(block_bytes().most, kBytes);
+  }
+  EXPECT_EQ(block_bytes().kept, kBytes);
+  limit_kept_blocks(-1);
+  EXPECT_EQ(block_bytes().kept, 0);
 }
 
 /// Arrays of random sizes on several threads keep what is written to them.
@@ -72,7 +92,7 @@ TEST(BlockArray, ManyThreads) {
   for (std::thread& thread : threads) thread.join();
   const BlockBytes bytes = block_bytes();
   EXPECT_EQ(bytes.used, 0);
-  EXPECT_LE(bytes.kept, bytes.most_used);
+  EXPECT_LE(bytes.kept, bytes.most);
 }
 
 TEST(BlockArray, WithoutMemory) {
