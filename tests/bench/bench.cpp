@@ -27,9 +27,19 @@ struct Time {
   double core_seconds = std::numeric_limits<double>::infinity();  ///< of all threads and ranks
 };
 
+/// Operations or bytes a second, and a second of processor time, which others disturb less.
+struct Rate {
+  double wall = 0, core = 0;
+};
+Rate rate_of(double work, const Time& time) {
+  return {work / time.seconds, work / time.core_seconds};
+}
+
 /// Processor time of this process.
 double core_seconds() {
-  return static_cast<double>(std::clock()) / static_cast<double>(CLOCKS_PER_SEC);
+  timespec time = {};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 /// Processor time of the machine: what it had, in how much of it it worked, and that of this
@@ -115,8 +125,11 @@ class Runner {
       error = std::isnan(of_rank[0]) ? of_rank[0] : std::max(error, of_rank[0]);
     const bool verified = error <= trial.allowed;
     // Above the peak: others disturbed the probe.
-    const double peak = peak_of(trial.bound, trial.work / time.seconds);
-    if (ranks_.is_first()) print(entry.name, trial, time, peak, error, verified);
+    const Rate rate = rate_of(trial.work, time);
+    const Rate peak = peak_of(trial.bound, rate);
+    if (ranks_.is_first())
+      print(entry.name, trial, time, {rate.wall / peak.wall, rate.core / peak.core}, error,
+            verified);
     return verified;
   }
 
@@ -150,44 +163,47 @@ class Runner {
     return best;
   }
 
-  /// The best rate that the probes have found so far, of all ranks together; they run again when it
-  /// is less than `rate`.
-  double peak_of(Bound bound, double rate) {
-    double& best = peaks_[bound];
-    if (best >= rate) return best;
+  /// The best rates that the probes have found so far, of all ranks together; they run again when
+  /// those are less than `rate`.
+  Rate peak_of(Bound bound, const Rate& rate) {
+    Rate& best = peaks_[bound];
+    if (best.wall >= rate.wall) return best;
     for (const Probe& probe : probes_[bound]) {
       const Load load = probe.make(options_);
       std::int64_t work = std::llround(load.work);
       ranks_.all_reduce_sum({&work, 1});
       const Time time = best_of(std::max(options_.repeat, kProbeRepeat), {}, load.body);
-      const double found = static_cast<double>(work) / time.seconds;
+      const Rate found = rate_of(static_cast<double>(work), time);
       if (ranks_.is_first())
         std::printf("peak of %s: %.1f %s (%s)\n", std::string(bound_name(bound)).c_str(),
-                    found * 1e-9, unit_name(bound), probe.name.c_str());
-      best = std::max(best, found);
+                    found.wall * 1e-9, unit_name(bound), probe.name.c_str());
+      best = {std::max(best.wall, found.wall), std::max(best.core, found.core)};
     }
     return best;
   }
 
-  void print(const std::string& name, const Trial& trial, const Time& time, double peak,
+  /// @param share  of the peaks
+  void print(const std::string& name, const Trial& trial, const Time& time, const Rate& share,
              double error, bool verified) {
-    const double rate = trial.work / time.seconds;
+    const double rate = trial.work / time.seconds * 1e-9;
     const std::string bound(bound_name(trial.bound));
     const char* unit = unit_name(trial.bound);
-    std::printf("%-36s %9.3f ms (%9.3f core ms) %7.1f %-7s %5.1f %% of the peak of %s%s\n",
-                name.c_str(), time.seconds * 1e3, time.core_seconds * 1e3, rate * 1e-9, unit,
-                100 * rate / peak, bound.c_str(), verified ? "" : "  WRONG RESULT");
+    std::printf(
+        "%-36s %9.3f ms %7.1f %-7s %5.1f %% of the peak of %s (by core time %.1f ms, %.1f %%)%s\n",
+        name.c_str(), time.seconds * 1e3, rate, unit, 100 * share.wall, bound.c_str(),
+        time.core_seconds * 1e3, 100 * share.core, verified ? "" : "  WRONG RESULT");
     const OrderedJson line = {{"bench", name},
                               {"ranks", ranks_.size()},
                               {"threads", options_.threads},
                               {"count", trial.count},
                               {"seconds", rounded(time.seconds)},
                               {"core_seconds", rounded(time.core_seconds)},
-                              {"rate", rounded(rate * 1e-9)},
+                              {"rate", rounded(rate)},
                               {"unit", unit},
                               {"bound", bound},
-                              {"peak", rounded(peak * 1e-9)},
-                              {"share", rounded(rate / peak)},
+                              {"peak", rounded(rate / share.wall)},
+                              {"share", rounded(share.wall)},
+                              {"core_share", rounded(share.core)},
                               {"error", rounded(error)},
                               {"verified", verified}};
     std::printf("%s\n", line.dump().c_str());
@@ -196,7 +212,7 @@ class Runner {
 
   const Options& options_;
   std::map<Bound, std::vector<Probe>> probes_;
-  std::map<Bound, double> peaks_;
+  std::map<Bound, Rate> peaks_;
   Communicator& ranks_;
 };
 

@@ -23,8 +23,7 @@ const ProbeLoops& loops() {
 }
 
 /// A loop that every thread runs.
-template <class Loop>
-Load loop_load(const Options& options, const Loop& loop) {
+Load loop_load(const Options& options, double (*loop)(Index steps, float& sink)) {
   const Index steps = options.small ? 10'000 : 10'000'000;
   const auto sinks = std::make_shared<std::vector<float>>(16 * thread_count(), 0.0F);
   return {loop(Index{1}, sinks->front()) * static_cast<double>(steps) * thread_count(),

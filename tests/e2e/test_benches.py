@@ -12,7 +12,7 @@ from program import MPIRUN, SOURCE, environment
 BENCHES = Path(os.environ.get("AQ_BENCHES", SOURCE / "build" / "dev" / "tests"))
 RANKS = {"comm_bench": 3}  # the others run without mpirun
 FIELDS = {"bench", "ranks", "threads", "count", "seconds", "core_seconds", "rate", "unit", "bound", "peak", "share",
-          "error", "verified"}
+          "core_share", "error", "verified"}
 
 
 def run(bench, *arguments):
@@ -37,7 +37,7 @@ class BenchesTest(unittest.TestCase):
                 self.assertEqual(set(line), FIELDS)
                 self.assertIs(line["verified"], True)
                 self.assertEqual((line["threads"], line["ranks"]), (threads, RANKS.get(bench, 1)))
-                for field in ("seconds", "core_seconds", "rate", "peak", "share"):
+                for field in ("seconds", "core_seconds", "rate", "peak", "share", "core_share"):
                     self.assertGreater(line[field], 0, field)
                 self.assertAlmostEqual(line["share"] * line["peak"] / line["rate"], 1, 4)
                 self.assertEqual(line["unit"], "GFLOP/s" if line["bound"] in ("fp32", "bf16") else "GB/s")
