@@ -8,6 +8,7 @@
 #include <random>
 
 #include "aq/core/parallel.h"
+#include "aq/plan/cost.h"
 #include "aq/quant/hessian.h"
 #include "aq/quant/solver.h"
 #include "bench/bench.h"
@@ -216,15 +217,15 @@ double refined_error(const Problem& p) {
   return refined_total < plain_total ? worst : kWrong;
 }
 
-/// One sweep: the defaults with four of them, less the defaults without.
-Trial sweep_trial(Index rows, Index columns, const Scheme& scheme) {
+/// Refinement alone: the defaults less the defaults without. Operations are those that a plan
+/// counts; how many there are, the data decides.
+Trial refine_trial(Index rows, Index columns, const Scheme& scheme) {
   const auto problem = make_problem(rows, columns, scheme);
-  GptqSettings with, without;
-  with.refine = 4;
+  const GptqSettings with;
+  GptqSettings without;
   without.refine = 0;
   const Layer& l = layer(columns);
-  return {.work = 2 * real(rows * columns) * real(columns),
-          .count = with.refine,
+  return {.work = real(rows) * refine_flops(real(columns), with.refine),
           .body = solving(problem, &l.refining, ScaleRule::best, with),
           .without = solving(problem, &l.plain, ScaleRule::best, without),
           .error = [problem] { return refined_error(*problem); },
@@ -335,7 +336,7 @@ std::vector<Case> cases(const Options& options) {
   };
   add("solve", solve_trial, n, rows, "int4");
   for (const std::string_view format : format_names()) add("solve", solve_trial, rows, n, format);
-  for (const std::string_view format : format_names()) add("sweep", sweep_trial, rows, n, format);
+  for (const std::string_view format : format_names()) add("refine", refine_trial, rows, n, format);
   for (const std::string_view format : format_names()) add("search", search_trial, rows, n, format);
   add("round", round_trial, rows, n, "int4");
   return all;

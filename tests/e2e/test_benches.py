@@ -56,7 +56,7 @@ class BenchesTest(unittest.TestCase):
 
     def test_every_format(self):
         formats = [f"int{bits}" for bits in range(2, 9)] + ["fp4", "fp8", "mxfp4", "mxfp8", "nvfp4"]
-        for what in ("solve", "sweep", "search"):
+        for what in ("solve", "refine", "search"):
             listed = names("quant_bench", "--only", f"{what} *")
             for name in formats:
                 self.assertTrue(any(entry.endswith(f" {name}") for entry in listed), f"{what} {name}")
