@@ -55,9 +55,11 @@ std::string explain_memory(const Plan& plan) {
 
 std::string explain_lanes(const Plan& plan, const CostEstimate& cost) {
   if (cost.token_ranks < plan.ranks)
-    return str("Lanes: ", plan.lanes.lanes, " on ", plan.ranks, " ranks, so ", cost.token_ranks,
-               " ranks have calibration tokens and run the forward pass; the others only own "
-               "matrices.");
+    return str(
+        "Lanes: ", plan.lanes.lanes, " on ", plan.ranks, " ranks, so ", cost.token_ranks,
+        " ranks have calibration tokens and run the forward pass; the others only own "
+        "matrices",
+        plan.lanes.lanes * 2 <= plan.lanes.sequences ? "; more --lanes make them more." : ".");
   return str("Lanes: ", plan.lanes.lanes, " on ", count_of(plan.ranks, "rank"), ", ",
              count_of(ceil_div(plan.lanes.lanes, plan.ranks), "lane"), " a rank at most.");
 }
