@@ -144,7 +144,8 @@ void print_plan(const Arguments& a, int threads, const std::string& json_file) {
                                         : parse_bytes(a.memory, "--memory"),
                           .threads = options.threads,
                           .node_ranks = node_ranks,
-                          .bf16 = options.bf16};
+                          .bf16 = options.bf16,
+                          .offload = !a.options.offload.empty()};
   const ChosenPlan chosen =
       choose_plan(*tokens_to_experts_from_name(a.tokens_to_experts), planned.model, assignments,
                   a.ranks, workload, limits, options);

@@ -81,18 +81,24 @@ std::string head_text(const PlanReport& report) {
 }
 
 std::string memory_table(const PlanReport& report) {
-  std::vector<std::vector<std::string>> rows{
-      {"stage", "phase", "total", "activations", "buffers", "hessians", "weights", "libraries"}};
+  const bool offload = report.limits.offload;
+  std::vector<std::vector<std::string>> rows{{"stage", "phase", "total",
+                                              offload ? "offloaded" : "activations", "buffers",
+                                              "hessians", "weights", "libraries"}};
   for (const MemoryMoment& moment : report.plan.moments) {
     const MemoryEstimate& m = moment.memory;
     rows.push_back({std::string(stage_name(moment.stage)), std::string(phase_name(moment.phase)),
-                    bytes_text(m.total()), bytes_text(m.activations), bytes_text(m.buffers),
-                    bytes_text(m.hessians), bytes_text(m.weights), bytes_text(m.libraries)});
+                    bytes_text(m.total()), bytes_text(offload ? m.offloaded : m.activations),
+                    bytes_text(m.buffers), bytes_text(m.hessians), bytes_text(m.weights),
+                    bytes_text(m.libraries)});
   }
   return str(
       "memory of the fullest rank (page cache apart): ", bytes_text(report.plan.memory.total()),
       " of ", bytes_text(report.limits.memory), ", experts in ", most_waves(report.plan),
-      most_waves(report.plan) == 1 ? " wave\n" : " waves\n", table_text(rows));
+      most_waves(report.plan) == 1 ? " wave" : " waves",
+      offload ? str("; offloaded: ", bytes_text(report.plan.offloaded_bytes), " a rank in files\n")
+              : "\n",
+      table_text(rows));
 }
 
 std::string work_table(const PlanReport& report) {
@@ -129,8 +135,9 @@ std::string time_table(const CostEstimate& cost) {
 }
 
 Json json_of(const MemoryEstimate& m) {
-  return {{"total", m.total()},     {"activations", m.activations}, {"buffers", m.buffers},
-          {"hessians", m.hessians}, {"weights", m.weights},         {"libraries", m.libraries}};
+  return {{"total", m.total()},      {"activations", m.activations}, {"buffers", m.buffers},
+          {"hessians", m.hessians},  {"weights", m.weights},         {"libraries", m.libraries},
+          {"offloaded", m.offloaded}};
 }
 
 Json json_of(const std::vector<Figure>& figures) {
@@ -170,7 +177,8 @@ nlohmann::ordered_json plan_json(const PlanReport& report) {
             {"machine", Json::parse(machine_to_json(report.options.machine))},
             {"memory_limit", report.limits.memory},
             {"memory", json_of(plan.memory)},
-            {"memory_one_wave", plan.one_wave_bytes}};
+            {"memory_one_wave", plan.one_wave_bytes},
+            {"offloaded_bytes", plan.offloaded_bytes}};
   for (const MemoryMoment& moment : plan.moments) {
     Json entry = json_of(moment.memory);
     entry["stage"] = stage_name(moment.stage);

@@ -34,6 +34,10 @@ void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
       "limit of a rank, e.g. 40GiB, beside the 60 MiB or so that a process has before it "
       "starts (default: what is free)");
   command.add_option(
+      "--offload", a.options.offload,
+      "directory on a local disk: activations that grow with the tokens of a rank lie in files "
+      "there instead of memory; the bytes of the result are the same");
+  command.add_option(
       "--machine", a.machine,
       "description of a node, for planned seconds (JSON; `doctor --measure` writes one)");
   const std::map<std::string, Compute> compute{

@@ -113,12 +113,15 @@ Latents DecoderLayer::latents(const Tensor& x) const {
   UsedLinear q_a;
   std::vector<float> q_norm;
   Latents made;
-  made.kv = Tensor(batch.rows(), latent.rank(), x.kind());
-  made.rope_key = Tensor(batch.rows(), latent.rope_dim(), x.kind());
+  const auto of_all_tokens = [&](Index width) {
+    return Tensor(batch.rows(), width, x.kind(), Storage::offload);
+  };
+  made.kv = of_all_tokens(latent.rank());
+  made.rope_key = of_all_tokens(latent.rope_dim());
   if (latent.q_a) {
     q_a = weights.used(*latent.q_a);
     q_norm = weights.vector(latent.q_a_norm, latent.q_a->rows);
-    made.q = Tensor(batch.rows(), latent.q_a->rows, x.kind());
+    made.q = of_all_tokens(latent.q_a->rows);
   }
   runtime::for_each_range(batch.sequence_rows, [&](Index, Range rows) {
     SharedInput input(norm(x.window(rows)));
@@ -143,7 +146,7 @@ std::vector<LinearInput> DecoderLayer::latent_inputs(const Latents& latents) con
 }
 
 Tensor DecoderLayer::attention_core(const Tensor& x, Latents latents) const {
-  Tensor core(batch.rows(), spec.attention.out_width(), weights.kind());
+  Tensor core(batch.rows(), spec.attention.out_width(), weights.kind(), Storage::offload);
   if (batch.rows() == 0) return core;
   const HeadMaker make_heads(model, spec, weights);
   const HeadVectors vectors(spec, weights);

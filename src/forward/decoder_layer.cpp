@@ -28,7 +28,7 @@ Routing DecoderLayer::run(Tensor& x, const DispatchedRun* dispatched) const {
   const Tensor normed = mlp_input(x);
   Routing routing = route(normed);
   const ExpertPass pass = experts(normed, routing);
-  Tensor y = Tensor::zeros(x.rows(), x.columns(), x.kind());
+  Tensor y = Tensor::zeros(x.rows(), x.columns(), x.kind(), Storage::offload);
   Index first = 0;
   if (dispatched != nullptr && spec.moe) {
     dispatched->run(pass, y);

@@ -88,7 +88,7 @@ Tensor GateUp::hidden(const Tensor& normed, std::span<const std::int32_t> rows) 
 }
 
 Tensor GateUp::hidden(const Tensor& normed, const TokenList& list) const {
-  Tensor out(list.size(), gate.weight.rows(), gate.weight.kind());
+  Tensor out(list.size(), gate.weight.rows(), gate.weight.kind(), Storage::offload);
   runtime::for_each_range(list.pieces(), [&](Index, Range places) {
     runtime::copy(hidden(normed, list.rows_at(places)), out.window(places));
   });

@@ -12,22 +12,25 @@ constexpr const char* kLanes = "lanes";
 constexpr const char* kOperation = "read the saved activations";
 constexpr const char* kHint = "the run can go on without them: remove the directory activations";
 
+std::span<const float> values_of(const LaneActivations& lane) {
+  AQ_CHECK(lane.rows.rows <= 1 || lane.rows.stride == lane.rows.columns, lane.rows.stride);
+  return {lane.rows.data, static_cast<std::size_t>(lane.rows.rows * lane.rows.columns)};
+}
+
 Checksum checksum_of(const LaneActivations& lane) {
   Checksum checksum(str(lane.lane));
-  checksum.add(str(lane.rows.rows, " ", lane.rows.columns),
-               std::as_bytes(std::span(lane.rows.values)));
+  checksum.add(str(lane.rows.rows, " ", lane.rows.columns), std::as_bytes(values_of(lane)));
   return checksum;
 }
 
-LaneActivations read_lane(const hdf5::Object& dataset, Index lane, Index columns) {
-  const std::vector<Index> shape = hdf5::shape(dataset);
-  if (shape.size() != 2 || shape[1] != columns || hdf5::stored_type(dataset) != hdf5::Type::f32)
+void read_lane(const hdf5::Object& dataset, const LaneActivations& lane) {
+  if (hdf5::shape(dataset) != std::vector<Index>{lane.rows.rows, lane.rows.columns} ||
+      hdf5::stored_type(dataset) != hdf5::Type::f32)
     throw Error(ErrorKind::input, kOperation, dataset.text(),
-                str("it does not hold rows of ", columns, " floats"), kHint);
-  LaneActivations result{lane, Matrix(shape[0], shape[1])};
-  hdf5::read_dataset(dataset, hdf5::Type::f32, result.rows.values.data());
-  check_checksum(dataset, checksum_of(result), kOperation, kHint);
-  return result;
+                str("it does not hold ", lane.rows.rows, " rows of ", lane.rows.columns, " floats"),
+                kHint);
+  hdf5::read_dataset(dataset, hdf5::Type::f32, lane.rows.data);
+  check_checksum(dataset, checksum_of(lane), kOperation, kHint);
 }
 
 }  // namespace
@@ -43,7 +46,7 @@ void write_activations(const std::filesystem::path& path,
       for (const LaneActivations& lane : lanes) {
         const hdf5::Object dataset =
             hdf5::write_dataset(group, str(lane.lane), hdf5::Type::f32,
-                                {lane.rows.rows, lane.rows.columns}, lane.rows.values.data());
+                                {lane.rows.rows, lane.rows.columns}, values_of(lane).data());
         write_checksum(dataset, checksum_of(lane));
       }
     }
@@ -55,28 +58,26 @@ void write_activations(const std::filesystem::path& path,
   }
 }
 
-std::vector<LaneActivations> read_activations(const std::vector<std::filesystem::path>& files,
-                                              Index first, Index count, Index columns) {
-  std::vector<LaneActivations> lanes(count);
+void read_activations(const std::vector<std::filesystem::path>& files,
+                      const std::vector<LaneActivations>& lanes) {
   std::vector<bool> found(lanes.size(), false);
   for (const std::filesystem::path& path : files) {
     const hdf5::Object file = hdf5::open_file(path);
     const hdf5::Object group = hdf5::open_group(file, kLanes);
-    for (Index lane = first; lane < first + count; ++lane) {
-      if (!hdf5::exists(group, str(lane))) continue;
-      const auto at = static_cast<std::size_t>(lane - first);
-      if (found[at])
+    for (std::size_t i = 0; i < lanes.size(); ++i) {
+      const std::string name = str(lanes[i].lane);
+      if (!hdf5::exists(group, name)) continue;
+      if (found[i])
         throw Error(ErrorKind::input, kOperation, path.string(),
-                    str("lane ", lane, " is in another file too"), kHint);
-      found[at] = true;
-      lanes[at] = read_lane(hdf5::open_dataset(group, str(lane)), lane, columns);
+                    str("lane ", name, " is in another file too"), kHint);
+      found[i] = true;
+      read_lane(hdf5::open_dataset(group, name), lanes[i]);
     }
   }
   for (std::size_t i = 0; i < found.size(); ++i)
     if (!found[i])
       throw Error(ErrorKind::input, kOperation, files.empty() ? "" : files.front().string(),
-                  str("no file holds lane ", first + static_cast<Index>(i)), kHint);
-  return lanes;
+                  str("no file holds lane ", lanes[i].lane), kHint);
 }
 
 }  // namespace aq

@@ -58,7 +58,7 @@ LayerResult quantize_linears(StageContext& context, const DecoderLayer& layer,
       place_experts(plan, result.expert_tokens, staying(calibrations), context.comm.size());
 
   Tensor y;
-  if (!sums_only) y = Tensor::zeros(x.rows(), x.columns(), x.kind());
+  if (!sums_only) y = Tensor::zeros(x.rows(), x.columns(), x.kind(), Storage::offload);
   for (const WavePlan& wave : plan.waves) {
     before_wave(wave.experts);
     append(quantize_wave(context, wave, layer.experts(normed, routing), result.expert_tokens,
@@ -87,7 +87,7 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
     case Sequential::stage:  // a linear runs right after it was quantized
       return quantize_linears(context, quantized, plan, x, false, before_wave);
     case Sequential::layer: {  // once as it was for the Hessians, once more quantized
-      Tensor scratch = x.clone();
+      Tensor scratch = x.clone(Storage::offload);
       LayerResult result = quantize_linears(context, original, plan, scratch, true, before_wave);
       scratch = {};
       const DispatchedRun dispatched{

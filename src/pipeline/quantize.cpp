@@ -6,6 +6,7 @@
 #include "aq/core/block_array.h"
 #include "aq/core/log.h"
 #include "aq/core/memory.h"
+#include "aq/core/offload.h"
 #include "aq/core/stop.h"
 #include "aq/core/text.h"
 #include "aq/forward/finite.h"
@@ -279,6 +280,7 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
   use_single_threaded_blas();
   return_freed_memory();
   compare_told(told(resolved), comm);
+  offload_to(resolved.offload);
   const Stopwatch watch;
   MemoryWatch memory;
   Run run(resolved, comm, prepare(resolved, comm));
@@ -299,7 +301,7 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
   RunSummary summary = summarize_run(resolved, run.prepared, run.log, run.times, comm);
   summary.seconds = watch.seconds() - run.state.lock_seconds();
   summary.parts = run.state.complete_count() - complete_before;
-  add_peak(memory.peak_above_start(), comm, summary);
+  add_peak(memory.peak_above_start(), offloaded_bytes().most_used, comm, summary);
   try {
     run.reporter.session_done(summary);
   } catch (const Error& error) {  // the result is whole without it

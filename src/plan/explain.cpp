@@ -49,8 +49,15 @@ std::string explain_memory(const Plan& plan) {
                                                  {m.weights, "weights and packed results"},
                                                  {m.libraries, "libraries and workspaces"}};
   const auto& largest_part = *std::max_element(std::begin(parts), std::end(parts));
+  const std::string files =
+      plan.offloaded_bytes == 0
+          ? ""
+          : str(" Up to ", bytes_text(plan.offloaded_bytes),
+                " of activations lie in files; what writing and reading them takes where memory is "
+                "short is not in the estimated time.");
   return str("Memory: the peak is in ", stage_name(most.stage), ", ", phase_name(most.phase),
-             "; most of it are ", largest_part.second, " (", bytes_text(largest_part.first), ").");
+             "; most of it are ", largest_part.second, " (", bytes_text(largest_part.first), ").",
+             files);
 }
 
 std::string explain_lanes(const Plan& plan, const CostEstimate& cost) {

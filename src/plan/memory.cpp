@@ -20,6 +20,7 @@ MemoryEstimate& MemoryEstimate::operator+=(const MemoryEstimate& other) {
   hessians += other.hessians;
   weights += other.weights;
   libraries += other.libraries;
+  offloaded += other.offloaded;
   return *this;
 }
 
@@ -77,6 +78,7 @@ RankShare rank_share(const Workload& workload, int ranks, const PlanLimits& limi
   share.all_pending = most_pending_partials(layout, 1);
   share.dispatch = limits.dispatch;
   share.bf16 = limits.bf16;
+  share.offload = limits.offload;
   return share;
 }
 

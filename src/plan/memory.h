@@ -25,7 +25,8 @@ struct RankShare {
   Index all_lanes = 0;    ///< of all ranks
   Index all_pending = 0;  ///< most partial sums of a rank that adds all lanes
   bool dispatch = false;
-  bool bf16 = false;  ///< products of the forward pass
+  bool bf16 = false;     ///< products of the forward pass
+  bool offload = false;  ///< of activations to files
 };
 RankShare rank_share(const Workload& workload, int ranks, const PlanLimits& limits);
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <utility>
 
 #include "aq/core/memory.h"
 #include "aq/plan/groups.h"
@@ -46,13 +47,14 @@ class LayerMemory {
     const Index tokens = share_.tokens * 2 * kFloat;  // and the rows of the sequences
     base_.libraries = kLibraryBytes + (share_.bf16 ? kCompiledBytes : 0) +
                       share_.threads * kLibraryBytesThread + messages() + workspaces() + gaps();
-    base_.activations = residual + tokens;
+    base_.activations = residual;
+    base_.buffers = tokens;
     const Index table = std::min(share_.tokens, sizes_.vocabulary) * sizes_.hidden * kFloat;
-    add(Stage::embed, Phase::embed, {.activations = tokens, .buffers = table});
+    add(Stage::embed, Phase::embed, {.buffers = tokens + table});
     attention();
     experts();
     if (dispatched_) dispatched_experts();
-    base_ = {.activations = floats(sizes_.hidden) + tokens, .libraries = base_.libraries};
+    base_ = {.activations = floats(sizes_.hidden), .buffers = tokens, .libraries = base_.libraries};
     packed_ = sizes_.layer_packed_bytes;
     if (sizes_.two_passes) whole_layer(Phase::forward, {.weights = own_share(packed_)});
     add(Stage::layer, Phase::write,
@@ -131,7 +133,20 @@ class LayerMemory {
   void add(Stage stage, Phase phase, MemoryEstimate part) {
     part += base_;
     part.weights += packed_;
-    moments_.push_back({stage, phase, part});
+    moments_.push_back({stage, phase, placed(part)});
+  }
+
+  /// Activations in files, where they are offloaded.
+  MemoryEstimate placed(MemoryEstimate part) const {
+    if (share_.offload) part.offloaded += std::exchange(part.activations, 0);
+    return part;
+  }
+  /// The one with more memory, with as much in files as either has.
+  MemoryEstimate larger(const MemoryEstimate& a, const MemoryEstimate& b) const {
+    const MemoryEstimate first = placed(a), second = placed(b);
+    MemoryEstimate most = first.total() < second.total() ? second : first;
+    most.offloaded = std::max(first.offloaded, second.offloaded);
+    return most;
   }
 
   /// Reduce, factor, solve and exchange of a stage of `tasks` tasks; `rest` is alive throughout.
@@ -244,22 +259,21 @@ class LayerMemory {
 
   /// A layer that runs with its results: from disk, or in its second pass.
   void whole_layer(Phase phase, const MemoryEstimate& rest) {
-    MemoryEstimate most;
-    const auto see = [&](const MemoryEstimate& now) {
-      if (now.total() > most.total()) most = now;
+    MemoryEstimate most{.activations = core_bytes() + floats(sizes_.latent_width),
+                        .buffers = attention_buffers(),
+                        .weights = sizes_.attention_weights * kFloat};
+    const auto see = [&](MemoryEstimate now) {
+      now.activations += 2 * floats(sizes_.hidden);
+      now.buffers += routing();
+      most = larger(most, now);
     };
-    see({.activations = core_bytes() + floats(sizes_.latent_width),
-         .buffers = attention_buffers(),
-         .weights = sizes_.attention_weights * kFloat});
-    const Index inputs = 2 * floats(sizes_.hidden) + routing();
     const Index step = threads_of(sizes_.experts);
     const bool kept = sizes_.routed && !one_after_the_other(step, share_.threads);
-    see({.activations = inputs + (kept ? hidden_bytes(group_rows(step)) : 0),
+    see({.activations = kept ? hidden_bytes(group_rows(step)) : 0,
          .buffers = kept ? outputs(step) : pieces_of_mlp(),
          .weights = step * sizes_.gate_up.weights * kFloat});
     if (dispatched_) {
       MemoryEstimate away = dispatched_run();
-      away.activations += inputs;
       away.weights += step * sizes_.gate_up.weights * kFloat;
       see(away);
     }
@@ -342,7 +356,8 @@ class LayerMemory {
   /// Experts whose sums travel to their owners.
   void experts() {
     const Index y = sizes_.two_passes ? 0 : floats(sizes_.hidden);
-    base_.activations += floats(sizes_.hidden) + y + routing();
+    base_.activations += floats(sizes_.hidden) + y;
+    base_.buffers += routing();
     // The last wave has the results of all the others beside it.
     packed_ =
         std::max(packed_, sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes) -
@@ -381,8 +396,9 @@ class LayerMemory {
     const Index rows = std::min(shape_.limits.rows, with_lanes * share_.tokens);
     const Index stay = share_.tokens * sizes_.mlp_width * kFloat;
     const Index outputs = rows * sizes_.hidden * kFloat + 2 * floats(sizes_.hidden) + narrowed();
-    return {.activations = hidden_bytes(shape_.limits.rows),
-            .buffers = token_lists() + std::max(gathered(), stay + outputs)};
+    const Index hidden = hidden_bytes(shape_.limits.rows);
+    return larger({.activations = hidden, .buffers = token_lists() + gathered()},
+                  {.activations = hidden + stay, .buffers = token_lists() + outputs});
   }
 
   /// Whole tasks whose results stay here.
@@ -395,7 +411,7 @@ class LayerMemory {
   void dispatched_experts() {
     const Index owned = shape_.limits.experts, step = threads_of(owned);
     packed_ = sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes);
-    const MemoryEstimate tokens{.activations = gathered(), .buffers = token_lists()};
+    const MemoryEstimate tokens{.buffers = gathered() + token_lists()};
     const auto beside_tokens = [&](MemoryEstimate now) { return now += tokens; };
     add(Stage::gate_up, Phase::dispatch, beside_tokens({.buffers = floats(sizes_.hidden)}));
     add(Stage::gate_up, Phase::hessian, beside_tokens(expert_sums(sizes_.gate_up, at_owner())));

@@ -1,6 +1,7 @@
 #include "aq/plan/plan.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "aq/core/text.h"
 #include "aq/plan/dispatch.h"
@@ -131,8 +132,8 @@ Index wave_size(const LayerSizes& sizes, Index wanted, const RankShare& share, I
   return least;
 }
 
-void check_limit(const Model& model, const Plan& plan, Index limit) {
-  if (limit == 0 || plan.memory.total() <= limit) return;
+[[noreturn]] void refuse_limit(const Model& model, const Plan& plan, Index limit,
+                               const std::string& other_remedy) {
   const auto& [stage, phase, memory] = plan.least;
   throw Error(ErrorKind::policy, "plan the run", model.architecture,
               str("even with one expert at a time stage ", stage_name(stage), ", phase ",
@@ -140,8 +141,8 @@ void check_limit(const Model& model, const Plan& plan, Index limit) {
                   bytes_text(memory.activations), ", buffers ", bytes_text(memory.buffers),
                   ", Hessians ", bytes_text(memory.hessians), ", weights ",
                   bytes_text(memory.weights), "), the limit is ", bytes_text(limit)),
-              str("raise --memory to ", ceil_div(memory.total(), Index{1} << 20),
-                  "MiB, use more ranks, or fewer or shorter sequences"));
+              str("raise --memory to ", ceil_div(memory.total(), Index{1} << 20), "MiB, ",
+                  other_remedy, "use more ranks, or fewer or shorter sequences"));
 }
 
 struct BitCount {
@@ -257,8 +258,11 @@ void raise(std::vector<MemoryMoment>& all, const std::vector<MemoryMoment>& mome
     });
     if (same == all.end())
       all.push_back(moment);
-    else if (moment.memory.total() > same->memory.total())
-      *same = moment;
+    else {
+      const Index offloaded = std::max(moment.memory.offloaded, same->memory.offloaded);
+      if (moment.memory.total() > same->memory.total()) *same = moment;
+      same->memory.offloaded = offloaded;
+    }
   }
 }
 
@@ -317,48 +321,19 @@ bool StagePlan::quantizes() const {
 
 namespace {
 
-/// Tokens that a lane should have: an expert gets 512 of them where routing is even. With fewer,
-/// adding sums up takes as long as making them.
-Index lane_tokens(const Model& model) {
-  constexpr Index kExpertTokens = 512, kLeast = 2048;
-  Index tokens = kLeast;
-  for (const LayerSpec& layer : model.layers)
-    if (layer.moe)
-      tokens =
-          std::max(tokens, kExpertTokens * layer.moe->routing.experts / layer.moe->routing.top_k);
-  return tokens;
+/// Offloading, where the run would fit with it.
+std::string offload_remedy(const Model& model, const Assignments& assignments, int ranks,
+                           const Workload& workload, PlanLimits limits) {
+  if (std::exchange(limits.offload, true)) return "";
+  try {
+    const Plan plan = make_plan(model, assignments, ranks, workload, limits);
+    return str("use --offload DIR (", bytes_text(plan.offloaded_bytes), " a rank in files), ");
+  } catch (const Error&) {
+    return "";
+  }
 }
 
 }  // namespace
-
-Workload make_workload(const Model& model, Index sequences, Index length,
-                       const WorkloadChoice& choice, const std::string& object) {
-  constexpr std::string_view kOperation = "read the calibration tokens";
-  if (choice.samples > sequences)
-    throw Error(
-        ErrorKind::input, kOperation, object,
-        str("--nsamples ", choice.samples, ", but the file holds ", sequences, " sequences"));
-  Workload workload;
-  workload.lanes.sequences = choice.samples > 0 ? choice.samples : sequences;
-  workload.sequence_length =
-      choice.sequence_length > 0 ? std::min(choice.sequence_length, length) : length;
-  if (workload.sequence_length > model.max_positions)
-    throw Error(ErrorKind::input, kOperation, object,
-                str("sequences of ", workload.sequence_length, " tokens, but the model takes ",
-                    model.max_positions),
-                "use --seqlen");
-  const Index lanes =
-      choice.lanes > 0 ? choice.lanes
-                       : default_lane_count(workload.lanes.sequences,
-                                            ceil_div(lane_tokens(model),
-                                                     std::max<Index>(workload.sequence_length, 1)));
-  if ((lanes & (lanes - 1)) != 0 || lanes > workload.lanes.sequences)
-    throw Error(ErrorKind::usage, "deal the sequences to lanes", "--lanes",
-                str(lanes, " is not a power of two of at most ", workload.lanes.sequences,
-                    " (the number of sequences)"));
-  workload.lanes.lanes = lanes;
-  return workload;
-}
 
 Plan make_plan(const Model& model, const Assignments& assignments, int ranks,
                const Workload& workload, const PlanLimits& limits) {
@@ -379,7 +354,11 @@ Plan make_plan(const Model& model, const Assignments& assignments, int ranks,
   place_stage(plan.head, ranks, 0, assignments.settings.gptq.refine);
   count_stage(plan.head, plan, count);
   plan.memory = largest(plan.moments).memory;
-  check_limit(model, plan, limits.memory);
+  for (const MemoryMoment& moment : plan.moments)
+    plan.offloaded_bytes = std::max(plan.offloaded_bytes, moment.memory.offloaded);
+  if (limits.memory > 0 && plan.memory.total() > limits.memory)
+    refuse_limit(model, plan, limits.memory,
+                 offload_remedy(model, assignments, ranks, workload, limits));
   plan.mean_bits = count.weights > 0 ? count.bits / count.weights : 0;
   return plan;
 }

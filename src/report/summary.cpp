@@ -90,6 +90,10 @@ std::string summary_text(const RunSummary& summary) {
   for (const Index bytes : summary.peak_rss_bytes)
     peaks += str(peaks.empty() ? "" : ", ", bytes_text(bytes));
   line("peak memory", str(peaks, " by rank; planned ", bytes_text(summary.planned_bytes)));
+  if (summary.planned_offloaded > 0)
+    line("offloaded",
+         str(bytes_text(summary.offloaded_bytes), " on the rank with the most; planned ",
+             bytes_text(summary.planned_offloaded)));
   return text;
 }
 
@@ -150,6 +154,8 @@ Json summary_object(const RunSummary& summary) {
               {"seconds", by_name(summary.phase_seconds)},
               {"peak_rss_bytes", summary.peak_rss_bytes},
               {"planned_bytes", summary.planned_bytes},
+              {"offloaded_bytes", summary.offloaded_bytes},
+              {"planned_offloaded", summary.planned_offloaded},
               {"planned_read", summary.planned_read},
               {"planned_written", summary.planned_written},
               {"phases", phases_json(summary.phases)},

@@ -110,14 +110,18 @@ RunSummary summarize_run(const QuantizeOptions& options, const Prepared& prepare
   summary.untouched = prepared.plan.matrix_count - summary.matrices;
   summary.phase_seconds = times.seconds;
   summary.planned_bytes = prepared.plan.memory.total();
+  summary.planned_offloaded = prepared.plan.offloaded_bytes;
   add_phase_records(options, prepared, times, comm, summary);
   return summary;
 }
 
-void add_peak(Index bytes, Communicator& comm, RunSummary& summary) {
+void add_peak(Index bytes, Index offloaded, Communicator& comm, RunSummary& summary) {
   summary.peak_rss_bytes.assign(comm.size(), 0);
   summary.peak_rss_bytes[comm.rank()] = bytes;
   comm.all_reduce_sum(summary.peak_rss_bytes);
+  std::array<std::int64_t, 1> most{offloaded};
+  comm.all_reduce_max(most);
+  summary.offloaded_bytes = most[0];
 }
 
 }  // namespace aq

@@ -11,10 +11,10 @@
 #include "aq/core/parallel.h"
 #include "aq/core/text.h"
 #include "aq/export/servability.h"
-#include "aq/io/file.h"
 #include "aq/model/architecture_json.h"
 #include "aq/run/sources.h"
 #include "aq/runtime/pieces.h"
+#include "run/disk_space.h"
 
 namespace aq {
 namespace {
@@ -89,6 +89,7 @@ void check_options(const QuantizeOptions& options) {
     return;
   }
   if (options.keep_hessians) refuse("--keep-hessians", "with --hessians none are summed");
+  if (!options.offload.empty()) refuse("--offload", "with --hessians there are no activations");
   const auto place = [](const std::filesystem::path& path) {
     return std::filesystem::weakly_canonical(path / "");
   };
@@ -123,6 +124,7 @@ std::vector<std::pair<std::string, std::string>> configuration(const QuantizeOpt
           {"snap", options.serving.snap_to},
           {"calibration", options.calibration.string()},
           {"hessians", options.hessians.string()},
+          {"offload", options.offload.string()},
           {"ranks", str(ranks)},
           {"threads", str(thread_count())},
           {"memory_limit", str(prepared.memory_limit)},
@@ -162,43 +164,6 @@ void check_kept(const KeptHessians& kept, const Prepared& prepared, Communicator
                     ": a run without --hessians would give other bytes"));
 }
 
-/// Bytes of the sums that --keep-hessians writes.
-Index kept_bytes(const Plan& plan) {
-  Index floats = 0;
-  const auto add = [&](const StagePlan& stage) {
-    for (const TaskPlan& task : stage.tasks)
-      if (task.needs_hessian) floats += task.columns * (task.columns + 1) / 2;
-  };
-  for (const LayerPlan& layer : plan.layers)
-    for (const StagePlan* stage : layer.stages()) add(*stage);
-  add(plan.head);
-  return floats * static_cast<Index>(sizeof(float));
-}
-
-/// Bytes of all quantized matrices as they are stored, with a little for names and attributes.
-Index stored_bytes(const Plan& plan) {
-  constexpr Index kOverhead = 2048;  // of a matrix in an HDF5 file
-  Index bytes = 0;
-  const auto add = [&](const StagePlan& stage) {
-    for (const TaskPlan& task : stage.tasks)
-      for (const MatrixPlan& matrix : task.matrices)
-        if (matrix.assignment.method != Method::copy)
-          bytes += kOverhead + ceil_div(stored_bits(matrix.assignment.scheme, matrix.linear.rows,
-                                                    matrix.linear.columns),
-                                        8);
-  };
-  for (const LayerPlan& layer : plan.layers)
-    for (const StagePlan* stage : layer.stages()) add(*stage);
-  add(plan.head);
-  return bytes;
-}
-
-/// Shards, model.h5 and kept Hessians must fit beside what is already there of them.
-void check_disk(const QuantizeOptions& options, const Plan& plan) {
-  const Index needed = 2 * stored_bytes(plan) + (options.keep_hessians ? kept_bytes(plan) : 0);
-  check_free_space(options.save, std::max<Index>(0, needed - bytes_below(options.save)));
-}
-
 /// Before any weight is read: what may be a mistake is a warning or,
 /// with --strict, an error.
 void check_patterns(const QuantizeOptions& options, const Assignments& assignments,
@@ -230,7 +195,8 @@ RunPlan choose(const QuantizeOptions& options, const ModelFiles& files,
   const PlanLimits limits{.memory = memory,
                           .threads = static_cast<int>(threads[0]),
                           .node_ranks = node_ranks,
-                          .bf16 = options.compute == Compute::bf16};
+                          .bf16 = options.compute == Compute::bf16,
+                          .offload = !options.offload.empty()};
   const CostOptions cost{.machine = options.machine.value_or(Machine{}),
                          .ranks_per_node = node_ranks,
                          .threads = limits.threads,
@@ -290,6 +256,7 @@ RankFields told(const QuantizeOptions& options) {
           {"--architecture given", given(options.architecture)},
           {"--calib given", given(options.calibration)},
           {"--hessians given", given(options.hessians)},
+          {"--offload given", given(options.offload)},
           {"--nsamples", str(options.samples)},
           {"--seqlen", str(options.sequence_length)},
           {"--lanes", str(options.lanes)},
@@ -363,7 +330,7 @@ Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   if (options.export_to) check_export(*options.export_to, model, assignments);
   check_patterns(options, assignments, model, comm.is_first());
   RunPlan chosen = choose(options, files, assignments, kept ? nullptr : &workload, comm);
-  if (comm.is_first()) check_disk(options, chosen.plan);
+  check_disk(options, chosen.plan, comm);
   Batch batch;
   if (!kept)
     batch = make_batch(workload.lanes, comm.rank(), comm.size(), [&](Index first, Index count) {

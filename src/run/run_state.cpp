@@ -322,15 +322,21 @@ std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> reco
   return rows;
 }
 
-void RunState::write_output(Index part, const Batch& batch, const Tensor& x) const {
+namespace {
+
+/// The rows of each lane, as they lie in x.
+std::vector<LaneActivations> lanes_of(const Batch& batch, Tensor x) {
   std::vector<LaneActivations> lanes;
-  for (Index lane = 0; lane < batch.lanes(); ++lane) {
-    const Range rows = batch.rows_of_lane(lane);
-    lanes.push_back({batch.first_lane + lane, Matrix(rows.size(), x.columns())});
-    for (Index row = rows.begin; row < rows.end; ++row)
-      std::ranges::copy(x.host().row(row), lanes.back().rows.view().row(row - rows.begin).begin());
-  }
-  write_activations(directory_.activations() / RunDirectory::shard_name(part, comm_.rank()), lanes);
+  for (Index lane = 0; lane < batch.lanes(); ++lane)
+    lanes.push_back({batch.first_lane + lane, x.window(batch.rows_of_lane(lane)).host()});
+  return lanes;
+}
+
+}  // namespace
+
+void RunState::write_output(Index part, const Batch& batch, const Tensor& x) const {
+  write_activations(directory_.activations() / RunDirectory::shard_name(part, comm_.rank()),
+                    lanes_of(batch, x.window()));
 }
 
 Index RunState::load_output(const Batch& batch, Index hidden, Tensor& x) const {
@@ -342,16 +348,9 @@ Index RunState::load_output(const Batch& batch, Index hidden, Tensor& x) const {
     std::vector<std::filesystem::path> files;
     for (const std::string& file : manifest_.complete[part].activations)
       files.push_back(directory_.activations() / file);
-    Matrix read(batch.rows(), hidden);
-    for (const LaneActivations& lane : read_patiently(
-             [&] { return read_activations(files, batch.first_lane, batch.lanes(), hidden); })) {
-      const Range rows = batch.rows_of_lane(lane.lane - batch.first_lane);
-      if (lane.rows.rows != rows.size())
-        throw Error(ErrorKind::input, "read the saved activations", files.front().string(),
-                    str("lane ", lane.lane, " has ", lane.rows.rows, " rows, not ", rows.size()));
-      std::ranges::copy(lane.rows.values, read.values.begin() + rows.begin * hidden);
-    }
-    x = Tensor::from(std::move(read));
+    Tensor read(batch.rows(), hidden, {}, Storage::offload);
+    read_patiently([&] { read_activations(files, lanes_of(batch, read.window())); });
+    x = std::move(read);
   } catch (const ReadError&) {
     throw;
   } catch (const Error& error) {

@@ -51,6 +51,9 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
        str(bytes_text(plan.memory.total()), " a rank planned of ",
            bytes_text(prepared.memory_limit), ", beside the ", bytes_text(resident_bytes()),
            " that it has now; experts in ", waves, waves == 1 ? " wave" : " waves"));
+  if (!options.offload.empty())
+    line("offloaded", str(bytes_text(plan.offloaded_bytes), " of activations a rank in ",
+                          options.offload.string()));
   line("numerics", str(numerics(), ", products of the forward pass in ",
                        field_of(prepared.manifest.fingerprint, "compute")));
   line("save", options.save.string());

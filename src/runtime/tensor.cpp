@@ -10,6 +10,7 @@
 
 #include "aq/core/block_array.h"
 #include "aq/core/error.h"
+#include "aq/core/offload.h"
 #include "aq/runtime/operations.h"
 #include "runtime/held_tensor.h"
 
@@ -22,14 +23,20 @@ at::ScalarType element_of(const TensorKind& kind) {
   return kind.dtype == DType::f32 ? at::kFloat : at::kBFloat16;
 }
 
-/// In a block that is used again (block_array.h).
-at::Tensor empty(Index rows, Index columns, const TensorKind& kind) {
+/// In a block that is used again (block_array.h), or in a file of zeros (offload.h).
+at::Tensor empty(Index rows, Index columns, const TensorKind& kind, bool in_file = false) {
   const c10::InferenceMode no_gradients;
   const at::ScalarType element = element_of(kind);
   const std::size_t bytes = static_cast<std::size_t>(rows * columns) * c10::elementSize(element);
+  const auto take = in_file ? take_file_block : take_block;
+  const auto give = in_file ? give_file_block : give_block;
   return at::from_blob(
-      take_block(bytes), {rows, columns}, [bytes](void* block) { give_block(block, bytes); },
+      take(bytes), {rows, columns}, [give, bytes](void* block) { give(block, bytes); },
       at::TensorOptions().dtype(element));
+}
+
+bool is_in_file(Storage storage, Index elements) {
+  return storage == Storage::offload && elements > 0 && offloads();
 }
 
 }  // namespace
@@ -57,14 +64,17 @@ Tensor& Tensor::operator=(Tensor&& other) noexcept {
   return *this;
 }
 
-Tensor::Tensor(Index rows, Index columns, TensorKind kind)
+Tensor::Tensor(Index rows, Index columns, TensorKind kind, Storage storage)
     : rows_(rows), columns_(columns), kind_(kind) {
-  held_ = std::make_unique<Held>(Held{empty(rows, columns, kind)});
+  held_ =
+      std::make_unique<Held>(Held{empty(rows, columns, kind, is_in_file(storage, rows * columns))});
 }
 
-Tensor Tensor::zeros(Index rows, Index columns, TensorKind kind) {
+Tensor Tensor::zeros(Index rows, Index columns, TensorKind kind, Storage storage) {
   const c10::InferenceMode no_gradients;
-  return Tensor(Held{empty(rows, columns, kind).zero_()});
+  Tensor zeros(rows, columns, kind, storage);
+  if (!is_in_file(storage, rows * columns)) zeros.held_->tensor.zero_();
+  return zeros;
 }
 
 Tensor Tensor::from(Matrix matrix) {
@@ -75,8 +85,11 @@ Tensor Tensor::from(Matrix matrix) {
       at::TensorOptions().dtype(at::kFloat))});
 }
 
-Tensor Tensor::clone() const {
-  return as(kind_.dtype);
+Tensor Tensor::clone(Storage storage) const {
+  if (!held_) return Tensor();
+  Tensor made(rows_, columns_, kind_, storage);
+  copy(*this, made.window());
+  return made;
 }
 
 Tensor Tensor::as(DType dtype) const {

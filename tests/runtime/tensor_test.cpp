@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <numeric>
 
 #include "aq/core/error.h"
+#include "aq/core/offload.h"
 #include "aq/core/parallel.h"
 #include "aq/runtime/operations.h"
 #include "runtime/reference.h"
@@ -46,6 +48,35 @@ TEST(Tensor, WindowsShareElementsAndKeepThemAlive) {
   EXPECT_EQ(window.columns(), 2);
   EXPECT_EQ(window.host()(1, 1), 42);
   EXPECT_EQ(window.host()(2, 0), random_matrix(6, 4, 2)(4, 1));
+}
+
+TEST(Tensor, LiesInAFileWhereADirectoryWasChosen) {
+  const FloatArray expected = random_matrix(300, 5, 3).values;
+  const Tensor in_memory = Tensor::from(random_matrix(300, 5, 3));
+  EXPECT_EQ(values_of(in_memory.clone(Storage::offload)), expected);
+  try {
+    offload_to(std::filesystem::current_path());
+  } catch (const Error& error) {
+    offload_to({});
+    GTEST_SKIP() << error.what();
+  }
+  {
+    const Tensor copy = in_memory.clone(Storage::offload);
+    EXPECT_EQ(values_of(copy), expected);
+    EXPECT_EQ(offloaded_bytes().used, 300 * 5 * 4);
+    Tensor window;
+    {
+      const Tensor zeros = Tensor::zeros(7, 3, {{}, DType::bf16}, Storage::offload);
+      EXPECT_EQ(values_of(zeros.as(DType::f32)), FloatArray(21, 0.0f));
+      window = zeros.window({2, 3});
+      EXPECT_EQ(Tensor(0, 5, {}, Storage::offload).rows(), 0);
+    }
+    EXPECT_EQ(offloaded_bytes().used, 300 * 5 * 4 + 7 * 3 * 2) << "a window keeps its file";
+    EXPECT_EQ(in_memory.clone().rows(), 300);
+    EXPECT_EQ(offloaded_bytes().used, 300 * 5 * 4 + 7 * 3 * 2) << "not asked to lie in a file";
+  }
+  EXPECT_EQ(offloaded_bytes().used, 0);
+  offload_to({});
 }
 
 TEST(Tensor, ACloneIsApart) {

@@ -9,20 +9,19 @@
 
 namespace aq {
 
-/// The rows of one lane.
+/// The rows of one lane, one after the other in memory of the caller's.
 struct LaneActivations {
   Index lane = 0;
-  Matrix rows;
+  MatrixView<float> rows;
 };
 
 /// Writes the file under a temporary name and renames it.
 void write_activations(const std::filesystem::path& path,
                        const std::vector<LaneActivations>& lanes);
 
-/// The lanes [first, first + count) out of the files that hold them, in order. Throws Error{input}
-/// naming the file when a lane is missing, twice there, of another width than `columns`, or not
-/// what was written.
-std::vector<LaneActivations> read_activations(const std::vector<std::filesystem::path>& files,
-                                              Index first, Index count, Index columns);
+/// Fills the rows of the lanes out of the files that hold them. Throws Error{input} naming the file
+/// when a lane is missing, twice there, of another size, or not what was written.
+void read_activations(const std::vector<std::filesystem::path>& files,
+                      const std::vector<LaneActivations>& lanes);
 
 }  // namespace aq

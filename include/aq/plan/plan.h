@@ -78,11 +78,12 @@ struct LayerPlan {
 
 /// Bytes of one rank at one moment, without code, libraries' code and the page cache.
 struct MemoryEstimate {
-  Index activations = 0;  ///< residual, normalised input, attention output, expert inputs and sums
-  Index buffers = 0;      ///< of sequences, experts and messages in work
+  Index activations = 0;  ///< residual, its norm, attention output, inputs of down, sum of outputs
+  Index buffers = 0;      ///< of sequences, experts and messages in work; lists of tokens
   Index hessians = 0;     ///< partial sums with their tree levels, and factors
   Index weights = 0;      ///< originals in work and packed results
   Index libraries = 0;    ///< of BLAS, LibTorch, HDF5, MPI, and what threads keep for later
+  Index offloaded = 0;    ///< activations in files, which are no memory
   Index total() const { return activations + buffers + hessians + weights + libraries; }
   MemoryEstimate& operator+=(const MemoryEstimate& other);
 };
@@ -103,8 +104,9 @@ struct Plan {
   MemoryEstimate memory;  ///< of the rank with the most, at its peak
   /// The most of any layer by stage and phase, in the order of work.
   std::vector<MemoryMoment> moments;
-  Index one_wave_bytes = 0;  ///< that a rank would need without waves
-  MemoryMoment least;        ///< the one with the most when experts come one at a time
+  Index one_wave_bytes = 0;   ///< that a rank would need without waves
+  MemoryMoment least;         ///< the one with the most when experts come one at a time
+  Index offloaded_bytes = 0;  ///< most that a rank has in files at one time
   Index matrix_count = 0, quantized_count = 0;
   double mean_bits = 0;  ///< stored bits a weight over the quantized matrices
   double balance = 1;    ///< least balance of any stage with at least as many tasks as ranks
@@ -115,7 +117,8 @@ struct PlanLimits {
   int threads = 1;     ///< of a rank: buffers in work
   int node_ranks = 0;  ///< that share a machine; 0: all
   bool dispatch = false;
-  bool bf16 = false;  ///< inputs of linears are bfloat16 beside their float32
+  bool bf16 = false;     ///< inputs of linears are bfloat16 beside their float32
+  bool offload = false;  ///< activations lie in files
 };
 
 struct Workload {

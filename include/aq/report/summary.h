@@ -49,6 +49,7 @@ struct RunSummary {
   std::map<Phase, double> phase_seconds;  ///< of the first rank
   std::vector<Index> peak_rss_bytes;      ///< by rank, above the start
   Index planned_bytes = 0;
+  Index offloaded_bytes = 0, planned_offloaded = 0;  ///< in files, of the rank with the most
   std::vector<PhaseRecord> phases;
   Index planned_read = -1, planned_written = -1;  ///< bytes of all ranks
   Index parts = 0;              ///< layers, and the head, that this start of the program quantized

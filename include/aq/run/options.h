@@ -41,6 +41,7 @@ struct QuantizeOptions {
   Index sequence_length = 0;          ///< tokens a sequence; 0: as in the file
   Index lanes = 0;                    ///< 0: default_lane_count
   Index memory = 0;                   ///< bytes a rank; 0: what the machine has free
+  std::filesystem::path offload;      ///< activations lie in files there; empty: in memory
   Compute compute = Compute::automatic;
   TokensToExperts tokens_to_experts = TokensToExperts::automatic;
   std::optional<Machine> machine;  ///< what planned seconds are computed for

@@ -15,7 +15,7 @@ std::optional<MemoryEstimate> planned_peak(const Plan& plan, Phase phase);
 RunSummary summarize_run(const QuantizeOptions& options, const Prepared& prepared,
                          const std::vector<LogRow>& log, const PhaseTimes& times,
                          Communicator& comm);
-/// The most memory of each rank above its start. Collective.
-void add_peak(Index bytes, Communicator& comm, RunSummary& summary);
+/// The most memory of each rank above its start, and the most in files of any. Collective.
+void add_peak(Index bytes, Index offloaded, Communicator& comm, RunSummary& summary);
 
 }  // namespace aq

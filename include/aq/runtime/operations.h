@@ -17,9 +17,11 @@ namespace aq::runtime {
 void for_each_range(std::span<const Range> ranges,
                     const std::function<void(Index number, Range rows)>& chain);
 
+/// Of all tokens of a rank (Storage::offload).
 Tensor embed(const Tensor& table, std::span<const std::int32_t> tokens);
 
 void rms_norm(const Tensor& x, std::span<const float> weight, double eps, Tensor out);
+/// Of all tokens of a rank (Storage::offload).
 Tensor rms_norm(const Tensor& x, std::span<const float> weight, double eps,
                 std::span<const Range> ranges);
 

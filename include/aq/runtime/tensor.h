@@ -17,6 +17,14 @@ struct TensorKind {
   bool operator==(const TensorKind&) const = default;
 };
 
+/// Where a new tensor lies.
+enum class Storage {
+  memory,
+  /// In a file of the directory that was chosen (aq/core/offload.h), else in memory: what grows
+  /// with all tokens of a rank. Messages must not be received there (a network may not pin a file).
+  offload,
+};
+
 /// A row-major matrix `[rows, columns]`, or a window into one. Moved, never copied by accident:
 /// clone() copies. Windows share the elements, and keep them alive.
 class Tensor {
@@ -24,8 +32,9 @@ class Tensor {
   /// No elements.
   Tensor();
   /// Elements are whatever the memory holds: who makes it writes all of it.
-  Tensor(Index rows, Index columns, TensorKind kind = {});
-  static Tensor zeros(Index rows, Index columns, TensorKind kind = {});
+  Tensor(Index rows, Index columns, TensorKind kind = {}, Storage storage = Storage::memory);
+  static Tensor zeros(Index rows, Index columns, TensorKind kind = {},
+                      Storage storage = Storage::memory);
   /// Takes the memory over.
   static Tensor from(Matrix matrix);
   ~Tensor();
@@ -37,7 +46,7 @@ class Tensor {
   Index rows() const { return rows_; }
   Index columns() const { return columns_; }
   const TensorKind& kind() const { return kind_; }
-  Tensor clone() const;
+  Tensor clone(Storage storage = Storage::memory) const;
   /// A copy with other elements, rounded to nearest even.
   Tensor as(DType dtype) const;
 
@@ -68,5 +77,6 @@ class Tensor {
 }  // namespace aq::runtime
 
 namespace aq {
+using runtime::Storage;
 using runtime::Tensor;
-}
+}  // namespace aq

@@ -101,7 +101,8 @@ TEST(Scale, SumsOfManyLanesAreAddedAlongTheTree) {
   for (const MemoryMoment& moment : plan.moments)
     if (moment.stage == Stage::o && moment.phase == Phase::reduce) {
       EXPECT_EQ(moment.memory.hessians, 4 * hessian_size(16384));
-      EXPECT_LE(moment.memory.buffers, ReduceLimits{}.window_bytes);
+      const Index tokens = Index{512} / 256 * 4096;  // of a lane: each has its number and its row
+      EXPECT_LE(moment.memory.buffers, ReduceLimits{}.window_bytes + 8 * tokens);
     }
 }
 

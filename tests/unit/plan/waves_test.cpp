@@ -98,6 +98,45 @@ TEST(Waves, AnImpossibleLimitSaysHowMuchWouldDo) {
       }
 }
 
+/// Files take what was planned for activations, moment by moment, and a plan that fails for want of
+/// memory says so where they would be enough.
+TEST(Waves, OffloadedActivationsAreNoMemory) {
+  const Model model = test::published_moe();
+  const Workload work = test::workload(64, 4096);
+  for (const bool dispatch : {false, true})
+    for (const int ranks : {2, 8}) {
+      const auto plan_with = [&](bool offload, Index memory) {
+        return test::plan_of(
+            model, int4(), ranks, work,
+            {.memory = memory, .threads = 2, .dispatch = dispatch, .offload = offload});
+      };
+      const Plan in_memory = plan_with(false, 0), in_files = plan_with(true, 0);
+      EXPECT_EQ(in_memory.offloaded_bytes, 0);
+      Index most = 0;
+      ASSERT_EQ(in_files.moments.size(), in_memory.moments.size());
+      for (std::size_t i = 0; i < in_files.moments.size(); ++i) {
+        const MemoryEstimate& files = in_files.moments[i].memory;
+        const MemoryEstimate& memory = in_memory.moments[i].memory;
+        EXPECT_EQ(files.activations, 0);
+        EXPECT_GE(files.offloaded, memory.activations);
+        EXPECT_GE(files.total() + files.offloaded, memory.total());
+        EXPECT_LE(files.total(), memory.total());
+        most = std::max(most, files.offloaded);
+      }
+      EXPECT_EQ(in_files.offloaded_bytes, most);
+      const Index enough = in_files.least.memory.total();
+      EXPECT_LE(plan_with(true, enough).memory.total(), enough);
+      for (const auto& [limit, helps] : {std::pair{enough, true}, std::pair{enough / 2, false}})
+        try {
+          plan_with(false, limit);
+          ADD_FAILURE() << "a plan in " << limit << " bytes";
+        } catch (const Error& error) {
+          EXPECT_EQ(std::string(error.what()).find("--offload DIR (") != std::string::npos, helps)
+              << error.what();
+        }
+    }
+}
+
 TEST(Waves, DoNotChangeWhatIsDone) {
   const Model model = test::small_moe();
   const Workload work = test::workload(16, 24);
