@@ -54,7 +54,7 @@ def table(head, rows):
 
 
 def models_table(plan):
-    """Each model in the way that `auto` takes; in brackets what the other way takes where it differs."""
+    """Each model in the faster way; in brackets what the other way takes where it differs."""
     chosen, other = {}, {}
     for name, model in MODELS.items():
         plans = sorted((plan(model, "--compute", "fp32", "--tokens-to-experts", way) for way in WAYS),

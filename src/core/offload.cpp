@@ -58,7 +58,9 @@ class NamelessFile {
     descriptor_ = ::mkostemp(name.data(), O_CLOEXEC);
     if (descriptor_ < 0)
       fail(str("no file can be made there: ", text_of(errno)),
-           "--offload names a directory that is there and may be written");
+           errno == EMFILE || errno == ENFILE
+               ? "raise the limit of open files (`ulimit -n`)"
+               : "--offload names a directory that is there and may be written");
     ::unlink(name.c_str());
   }
   ~NamelessFile() { ::close(descriptor_); }
@@ -82,7 +84,8 @@ class NamelessFile {
     void* block = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor_, 0);
     if (block == MAP_FAILED)
       fail(str(size, " cannot be mapped: ", text_of(errno)),
-           "raise the limit of address space (`ulimit -v`), or name another directory");
+           errno == ENOMEM ? "raise the limit of address space (`ulimit -v`) or vm.max_map_count"
+                           : "name another directory in --offload");
     return block;
   }
 
@@ -101,9 +104,21 @@ class NamelessFile {
 void offload_to(const std::filesystem::path& directory) {
   Offload& all = offload();
   all.directory = directory;
+  count_offloaded_anew();
+  try {
+    if (offloads() && NamelessFile().in_memory())
+      fail("its files lie in memory (tmpfs), which they are to spare",
+           "name a directory on a disk");
+  } catch (...) {
+    all.directory.clear();
+    throw;
+  }
+}
+
+void count_offloaded_anew() {
+  Offload& all = offload();
+  const std::lock_guard lock(all.mutex);
   all.bytes.most_used = all.bytes.used;
-  if (offloads() && NamelessFile().in_memory())
-    fail("its files lie in memory (tmpfs), which they are to spare", "name a directory on a disk");
 }
 
 bool offloads() {

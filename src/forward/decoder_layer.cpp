@@ -12,7 +12,7 @@ Tensor RmsNorm::operator()(const Tensor& x) const {
 }
 
 Tensor RmsNorm::operator()(const Tensor& x, std::span<const Range> ranges) const {
-  return runtime::rms_norm(x, weight, eps, ranges);
+  return runtime::rms_norm(x, weight, eps, ranges, Storage::offload);
 }
 
 Tensor DecoderLayer::mlp_input(const Tensor& x) const {

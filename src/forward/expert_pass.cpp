@@ -7,7 +7,7 @@
 #include "aq/core/parallel.h"
 #include "aq/forward/finite.h"
 #include "aq/forward/shared_input.h"
-#include "aq/plan/groups.h"
+#include "aq/plan/experts_together.h"
 #include "aq/runtime/operations.h"
 #include "forward/expert_threads.h"
 
@@ -55,8 +55,9 @@ std::span<const Index> first_of(const ExpertPass& pass, std::span<const Index> e
   const Index count = std::min<Index>(thread_count(), std::ssize(experts));
   const Index tokens = pass.batch.rows();
   const auto& moe = pass.layer.moe;
-  const Index most = moe ? rows_together(count, moe->routing.experts, moe->routing.top_k, tokens)
-                         : rows_together(count, 1, 1, tokens);
+  const Index most =
+      moe ? most_rows_together(count, moe->routing.experts, moe->routing.top_k, tokens)
+          : most_rows_together(count, 1, 1, tokens);
   Index taken = 0, rows = 0;
   for (; taken < count; ++taken) {
     rows += pass.tokens(experts[taken]).size();

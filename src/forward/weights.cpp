@@ -57,7 +57,7 @@ Tensor Weights::embeddings(std::span<const std::int32_t> tokens) const {
   for (const std::int32_t token : tokens)
     places.push_back(checked_cast<std::int32_t>(std::lower_bound(used.begin(), used.end(), token) -
                                                 used.begin()));
-  return runtime::embed(Tensor::from(std::move(table)), places);
+  return runtime::embed(Tensor::from(std::move(table)), places, Storage::offload);
 }
 
 }  // namespace aq

@@ -255,12 +255,15 @@ void run_parts(Run& run) {
   run.reporter.finish();
 }
 
-/// Bytes of blocks, used and kept, that a phase may have within its plan: what is no block stays.
-Index blocks_within(const MemoryEstimate& planned, Index resident) {
-  const BlockBytes blocks = block_bytes();
-  const Index other = std::max(planned.libraries, resident - blocks.used - blocks.kept);
+/// Bytes of blocks, used and kept, that a phase may have within its plan: memory that is no block
+/// stays, and may grow by packed results where these travel or are read.
+Index blocks_within(const MemoryEstimate& planned, Phase phase, Index resident) {
   constexpr Index kMargin = 32;  // of the plan, for what moves
-  return planned.total() - planned.total() / kMargin - other;
+  const BlockBytes blocks = block_bytes();
+  const bool results = phase == Phase::exchange || phase == Phase::resume ||
+                       phase == Phase::write || phase == Phase::merge;
+  const Index other = std::max(planned.libraries, resident - blocks.used - blocks.kept);
+  return planned.total() - planned.total() / kMargin - other - (results ? planned.weights : 0);
 }
 
 void check_fallbacks(const QuantizeOptions& options, const RunSummary& summary) {
@@ -290,8 +293,8 @@ RunSummary quantize_model(const QuantizeOptions& options, Communicator& ranks) {
                        comm.bytes().received};
   };
   run.times.begins = [&](Phase phase) {
-    limit_kept_blocks(blocks_within(
-        planned_peak(run.prepared.plan, phase).value_or(MemoryEstimate{}), memory.above_start()));
+    if (const auto planned = planned_peak(run.prepared.plan, phase))
+      limit_kept_blocks(blocks_within(*planned, phase, memory.above_start()));
   };
   if (comm.is_first()) log_info("aq-dist quantize\n" + start_table(resolved, run.prepared, comm));
   if (options.stall_watch != nullptr)

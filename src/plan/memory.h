@@ -36,6 +36,7 @@ struct TaskShape {
   Index rows = 0;          ///< that are quantized, of all matrices
   Index weights = 0;       ///< of all matrices, quantized or not
   Index packed_bytes = 0;  ///< of the results in memory
+  Index group = 0;         ///< columns that share a grid, at most
   bool has_hessian = false;
   bool along_tree = false;  ///< the only sum of its stage, which never goes the direct way
 };

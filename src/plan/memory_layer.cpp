@@ -2,7 +2,7 @@
 #include <utility>
 
 #include "aq/core/memory.h"
-#include "aq/plan/groups.h"
+#include "aq/plan/experts_together.h"
 #include "aq/quant/hessian.h"
 #include "aq/quant/workspace.h"
 #include "aq/runtime/workspace.h"
@@ -122,7 +122,7 @@ class LayerMemory {
       const Index factors = threads_of(ceil_div(tasks, Index{share_.ranks}));
       const Index part = task.has_hessian ? factor_workspace_bytes(task.columns) : 0;
       if (part <= kKeptWorkspaceBytes) parts = std::max(parts, factors * part);
-      rows = std::max(rows, task.rows > 0 ? solve_workspace_bytes(task.columns) : 0);
+      rows = std::max(rows, task.rows > 0 ? solve_workspace_bytes(task.columns, task.group) : 0);
     };
     for (const StageShape& group : sizes_.attention) see(group.task, 1);
     see(sizes_.gate_up, reduced_);
@@ -304,7 +304,7 @@ class LayerMemory {
   /// Tokens of the experts that are worked on at one time.
   Index group_rows(Index count) const {
     return std::min(routed(count),
-                    rows_together(count, sizes_.experts, sizes_.top_k, share_.tokens));
+                    most_rows_together(count, sizes_.experts, sizes_.top_k, share_.tokens));
   }
   /// What down gives for them.
   Index outputs(Index count) const {

@@ -39,6 +39,7 @@ TaskShape shape_of(const Assignments& assignments, const LinearGroup& group) {
     if (assignment.method == Method::copy) continue;
     shape.rows += linear->rows;
     shape.packed_bytes += packed_bytes(assignment.scheme, linear->rows, linear->columns);
+    shape.group = std::max(shape.group, group_width(assignment.scheme, linear->columns));
     shape.has_hessian = shape.has_hessian || assignment.method == Method::gptq;
   }
   return shape;
@@ -68,6 +69,7 @@ void raise(TaskShape& shape, const TaskShape& other) {
   shape.rows = std::max(shape.rows, other.rows);
   shape.weights = std::max(shape.weights, other.weights);
   shape.packed_bytes = std::max(shape.packed_bytes, other.packed_bytes);
+  shape.group = std::max(shape.group, other.group);
   shape.has_hessian = shape.has_hessian || other.has_hessian;
 }
 

@@ -40,23 +40,23 @@ Index stored_bytes(const Plan& plan) {
   return bytes;
 }
 
-/// All ranks reserve what they are to offload and give it back: that counts whoever shares a disk.
-void try_offload(const std::filesystem::path& directory, Index bytes, Communicator& comm) {
-  const WorkLabel label("space for --offload");
-  void* block = take_file_block(static_cast<std::size_t>(bytes));
-  comm.barrier();
-  give_file_block(block, static_cast<std::size_t>(bytes));
-  comm.barrier();
-  offload_to(directory);  // the trial does not count
-}
-
 }  // namespace
 
 void check_disk(const QuantizeOptions& options, const Plan& plan, Communicator& comm) {
+  const WorkLabel label("space on disks");
   const Index needed = 2 * stored_bytes(plan) + (options.keep_hessians ? kept_bytes(plan) : 0);
+  const bool has_tokens = plan.lanes.lanes_of_rank(comm.rank(), comm.size()).size() > 0;
+  const Index offloaded = has_tokens || plan.dispatch ? plan.offloaded_bytes : 0;
+  // All ranks reserve what they are to offload, and give it back when everything has been found to
+  // fit beside it: that counts whoever shares a disk.
+  const auto bytes = static_cast<std::size_t>(offloaded);
+  void* trial = offloaded > 0 ? take_file_block(bytes) : nullptr;
+  comm.barrier();
   if (comm.is_first())
     check_free_space(options.save, std::max<Index>(0, needed - bytes_below(options.save)));
-  if (plan.offloaded_bytes > 0) try_offload(options.offload, plan.offloaded_bytes, comm);
+  comm.barrier();
+  if (trial != nullptr) give_file_block(trial, bytes);
+  count_offloaded_anew();
 }
 
 }  // namespace aq

@@ -344,11 +344,11 @@ Index RunState::load_output(const Batch& batch, Index hidden, Tensor& x) const {
   while (part >= 0 && manifest_.complete[part].activations.empty()) --part;
   if (part < 0) return 0;
   std::array<std::int64_t, 1> damaged{0};
+  Tensor read(batch.rows(), hidden, {}, Storage::offload);
   try {
     std::vector<std::filesystem::path> files;
     for (const std::string& file : manifest_.complete[part].activations)
       files.push_back(directory_.activations() / file);
-    Tensor read(batch.rows(), hidden, {}, Storage::offload);
     read_patiently([&] { read_activations(files, lanes_of(batch, read.window())); });
     x = std::move(read);
   } catch (const ReadError&) {

@@ -17,8 +17,8 @@ void for_each_range(std::span<const Range> ranges, const std::function<void(Inde
   });
 }
 
-Tensor embed(const Tensor& table, std::span<const std::int32_t> tokens) {
-  Tensor out(std::ssize(tokens), table.columns(), table.kind(), Storage::offload);
+Tensor embed(const Tensor& table, std::span<const std::int32_t> tokens, Storage storage) {
+  Tensor out(std::ssize(tokens), table.columns(), table.kind(), storage);
   embed(table.host(), tokens, out.host());
   return out;
 }
@@ -28,8 +28,8 @@ void rms_norm(const Tensor& x, std::span<const float> weight, double eps, Tensor
 }
 
 Tensor rms_norm(const Tensor& x, std::span<const float> weight, double eps,
-                std::span<const Range> ranges) {
-  Tensor out(x.rows(), x.columns(), x.kind(), Storage::offload);
+                std::span<const Range> ranges, Storage storage) {
+  Tensor out(x.rows(), x.columns(), x.kind(), storage);
   for_each_range(
       ranges, [&](Index, Range rows) { rms_norm(x.window(rows), weight, eps, out.window(rows)); });
   return out;

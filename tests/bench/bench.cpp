@@ -167,7 +167,7 @@ class Runner {
   /// those are less than `rate`.
   Rate peak_of(Bound bound, const Rate& rate) {
     Rate& best = peaks_[bound];
-    if (best.wall >= rate.wall) return best;
+    if (best.wall >= rate.wall && best.core >= rate.core) return best;
     for (const Probe& probe : probes_[bound]) {
       const Load load = probe.make(options_);
       std::int64_t work = std::llround(load.work);

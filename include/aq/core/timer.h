@@ -42,7 +42,6 @@ class PhaseTimer {
   PhaseTimer(PhaseTimes& times, Phase phase) : times_(times), phase_(phase) {
     if (times.begins) times.begins(phase);
     start_ = use();
-    watch_ = {};
   }
   ~PhaseTimer() {
     times_.seconds[phase_] += watch_.seconds();

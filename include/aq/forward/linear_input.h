@@ -14,7 +14,7 @@ namespace aq {
 struct RmsNorm {
   RmsNorm(const Model& model, const Weights& weights, const std::string& name)
       : weight(weights.vector(name, model.hidden)), eps(model.norm_eps) {}
-  /// Of all rows at once, or of each range of them.
+  /// Of all rows at once, or of each range of all tokens, which is offloaded.
   Tensor operator()(const Tensor& x) const;
   Tensor operator()(const Tensor& x, std::span<const Range> ranges) const;
 

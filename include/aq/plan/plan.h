@@ -78,12 +78,13 @@ struct LayerPlan {
 
 /// Bytes of one rank at one moment, without code, libraries' code and the page cache.
 struct MemoryEstimate {
-  Index activations = 0;  ///< residual, its norm, attention output, inputs of down, sum of outputs
-  Index buffers = 0;      ///< of sequences, experts and messages in work; lists of tokens
-  Index hessians = 0;     ///< partial sums with their tree levels, and factors
-  Index weights = 0;      ///< originals in work and packed results
-  Index libraries = 0;    ///< of BLAS, LibTorch, HDF5, MPI, and what threads keep for later
-  Index offloaded = 0;    ///< activations in files, which are no memory
+  Index activations =
+      0;  ///< residual and norm, latents, attention output, inputs of down, sum of outputs
+  Index buffers = 0;    ///< of sequences, experts and messages in work; lists of tokens
+  Index hessians = 0;   ///< partial sums with their tree levels, and factors
+  Index weights = 0;    ///< originals in work and packed results
+  Index libraries = 0;  ///< of BLAS, LibTorch, HDF5, MPI, and what threads keep for later
+  Index offloaded = 0;  ///< activations in files, which are no memory
   Index total() const { return activations + buffers + hessians + weights + libraries; }
   MemoryEstimate& operator+=(const MemoryEstimate& other);
 };

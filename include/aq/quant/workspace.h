@@ -1,6 +1,8 @@
 #pragma once
 /// What threads keep and take in a solver on CPUs, for those who plan memory.
 
+#include <algorithm>
+
 #include "aq/quant/solver.h"
 
 namespace aq {
@@ -19,10 +21,11 @@ constexpr Index factor_workspace_bytes(Index columns) {
 /// A thread keeps them from one factor to the next where they are at most so many.
 inline constexpr Index kKeptWorkspaceBytes = Index{64} << 20;
 
-/// Bytes that a thread keeps to solve tiles of so many columns: weights, levels and errors of a
-/// tile.
-constexpr Index solve_workspace_bytes(Index columns) {
-  return 3 * kRowTile * columns * static_cast<Index>(sizeof(float));
+/// Bytes that a thread keeps to solve tiles of so many columns, of which `group` share a grid:
+/// weights, levels and errors of a tile; levels, their products and what a moved scale changes.
+constexpr Index solve_workspace_bytes(Index columns, Index group) {
+  return (3 * columns + std::min(columns, 2 * group)) * kRowTile *
+         static_cast<Index>(sizeof(float));
 }
 
 }  // namespace aq

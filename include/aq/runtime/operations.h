@@ -17,13 +17,11 @@ namespace aq::runtime {
 void for_each_range(std::span<const Range> ranges,
                     const std::function<void(Index number, Range rows)>& chain);
 
-/// Of all tokens of a rank (Storage::offload).
-Tensor embed(const Tensor& table, std::span<const std::int32_t> tokens);
+Tensor embed(const Tensor& table, std::span<const std::int32_t> tokens, Storage storage);
 
 void rms_norm(const Tensor& x, std::span<const float> weight, double eps, Tensor out);
-/// Of all tokens of a rank (Storage::offload).
 Tensor rms_norm(const Tensor& x, std::span<const float> weight, double eps,
-                std::span<const Range> ranges);
+                std::span<const Range> ranges, Storage storage);
 
 /// out [tokens, rows of weight] = x [tokens, inputs] · weightᵀ + bias; no bias when empty. x has
 /// the elements of weight. Those of bfloat16 are summed in float32 and rounded to bfloat16 before

@@ -106,7 +106,8 @@ void refine_codes(const GroupWork& work, const Levels& levels) {
   }
 }
 
-/// Notes the rows whose scale moved by `step`, and by what E changed there.
+/// Notes the rows whose scale moved by `step`, and by what E changed there, for columns of other
+/// groups.
 void note_refits(Tile& tile, const GroupWork& work, Rows step) {
   const Index width = work.end - work.begin;
   for (int i = 0; i < kLanes; ++i) {
@@ -161,7 +162,7 @@ void add_refits(Tile& tile, Index s, Index begin, Index end) {
       float* gradient = tile.refit_rows[first + i] + s * kPanel * kLanes;
 #pragma GCC unroll 8
       for (int c = 0; c < kPanel; ++c)
-        if (is_outside(c)) gradient[c * kLanes] += sum[c][i];
+        if (is_outside(c)) gradient[Index{c} * kLanes] += sum[c][i];
     }
   }
 }
@@ -198,13 +199,16 @@ bool refine_group(Tile& tile, const Levels& levels, Index begin, Index end, Inde
     Part& part = tile.parts[p];
     const GroupWork work{job, part, begin, end, tile.values, tile.shift};
     for (Index c = begin; c < end; ++c) work.level[c - begin] = lengthen(part.level[c]);
-    if (job.refit) note_refits(tile, work, refit_scale(work, group));
+    if (job.refit) {
+      const Rows step = refit_scale(work, group);
+      changed = changed || any(step.a) || any(step.b);
+      if (moves_scales(job)) note_refits(tile, work, step);
+    }
     use_grid(part, group);
     refine_codes(work, levels);
     list_changes(work);
     changed = changed || part.changes[0] + part.changes[1] > 0;
   }
-  changed = changed || tile.refits > 0;
   for (Index s = from; changed && s < panels(job.columns); ++s) {
     if (s * kPanel < begin || (s + 1) * kPanel > end) add_refits(tile, s, begin, end);
     for (int p = 0; p < tile.count; ++p) add_changes(tile.parts[p], h_strip(job, s), s);

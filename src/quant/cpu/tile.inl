@@ -39,6 +39,11 @@ struct Tile {
   Floats* packed = nullptr;           ///< `[vectors of refits, group]`: what that added to E
 };
 
+/// Whether refinement moves scales whose groups leave other columns.
+constexpr bool moves_scales(const TileJob& job) {
+  return job.h != nullptr && job.refit && job.groups > 1;
+}
+
 /// Floats of a buffer of one group for one part: it may begin and end inside a panel.
 constexpr Index group_floats(const TileJob& job) {
   return (round_up(job.group, kPanel) + Index{2} * kPanel) * kLanes;
@@ -54,7 +59,7 @@ constexpr Index part_floats(const TileJob& job) {
 
 Index workspace_floats(const TileJob& job) {
   const Index columns = panels(job.columns) * kPanel;
-  const Index packed = job.h == nullptr ? 0 : kTileRows * job.group;
+  const Index packed = moves_scales(job) ? kTileRows * job.group : 0;
   return kParts * part_floats(job) + 2 * group_floats(job) + packed + columns * kLanes;
 }
 
@@ -113,7 +118,7 @@ void start(Tile& tile) {
   }
   tile.values = take(group_floats(job)) + kPanel;
   tile.shift = take(group_floats(job)) + kPanel;
-  if (job.h != nullptr) tile.packed = reinterpret_cast<Floats*>(take(kTileRows * job.group));
+  if (moves_scales(job)) tile.packed = reinterpret_cast<Floats*>(take(kTileRows * job.group));
   tile.spare = take(columns * kLanes);
 }
 

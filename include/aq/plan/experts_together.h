@@ -14,7 +14,7 @@ constexpr bool one_after_the_other(Index experts, Index threads) {
 
 /// Most rows that `count` of a layer's experts may have that are worked on at one time: twice those
 /// that an even routing gives them, or every token once.
-constexpr Index rows_together(Index count, Index experts, Index top_k, Index tokens) {
+constexpr Index most_rows_together(Index count, Index experts, Index top_k, Index tokens) {
   return std::max(tokens, 2 * count * top_k * tokens / experts);
 }
 
