@@ -8,8 +8,6 @@
 #include <map>
 #include <mutex>
 
-#include "aq/core/memory.h"
-
 namespace aq {
 namespace {
 

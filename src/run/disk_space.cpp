@@ -9,30 +9,12 @@
 namespace aq {
 namespace {
 
-/// Bytes of the sums that --keep-hessians writes.
-Index kept_bytes(const Plan& plan) {
-  Index floats = 0;
-  const auto add = [&](const StagePlan& stage) {
-    for (const TaskPlan& task : stage.tasks)
-      if (task.needs_hessian) floats += task.columns * (task.columns + 1) / 2;
-  };
-  for (const LayerPlan& layer : plan.layers)
-    for (const StagePlan* stage : layer.stages()) add(*stage);
-  add(plan.head);
-  return floats * static_cast<Index>(sizeof(float));
-}
-
-/// Bytes of all quantized matrices as they are stored, with a little for names and attributes.
-Index stored_bytes(const Plan& plan) {
-  constexpr Index kOverhead = 2048;  // of a matrix in an HDF5 file
+/// The sum over all tasks of the plan.
+template <class BytesOf>
+Index bytes_of_tasks(const Plan& plan, const BytesOf& bytes_of) {
   Index bytes = 0;
   const auto add = [&](const StagePlan& stage) {
-    for (const TaskPlan& task : stage.tasks)
-      for (const MatrixPlan& matrix : task.matrices)
-        if (matrix.assignment.method != Method::copy)
-          bytes += kOverhead + ceil_div(stored_bits(matrix.assignment.scheme, matrix.linear.rows,
-                                                    matrix.linear.columns),
-                                        8);
+    for (const TaskPlan& task : stage.tasks) bytes += bytes_of(task);
   };
   for (const LayerPlan& layer : plan.layers)
     for (const StagePlan* stage : layer.stages()) add(*stage);
@@ -40,11 +22,30 @@ Index stored_bytes(const Plan& plan) {
   return bytes;
 }
 
+/// Of the sum that --keep-hessians writes.
+Index kept_bytes(const TaskPlan& task) {
+  const Index floats = task.needs_hessian ? task.columns * (task.columns + 1) / 2 : 0;
+  return floats * static_cast<Index>(sizeof(float));
+}
+
+/// Of the quantized matrices as they are stored, with a little for names and attributes.
+Index stored_bytes(const TaskPlan& task) {
+  constexpr Index kOverhead = 2048;  // of a matrix in an HDF5 file
+  Index bytes = 0;
+  for (const MatrixPlan& matrix : task.matrices)
+    if (matrix.assignment.method != Method::copy)
+      bytes += kOverhead + ceil_div(stored_bits(matrix.assignment.scheme, matrix.linear.rows,
+                                                matrix.linear.columns),
+                                    8);
+  return bytes;
+}
+
 }  // namespace
 
 void check_disk(const QuantizeOptions& options, const Plan& plan, Communicator& comm) {
   const WorkLabel label("space on disks");
-  const Index needed = 2 * stored_bytes(plan) + (options.keep_hessians ? kept_bytes(plan) : 0);
+  const Index needed = 2 * bytes_of_tasks(plan, stored_bytes) +
+                       (options.keep_hessians ? bytes_of_tasks(plan, kept_bytes) : 0);
   const bool has_tokens = plan.lanes.lanes_of_rank(comm.rank(), comm.size()).size() > 0;
   const Index offloaded = has_tokens || plan.dispatch ? plan.offloaded_bytes : 0;
   // All ranks reserve what they are to offload, and give it back when everything has been found to

@@ -1,10 +1,8 @@
 #include "aq/core/offload.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/magic.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,11 +13,15 @@
 #include <span>
 #include <string>
 
-#include "aq/core/error.h"
 #include "aq/core/memory.h"
+#include "support/expect_error.h"
+#include "support/file_size_limit.h"
 
 namespace aq {
 namespace {
+
+using test::expect_input_error;
+using test::FileSizeLimit;
 
 namespace fs = std::filesystem;
 
@@ -47,19 +49,6 @@ class OffloadTest : public testing::Test {
 
   fs::path directory_;
 };
-
-/// `call` must throw Error{input} whose text holds all of `parts`.
-template <class Call>
-void expect_refusal(const Call& call, std::initializer_list<std::string> parts) {
-  try {
-    call();
-    ADD_FAILURE() << "no error";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::input) << error.what();
-    for (const std::string& part : parts)
-      EXPECT_THAT(std::string(error.what()), testing::HasSubstr(part));
-  }
-}
 
 TEST_F(OffloadTest, BlocksAreZerosThatKeepWhatIsWritten) {
   std::span<char> first(static_cast<char*>(take_file_block(kBytes)), kBytes);
@@ -111,41 +100,25 @@ TEST_F(OffloadTest, NothingIsLeftBehindAKill) {
   EXPECT_TRUE(fs::is_empty(directory_));
 }
 
-/// Files of this process cannot grow beyond `bytes`: stands for a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : signal_(::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{bytes, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    ::signal(SIGXFSZ, signal_);
-  }
-
- private:
-  rlimit before_{};
-  void (*signal_)(int);
-};
-
 TEST_F(OffloadTest, WhatCannotBeReservedIsRefused) {
   {
     const FileSizeLimit limit(1 << 20);
-    expect_refusal([] { take_file_block(kBytes); }, {directory_.string(), "8.0 MiB", "ulimit -f"});
+    expect_input_error([] { take_file_block(kBytes); },
+                       {directory_.string(), "8.0 MiB", "ulimit -f"});
   }
   const auto more = static_cast<std::size_t>(fs::space(directory_).capacity) + kBytes;
-  expect_refusal([&] { take_file_block(more); },
-                 {directory_.string(), "only", "free some", "--offload"});
+  expect_input_error([&] { take_file_block(more); },
+                     {directory_.string(), "only", "free some", "--offload"});
   EXPECT_EQ(offloaded_bytes().used, 0);
 }
 
 TEST_F(OffloadTest, DirectoriesThatCannotBeUsedAreRefused) {
-  expect_refusal([&] { offload_to(directory_ / "none"); }, {"none", "No such file", "--offload"});
+  expect_input_error([&] { offload_to(directory_ / "none"); },
+                     {"none", "No such file", "--offload"});
   std::ofstream(directory_ / "file") << "x";
-  expect_refusal([&] { offload_to(directory_ / "file"); }, {"file", "Not a directory"});
+  expect_input_error([&] { offload_to(directory_ / "file"); }, {"file", "Not a directory"});
   if (in_memory("/dev/shm"))
-    expect_refusal([] { offload_to("/dev/shm"); }, {"/dev/shm", "in memory", "on a disk"});
+    expect_input_error([] { offload_to("/dev/shm"); }, {"/dev/shm", "in memory", "on a disk"});
   offload_to({});
   EXPECT_FALSE(offloads());
 }

@@ -1,30 +1,10 @@
 #pragma once
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <string>
-#include <vector>
-
-#include "aq/core/error.h"
 #include "aq/io/read_error.h"
+#include "support/expect_error.h"
 
 namespace aq::test {
 
-/// `call` must throw Error{input} whose text holds every one of `parts`.
-template <class Call>
-void expect_input_error(const Call& call, const std::vector<std::string>& parts) {
-  try {
-    call();
-    ADD_FAILURE() << "no error";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::input) << error.what();
-    for (const std::string& part : parts)
-      EXPECT_THAT(std::string(error.what()), testing::HasSubstr(part));
-    EXPECT_LT(std::string(error.what()).size(), 1000u);
-  }
-}
-
-/// As above, and it is known that the content is wrong.
+/// As expect_input_error(), and it is known that the content is wrong.
 template <class Call>
 void expect_damage(const Call& call, const std::vector<std::string>& parts) {
   expect_input_error(

@@ -15,31 +15,15 @@
 #include "aq/io/matrix_file.h"
 #include "expect_error.h"
 #include "io/output_place.h"
+#include "support/file_size_limit.h"
 #include "support/temporary_directory.h"
 
 namespace aq {
 namespace {
 
 using test::expect_input_error;
+using test::FileSizeLimit;
 using test::TemporaryDirectory;
-
-/// Files of this process cannot grow beyond `bytes`: stands for a full disk.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) : signal_(::signal(SIGXFSZ, SIG_IGN)) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{bytes, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    ::setrlimit(RLIMIT_FSIZE, &before_);
-    ::signal(SIGXFSZ, signal_);
-  }
-
- private:
-  rlimit before_{};
-  void (*signal_)(int);
-};
 
 /// Root may do everything: its rights are given up while this lives.
 class OrdinaryUser {
