@@ -1,5 +1,6 @@
 """The libraries that serve exports: what they make of its tensors and its configuration."""
 
+import functools
 import json
 import os
 import warnings
@@ -12,6 +13,8 @@ import transformers  # noqa: E402
 from compressed_tensors.compressors import BaseCompressor  # noqa: E402
 from compressed_tensors.quantization import QuantizationConfig  # noqa: E402
 from compressed_tensors.utils.match import is_match, match_targets  # noqa: E402
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors  # noqa: E402
+from transformers.quantizers.quantizers_utils import should_convert_module  # noqa: E402
 
 try:
     from gptqmodel import GPTQModel
@@ -68,6 +71,29 @@ class CompressedTensors:
         if state["weight_scale"].dtype == torch.float32 and "weight" in state:
             state["weight"] = state["weight"].to(torch.float32 if state["weight"].dtype != torch.int8 else torch.int8)
         return compressor.decompress(state, scheme)["weight"].float().numpy()
+
+
+class FusedExperts:
+    """gpt-oss's own form: the library's choice of modules, and its decoding, in float32."""
+
+    def __init__(self, exported):
+        self.exported, self.kept = exported, exported.quantization["modules_to_not_convert"]
+
+    def scheme(self, name):
+        experts = name.rpartition(".experts.")[0]
+        return bool(experts) and should_convert_module(experts + ".experts", self.kept)
+
+    @functools.lru_cache(maxsize=2)
+    def decoded(self, tensor):
+        blocks, scales = (as_torch(self.exported.tensors[tensor + end]) for end in ("_blocks", "_scales"))
+        return convert_moe_packed_tensors(blocks, scales, dtype=torch.float32).numpy()  # [experts, inputs, outputs]
+
+    def decode(self, name):
+        experts, _, place = name.rpartition(".experts.")
+        expert, part = place.split(".")
+        tensor = "down_proj" if part == "down_proj" else "gate_up_proj"
+        slots = {"gate_proj": slice(0, None, 2), "up_proj": slice(1, None, 2), "down_proj": slice(None)}
+        return np.ascontiguousarray(self.decoded(f"{experts}.experts.{tensor}")[int(expert), :, slots[part]].T)
 
 
 class GptqLayers:
@@ -131,14 +157,14 @@ def load_gptq(out):
     return network.float().eval()  # it loads no float32; scales and weights are bf16 in the files
 
 
-def load(out):
+def load(out, **further):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             network, info = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32,
                                                                               trust_remote_code=False,
                                                                               ignore_mismatched_sizes=True,
-                                                                              output_loading_info=True)
+                                                                              output_loading_info=True, **further)
         except ValueError as error:
             if "custom code" in str(error) or "does not recognize" in str(error):
                 raise NotLoadable("it does not know the architecture") from error
@@ -147,7 +173,8 @@ def load(out):
     for key in ("missing_keys", "mismatched_keys", "error_msgs"):
         if names := sorted(map(str, info.get(key) or [])):
             raise Mismatch(f"{len(names)} {key.replace('_', ' ')}, such as {names[0][:100]}")
-    if hasattr(network, "hf_quantizer"):  # else the first forward does it, but not all to the dtype asked for
+    # Else the first forward does it, but not all to the dtype asked for.
+    if hasattr(getattr(network, "hf_quantizer", None), "compressor"):
         network.hf_quantizer.compressor.decompress_model(network)
     for tensor in [*network.parameters(), *network.buffers()]:
         if tensor.dtype == torch.bfloat16:

@@ -25,13 +25,13 @@ SOURCE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(SOURCE / "tests" / "support"))
 from exported_checkpoint import EMBEDDINGS, ExportedCheckpoint, to_bf16  # noqa: E402
 from matrix_file import dequantize  # noqa: E402
-from peer_libraries import (CompressedTensors, GptqLayers, Mismatch, NotLoadable, TorchLinear, known_limit,  # noqa: E402
-                            load, load_gptq, same, short)
+from peer_libraries import (CompressedTensors, FusedExperts, GptqLayers, Mismatch, NotLoadable, TorchLinear,  # noqa: E402
+                            known_limit, load, load_gptq, same, short)
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-COMPRESSED, GPTQ, BF16 = "compressed-tensors", "gptq", "bf16"
+COMPRESSED, GPTQ, GPT_OSS, BF16 = "compressed-tensors", "gptq", "gpt-oss", "bf16"
 EXAMPLE = SOURCE / "examples" / "olmoe-tiny"
 LENGTH, SEQUENCES = 32, 8
 TOLERANCE = 1e-3  # of the largest logit
@@ -52,9 +52,10 @@ RECIPES = {
     "fp8 channel": ({"wq": "fp8", "group_size": "channel"}, []),
     "mixed": ({"wq": "int8", "group_size": "channel"},
               [{"pattern": "*.experts.*", "wq": "int4", "group_size": NARROW}]),
+    GPT_OSS: ({"wq": "bf16"}, [{"pattern": "*.mlp.experts.*", "wq": "mxfp4"}]),
 }
 INTEGERS = [name for name in RECIPES if name.startswith(("example", "int", "mixed"))]
-RANKS_OF = ("example", "int4 group", "mixed")  # recipes whose files are compared on more ranks; of the example: all
+RANKS_OF = ("example", "int4 group", "mixed", GPT_OSS)  # recipes whose files are compared on more ranks; of the example: all
 
 
 class Program:
@@ -106,8 +107,8 @@ def check_weights(out, matrices):
         return f"{len(matrices) - len(fused)} of {len(matrices)}"
     if exported.quantized() != set(matrices):
         raise Mismatch("other linears are quantized than in model.h5")
-    gptq = exported.quantization["quant_method"] == GPTQ
-    peer = (GptqLayers(exported) if TorchLinear else None) if gptq else CompressedTensors(exported)
+    method = exported.quantization["quant_method"]
+    peer = {GPTQ: GptqLayers if TorchLinear else lambda _: None, "mxfp4": FusedExperts}.get(method, CompressedTensors)(exported)
     for name, values in matrices.items():
         for who, decode in [("numpy", exported.decode)] + ([("the library", peer.decode)] if peer else []):
             try:
@@ -146,7 +147,8 @@ def check_logits(out, model, expected, program, scratch):
     method = (exported.quantization or {}).get("quant_method")
     limit = known_limit(exported) if method == COMPRESSED else None
     try:
-        network = load_gptq(out) if method == GPTQ else load(out)
+        decoded = {"quantization_config": transformers.Mxfp4Config(dequantize=True)} if method == "mxfp4" else {}
+        network = load_gptq(out) if method == GPTQ else load(out, **decoded)
         with torch.no_grad():
             logits = network(tokens).logits.float()
     except Exception as error:
@@ -226,7 +228,7 @@ class Campaign:
 
     def one(self, model, recipe):
         run, matrices = self.quantize(model, recipe)
-        wanted = [COMPRESSED] + ([GPTQ] if recipe in INTEGERS else [])
+        wanted = [GPT_OSS] if recipe == GPT_OSS else [COMPRESSED] + ([GPTQ] if recipe in INTEGERS else [])
         wanted += [BF16] if recipe in ("example", "int4 group", "mixed") else []
         refused = ""
         evaluated = model.evaluate(self.program, self.scratch, *model.arguments, "--quantized", run)
@@ -288,7 +290,7 @@ def main():
                 continue
             model = Model(path, Path(folder))
             for recipe in options.recipes or RECIPES:
-                if recipe != "example" or path == EXAMPLE:
+                if {"example": path == EXAMPLE, GPT_OSS: path.name.startswith("gpt_oss")}.get(recipe, True):
                     campaign.one(model, recipe)
         campaign.table()
     return 1 if campaign.failed else 0

@@ -47,7 +47,7 @@ void add_export(CLI::App& app, Action& action) {
   add_common_options(*command, common, true);
   command->add_option("run", options.run, "run directory")->required();
   command->add_option("--out", options.out, "directory to write; must not exist")->required();
-  command->add_option("--format", options.format, "compressed-tensors, gptq or bf16")
+  command->add_option("--format", options.format, "compressed-tensors, gptq, gpt-oss or bf16")
       ->capture_default_str();
   command->add_option("--shard-size", arguments->shard_size, "most bytes of a safetensors file")
       ->capture_default_str();

@@ -36,21 +36,21 @@ void check_source(const ExportOptions& options, const ModelFiles& files,
                     then, ", this is ", now, ")"));
 }
 
-/// Throws for matrices that the format cannot hold, naming the first ones.
-void check_matrices(const std::vector<StoredMatrix>& matrices, const ServedFormat& format) {
+/// Throws for what the format cannot hold, naming the first matrices.
+void check_matrices(const Model& model, const std::vector<StoredMatrix>& matrices,
+                    const ServedFormat& format) {
   constexpr std::size_t kShown = 3;
-  std::vector<std::string> reasons;
-  for (const StoredMatrix& matrix : matrices)
-    if (const std::string problem = format.problem(matrix); !problem.empty())
-      reasons.push_back(str(matrix.name, ": ", problem));
+  if (!suits(format, model))
+    throw CommonError(ErrorKind::usage, kOperation, format.name,
+                      str("it is for gpt-oss with experts in one tensor, but this model is ",
+                          model.architecture, model.fused ? "" : " with a tensor for each expert"),
+                      "--format compressed-tensors holds most matrices, bf16 all of them");
+  const std::vector<std::string> reasons = misfits(format, model, matrices);
   if (reasons.empty()) return;
-  std::string text = str(reasons.size(), " of ", matrices.size(), " matrices do not fit: ");
+  std::string text = str(reasons.size(), " matrices do not fit: ");
   for (std::size_t i = 0; i < std::min(reasons.size(), kShown); ++i)
     text += (i == 0 ? "" : "; ") + reasons[i];
-  throw CommonError(
-      ErrorKind::usage, kOperation, format.name, text,
-      "a recipe with groups that divide the columns, or \"channel\", fits; --format bf16 holds "
-      "every matrix, dequantized");
+  throw CommonError(ErrorKind::usage, kOperation, format.name, text, format.remedy);
 }
 
 /// First piece of each shard, and the end of the last.
@@ -137,7 +137,7 @@ class Export {
                   comm);
     check_source(options, files_, matrices_);
     stored_ = stored_matrices(source_);
-    check_matrices(stored_, format_);
+    check_matrices(files_.model, stored_, format_);
     config_ = configuration(source_, format_, stored_);
     pieces_ = export_pieces(source_, stored_, format_);
     shards_ = cut_shards(pieces_, options.shard_bytes);
@@ -237,10 +237,10 @@ class Export {
     if (manifest_.files != files_.checkpoint.file_states())
       summary.remarks.push_back(
           "files of the checkpoint were copied or written to since the run read them");
-    if (files_.model.fused && !format_.plain)
+    if (files_.model.fused && !format_.plain && !format_.fused)
       summary.remarks.push_back(
           "the experts, which the source has in one tensor, are a tensor for each linear of each "
-          "expert; where a server wants one tensor (gpt-oss), --format bf16 keeps it");
+          "expert; where a server wants one tensor (gpt-oss), --format gpt-oss or bf16 keeps it");
     return summary;
   }
 
@@ -290,14 +290,9 @@ ExportOptions parse_export(std::string_view text) {
 
 void check_export(const ExportOptions& options, const Model& model,
                   const Assignments& assignments) {
-  std::vector<StoredMatrix> matrices;
-  for (const LinearSpec* linear : all_linears(model))
-    if (const Assignment& one = assignments.of(*linear); one.method != Method::copy)
-      matrices.push_back({linear->name, linear->rows, linear->columns,
-                          served_scheme(one.scheme, linear->columns), one.activation,
-                          linear->expert >= 0});
+  const std::vector<StoredMatrix> matrices = stored_matrices(model, assignments);
   const ServedFormat& format = served_format(options.format);
-  check_matrices(matrices, format);
+  check_matrices(model, matrices, format);
   if (!matrices.empty()) format.configuration(matrices, {});
   ExportDirectory(options.out).check_free();
 }

@@ -105,6 +105,37 @@ ExportPiece refilled(const ExportSource& source, const std::vector<const LinearS
           }};
 }
 
+/// The same where the format has them fused as well: its tensors, expert by expert.
+ExportPiece refilled_packed(const ExportSource& source, const ServedFormat& format,
+                            const std::vector<const LinearSpec*>& linears,
+                            const std::map<std::string, const StoredMatrix*>& matrices) {
+  const StoredPart whole = stored_weight(source.files.model, *linears.front());
+  std::vector<TensorEntry> entries = format.entries(*matrices.at(linears.front()->name));
+  for (TensorEntry& entry : entries) {
+    entry.name = whole.tensor + entry.name.substr(linears.front()->name.size());
+    entry.shape[0] = whole.outputs;
+    entry.shape.insert(entry.shape.begin(), whole.slices);
+  }
+  return {entries, [&source, &format, linears, whole, entries](SafetensorsWriter& out) {
+            std::vector<std::vector<std::byte>> slices;
+            for (const TensorEntry& entry : entries)
+              slices.emplace_back(entry.bytes() / whole.slices);
+            for (std::size_t i = 0; i < linears.size(); ++i) {
+              const StoredPart part = stored_weight(source.files.model, *linears[i]);
+              const QuantizedMatrix matrix = source.matrices.read(linears[i]->name).matrix;
+              const auto packed = format.pack(matrix, std::nullopt);
+              for (std::size_t t = 0; t < slices.size(); ++t) {
+                const Index bytes = std::ssize(packed[t]) / matrix.rows;  // of a row
+                for (Index r = 0; r < matrix.rows; ++r)
+                  std::ranges::copy_n(packed[t].begin() + r * bytes, bytes,
+                                      slices[t].begin() + (part.first + r * part.step) * bytes);
+              }
+              if (i + 1 < linears.size() && linears[i + 1]->expert == linears[i]->expert) continue;
+              for (std::size_t t = 0; t < slices.size(); ++t) out.write(entries[t].name, slices[t]);
+            }
+          }};
+}
+
 /// Which pieces take the place of which tensor of the source.
 class Layout {
  public:
@@ -159,8 +190,10 @@ class Layout {
     const std::string stored = mxfp4 ? mxfp4_blocks_name(tensor) : tensor;
     replaced_.insert(stored);
     if (mxfp4) replaced_.insert(mxfp4_scales_name(tensor));
-    if (format_.plain) {
-      pieces_[stored].push_back(refilled(source_, linears));
+    if (format_.plain || format_.fused) {
+      pieces_[stored].push_back(format_.plain
+                                    ? refilled(source_, linears)
+                                    : refilled_packed(source_, format_, linears, matrices_));
       return;
     }
     for (const LinearSpec* linear : linears) {
@@ -217,10 +250,8 @@ std::vector<StoredMatrix> stored_matrices(const ExportSource& source) {
   std::vector<StoredMatrix> matrices;
   for (const LinearSpec* linear : all_linears(source.files.model))
     if (source.matrices.has(linear->name))
-      matrices.push_back(
-          {linear->name, linear->rows, linear->columns,
-           served_scheme(source.matrices.describe(linear->name).first, linear->columns),
-           source.matrices.activation(linear->name), linear->expert >= 0});
+      matrices.push_back(stored_matrix(*linear, source.matrices.describe(linear->name).first,
+                                       source.matrices.activation(linear->name)));
   return matrices;
 }
 

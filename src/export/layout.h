@@ -26,7 +26,7 @@ struct ExportPiece {
 /// source encodes (FP8 with block scales, MXFP4) and the run left are written as bf16, since their
 /// encoding belongs to the source's quantization_config, which goes; all other tensors are carried
 /// over as they are. Experts that the source has in one tensor get tensors of their own under the
-/// names of their linears, unless the format is plain. `source` must outlive the pieces.
+/// names of their linears, unless the format is plain or fused. `source` must outlive the pieces.
 /// `matrices`: stored_matrices(source).
 std::vector<ExportPiece> export_pieces(const ExportSource& source,
                                        const std::vector<StoredMatrix>& matrices,

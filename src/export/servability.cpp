@@ -27,7 +27,7 @@ bool Verdict::has(Gravity gravity) const {
 Verdict judge(std::string_view target, const Model& model, const Assignments& assignments,
               const ServingPlan& plan) {
   const ServingTarget& row = serving_target(target);
-  Verdict verdict{row.name, row.format, {}};
+  Verdict verdict{row.name, format_for(row, model, assignments), {}};
   for (const BrokenRule& broken : broken_rules(row, model, assignments, plan)) {
     const ServingRule& rule = *broken.rule;
     Objection& objection =
@@ -37,8 +37,18 @@ Verdict judge(std::string_view target, const Model& model, const Assignments& as
   return verdict;
 }
 
+namespace {
+
+/// The format where it is not the target's usual one.
+std::string format_text(const Verdict& verdict) {
+  if (verdict.format == serving_target(verdict.target).format) return {};
+  return str(" with --format ", verdict.format);
+}
+
+}  // namespace
+
 std::string verdict_text(const Verdict& verdict) {
-  std::string text = verdict.served() ? "yes" : "no";
+  std::string text = verdict.served() ? "yes" + format_text(verdict) : "no";
   for (const Objection& objection : verdict.objections) {
     const bool refused = objection.gravity == Gravity::refused;
     const std::size_t more = objection.matrices.size() - 1;
@@ -59,8 +69,9 @@ std::string servers_line(const Model& model, const Assignments& assignments,
   for (const std::string_view target : serving_targets()) {
     const Verdict verdict = judge(target, model, assignments, plan);
     const bool notes = verdict.served() && verdict.has(Gravity::note);
-    text += str(text.empty() ? "" : ", ", target, verdict.served() ? " yes" : " no",
-                notes ? " (with notes)" : "");
+    text +=
+        str(text.empty() ? "" : ", ", target,
+            verdict.served() ? " yes" + format_text(verdict) : " no", notes ? " (with notes)" : "");
   }
   return text;
 }

@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <functional>
 
 #include "aq/core/text.h"
 #include "aq/model/stored_names.h"
-#include "export/alike.h"
 #include "export/served_format.h"
 
 namespace aq {
@@ -21,6 +19,14 @@ const std::optional<Scheme>& ServingCase::inputs(const LinearSpec& linear) const
   return assignments.of(linear).activation;
 }
 
+Linears where(const ServingCase& c,
+              const std::function<bool(const LinearSpec&, const Scheme&)>& breaks) {
+  Linears found;
+  for (const LinearSpec* linear : all_linears(c.model))
+    if (c.quantized(*linear) && breaks(*linear, c.scheme(*linear))) found.push_back(linear);
+  return found;
+}
+
 namespace {
 
 using Case = ServingCase;
@@ -33,14 +39,6 @@ bool is_common_width(const Scheme& scheme) {
 }
 bool has_own_scales(const Scheme& scheme) {
   return scheme.is_mx() || scheme.is_nvfp4();
-}
-
-/// All quantized linears for which `breaks` holds.
-Linears where(const Case& c, const std::function<bool(const LinearSpec&, const Scheme&)>& breaks) {
-  Linears found;
-  for (const LinearSpec* linear : all_linears(c.model))
-    if (c.quantized(*linear) && breaks(*linear, c.scheme(*linear))) found.push_back(linear);
-  return found;
 }
 
 // Linears that are to be alike.
@@ -88,10 +86,22 @@ Linears tied_head(const Case& c) {
   });
 }
 
-Linears gpt_oss_experts(const Case& c) {
-  return where(c, [&](const LinearSpec& linear, const Scheme&) {
-    return routed(linear) && c.model.architecture == "gpt_oss";
-  });
+/// All but the experts where these fit into their own form alone; else the experts, first those
+/// that do not fit.
+Linears beside_gpt_oss(const Case& c) {
+  const ServedFormat& own = served_format(kGptOss);
+  const auto is_routed = [](const LinearSpec& linear, const Scheme&) { return routed(linear); };
+  const bool concerned = c.model.architecture == "gpt_oss" && c.format != own.name;
+  if (!concerned || where(c, is_routed).empty()) return {};
+  Linears experts = all_linears(c.model);
+  std::erase_if(experts, [](const LinearSpec* linear) { return !routed(*linear); });
+  const auto fit =
+      std::stable_partition(experts.begin(), experts.end(), [&](const LinearSpec* linear) {
+        return !c.quantized(*linear) ||
+               !own.problem(stored_matrix(*linear, c.scheme(*linear), c.inputs(*linear))).empty();
+      });
+  if (fit != experts.begin() || c.format == "gptq" || !suits(own, c.model)) return experts;
+  return where(c, [](const LinearSpec& linear, const Scheme&) { return !routed(linear); });
 }
 
 // Formats.
@@ -99,10 +109,7 @@ Linears gpt_oss_experts(const Case& c) {
 Linears without_form(const Case& c) {
   const ServedFormat& format = served_format(c.format);
   return where(c, [&](const LinearSpec& linear, const Scheme& scheme) {
-    return !format
-                .problem({linear.name, linear.rows, linear.columns,
-                          served_scheme(scheme, linear.columns), c.inputs(linear)})
-                .empty();
+    return !format.problem(stored_matrix(linear, scheme, c.inputs(linear))).empty();
   });
 }
 
@@ -151,7 +158,7 @@ bool is_mxfp4_expert(const LinearSpec& linear, const Scheme& scheme) {
 }
 
 Linears mxfp4_experts(const Case& c) {
-  return where(c, is_mxfp4_expert);
+  return c.format == kGptOss ? Linears{} : where(c, is_mxfp4_expert);
 }
 
 Linears other_microscaled(const Case& c) {
@@ -220,66 +227,11 @@ Linears negative_scales(const Case& c) {
   });
 }
 
-// Groups, and the parts of matrices on ranks.
-
-/// A rank's share of `size`; 0 where it cannot be cut.
-Index share(Index size, bool cut, const ServingPlan& plan) {
-  if (!cut) return size;
-  return size % plan.tensor_parallel == 0 ? size / plan.tensor_parallel : 0;
-}
-
-/// o and down are cut along their inputs, the others along their outputs.
-bool cuts_inputs(const LinearSpec& linear) {
-  return linear.role == Role::o || linear.role == Role::down;
-}
-bool is_whole(const Case& c, const LinearSpec& linear) {
-  return c.plan.expert_parallel && routed(linear);
-}
-Index columns_of_part(const Case& c, const LinearSpec& linear) {
-  return share(linear.columns, cuts_inputs(linear) && !is_whole(c, linear), c.plan);
-}
-Index rows_of_part(const Case& c, const LinearSpec& linear) {
-  const bool replicated = linear.role == Role::q_a || linear.role == Role::kv_a;
-  return share(linear.rows, !cuts_inputs(linear) && !replicated && !is_whole(c, linear), c.plan);
-}
+// Groups.
 
 Linears per_tensor_integers(const Case& c) {
   return where(c, [](const LinearSpec&, const Scheme& scheme) {
     return !scheme.is_float() && scheme.group_size == kPerTensor;
-  });
-}
-
-Linears cut_groups(const Case& c) {
-  return where(c, [&](const LinearSpec& linear, const Scheme& scheme) {
-    const Index group = served_scheme(scheme, linear.columns).group_size;
-    return group > 0 && columns_of_part(c, linear) % group != 0;
-  });
-}
-
-/// Untouched ones too. Heads of attention stay whole.
-Linears not_cut(const Case& c) {
-  Linears all = all_linears(c.model);
-  std::erase_if(all, [&](const LinearSpec* linear) {
-    const bool whole_heads =
-        linear->role != Role::o ||
-        c.model.layers[linear->layer].attention.heads % c.plan.tensor_parallel == 0;
-    return whole_heads && columns_of_part(c, *linear) > 0;
-  });
-  return all;
-}
-
-Linears cut_zeros(const Case& c) {
-  constexpr Index kWord = 32;
-  return where(c, [&](const LinearSpec& linear, const Scheme& scheme) {
-    const Index rows = rows_of_part(c, linear);
-    return !scheme.symmetric && (rows == 0 || rows * scheme.bits % kWord != 0);
-  });
-}
-
-Linears experts_that_do_not_spread(const Case& c) {
-  return where(c, [&](const LinearSpec& linear, const Scheme&) {
-    return is_whole(c, linear) &&
-           c.model.layers[linear.layer].moe->routing.experts % c.plan.tensor_parallel != 0;
   });
 }
 
@@ -349,8 +301,9 @@ const std::vector<ServingRule>& serving_rules() {
       {kAll, refused, "routers stay as they are", "vLLM models, GateLinear", quantized_routers},
       {kServers, refused, "a head that is the embedding's tensor stays as it is",
        "vLLM models, tie_weights", tied_head},
-      {kAll, refused, "experts of gpt-oss stay one tensor: export them as bf16",
-       "vLLM models/gpt_oss.py", gpt_oss_experts},
+      {kAll, refused,
+       "experts of gpt-oss are all mxfp4 and all else is untouched, or they are untouched",
+       "vLLM and SGLang models/gpt_oss.py, transformers integrations/mxfp4.py", beside_gpt_oss},
       {kAll, refused, "the export's format can hold the matrix",
        "compressed-tensors quant_args.py, GPTQModel quantization/config.py", without_form},
       {vllm | sglang, refused, "fp8 has a scale for each channel or one for the tensor",
@@ -406,9 +359,17 @@ const std::vector<ServingRule>& serving_rules() {
   return all;
 }
 
+std::string_view format_for(const ServingTarget& target, const Model& model,
+                            const Assignments& assignments) {
+  const ServedFormat& own = served_format(kGptOss);
+  const bool fits = target.bit != vllm_gptq && suits(own, model) &&
+                    misfits(own, model, stored_matrices(model, assignments)).empty();
+  return fits ? own.name : target.format;
+}
+
 std::vector<BrokenRule> broken_rules(const ServingTarget& target, const Model& model,
                                      const Assignments& assignments, const ServingPlan& plan) {
-  const ServingCase judged{model, assignments, plan, target.format};
+  const ServingCase judged{model, assignments, plan, format_for(target, model, assignments)};
   std::vector<BrokenRule> broken;
   for (const ServingRule& rule : serving_rules())
     if ((rule.targets & target.bit) != 0)

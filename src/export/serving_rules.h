@@ -1,6 +1,7 @@
 #pragma once
 /// What servers ask of the matrices of a checkpoint: a rule a row, each with its source.
 
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -22,6 +23,17 @@ struct ServingCase {
   const std::optional<Scheme>& inputs(const LinearSpec& linear) const;
 };
 
+/// All quantized linears for which `breaks` holds.
+Linears where(const ServingCase& c,
+              const std::function<bool(const LinearSpec&, const Scheme&)>& breaks);
+
+// Parts of matrices on ranks.
+Linears cut_groups(const ServingCase& c);
+/// Untouched ones too. Heads of attention stay whole.
+Linears not_cut(const ServingCase& c);
+Linears cut_zeros(const ServingCase& c);
+Linears experts_that_do_not_spread(const ServingCase& c);
+
 struct ServingRule {
   unsigned targets;  ///< bits of ServingTarget
   Gravity gravity;
@@ -33,12 +45,17 @@ const std::vector<ServingRule>& serving_rules();
 struct ServingTarget {
   std::string_view name;
   unsigned bit;
-  std::string_view format;  ///< of the export that it reads
+  std::string_view format;  ///< of the export that it reads of most models
   /// Linears that it wants alike; a linear is in one set at most.
   std::vector<Linears> (*alike)(const Model&);
 };
 /// Throws Error{usage} for an unknown name.
 const ServingTarget& serving_target(std::string_view name);
+
+/// The export that the target reads of this model: the experts of gpt-oss in their own form where
+/// they fit into it.
+std::string_view format_for(const ServingTarget& target, const Model& model,
+                            const Assignments& assignments);
 
 struct BrokenRule {
   const ServingRule* rule = nullptr;

@@ -221,6 +221,22 @@ void check_gptq(const ConfigToCheck& check, const Json& config, Problems& proble
       others.push_back({str("quantization_config.", key), str("it is not ", version)});
 }
 
+/// No name, expression or end of a name leaves out experts, as transformers reads them.
+void check_gpt_oss(const ConfigToCheck& check, const Json& config, Problems& problems,
+                   std::vector<TextProblem>& others) {
+  for (const Json& kept : config.value("modules_to_not_convert", Json::array())) {
+    const std::string text = kept.is_string() ? kept.get<std::string>() : kept.dump();
+    const MatchFromBegin matches(str("(", text, ")(\\.|$)"));
+    if (!matches.valid()) others.push_back({text, "it is no expression"});
+    for (const auto& [name, matrix] : check.planned) {
+      const std::size_t end = name.rfind(".experts.");
+      const std::string experts = name.substr(0, end == std::string::npos ? end : end + 8);
+      if (matches(experts) || experts.ends_with(text))
+        problems.add(str("it is quantized, but ", text, " leaves it out"), name);
+    }
+  }
+}
+
 /// Whether the rest is the source's.
 void check_rest(const ConfigToCheck& check, Json config, Json source,
                 std::vector<TextProblem>& problems) {
@@ -256,10 +272,13 @@ std::vector<TextProblem> config_problems(const ConfigToCheck& check) {
           {"quantization_config", quantized ? "it is not there" : "nothing is quantized"});
     } else if (quantized) {
       Problems problems;
-      if (quantization.value("quant_method", Json()) != check.format)
-        result.push_back({"quantization_config.quant_method", str("it is not ", check.format)});
+      const std::string method = check.format == "gpt-oss" ? "mxfp4" : check.format;
+      if (quantization.value("quant_method", Json()) != method)
+        result.push_back({"quantization_config.quant_method", str("it is not ", method)});
       else if (check.format == "gptq")
         check_gptq(check, quantization, problems, result);
+      else if (check.format == "gpt-oss")
+        check_gpt_oss(check, quantization, problems, result);
       else
         check_compressed(check, quantization, problems, result);
       problems.into(result);

@@ -145,17 +145,21 @@ MatrixForm form_of(const QuantizedMatrix& stored) {
   return form;
 }
 
+Problem problem_of(const MatrixForm& form, const Scheme& scheme) {
+  if (Problem problem = scale_problem(form, scheme)) return problem;
+  return code_problem(form, scheme);
+}
+
 Problem problem_of(const QuantizedMatrix& stored) {
   const Scheme& scheme = stored.scheme;
   const float global = stored.global_scale;
   if (!std::isfinite(global) || !(global > 0))
     return {"scale", str("its global scale is ", global)};
   const MatrixForm form = form_of(stored);
-  if (Problem problem = scale_problem(form, scheme)) return problem;
+  if (Problem problem = problem_of(form, scheme)) return problem;
   for (const std::uint8_t zero : stored.zeros)
     if (zero >> scheme.bits != 0)
       return {"code", str("a zero point is ", int{zero}, ", beyond ", scheme.bits, " bits")};
-  if (Problem problem = code_problem(form, scheme)) return problem;
   return padding_problem(rows_of(stored), stored.rows, stored.columns * scheme.bits, "code");
 }
 
@@ -180,6 +184,8 @@ std::vector<TensorEntry> parts_of(const ServedForm& served) {
   const Index rows = served.rows, columns = served.columns, groups = group_count(scheme, columns);
   const std::string scale = scale_dtype(scheme.scale_type);
   if (served.layout == "bf16") return {{"weight", "BF16", {rows, columns}}};
+  if (served.layout == "gpt-oss")
+    return {{"blocks", "U8", {rows, groups, 16}}, {"scales", "U8", {rows, groups}}};
   if (is_gptq(served))
     return {{"qweight", "I32", {words_of(scheme.bits, columns), rows}},
             {"qzeros", "I32", {groups, words_of(scheme.bits, rows)}},
@@ -272,6 +278,20 @@ MatrixForm compressed_form(const ServedForm& served, const Parts& parts) {
   return form;
 }
 
+/// 16 bytes a group of 32, two codes a byte, the first one low.
+MatrixForm gpt_oss_form(const ServedForm& served, const Parts& parts) {
+  MatrixForm form = empty_form(served.scheme, served.rows, served.columns);
+  const Index groups = form.groups();
+  form.element = [&blocks = parts.at("blocks"), scheme = served.scheme, groups](Index r, Index c) {
+    const unsigned pair = at<std::uint8_t>(blocks, (r * groups + c / 32) * 16 + c % 32 / 2);
+    return code_value(scheme, c % 2 == 0 ? pair & 15 : pair >> 4);
+  };
+  form.scale = [&scales = parts.at("scales"), groups](Index r, Index g) {
+    return number(ScaleType::e8m0, scales, r * groups + g);
+  };
+  return form;
+}
+
 MatrixForm bf16_form(const ServedForm& served, const Parts& parts) {
   MatrixForm form{served.rows, served.columns, served.columns, {}, {}, {}};
   form.element = [&bytes = parts.at("weight"), columns = served.columns](Index r, Index c) {
@@ -331,6 +351,7 @@ Problem compressed_problem(const ServedForm& served, const Parts& parts) {
 
 MatrixForm form_of(const ServedForm& served, const Parts& parts) {
   if (served.layout == "bf16") return bf16_form(served, parts);
+  if (served.layout == "gpt-oss") return gpt_oss_form(served, parts);
   return is_gptq(served) ? gptq_form(served, parts) : compressed_form(served, parts);
 }
 
@@ -343,6 +364,7 @@ Problem problem_of(const ServedForm& served, const Parts& parts) {
           return {"code", str("its value at ", place(r, c), " is no finite number")};
     return {};
   }
+  if (served.layout == "gpt-oss") return problem_of(form, served.scheme);
   if (Problem problem = scale_problem(form, served.scheme)) return problem;
   return is_gptq(served) ? gptq_problem(served, parts) : compressed_problem(served, parts);
 }

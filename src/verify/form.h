@@ -41,17 +41,19 @@ Problem problem_of(const QuantizedMatrix& stored);
 
 /// How a format of exports stores a linear.
 struct ServedForm {
-  std::string
-      layout;  ///< of compressed-tensors ("pack-quantized", ...), "gptq", "gptq_v2" or "bf16"
+  std::string layout;  ///< of compressed-tensors ("pack-quantized", ...), "gptq", "gptq_v2",
+                       ///< "gpt-oss" or "bf16"
   Scheme scheme;
   Index rows = 0, columns = 0;
 };
 /// The layout that compressed-tensors has for weights and inputs in these schemes.
 std::string layout_name(const Scheme& scheme, const std::optional<Scheme>& activation);
-/// Its tensors, named by what follows "<name>.".
+/// Its tensors, named by what follows "<name>.", or "<name>_" in gpt-oss.
 std::vector<TensorEntry> parts_of(const ServedForm& served);
 /// @pre parts have the sizes of parts_of
 MatrixForm form_of(const ServedForm& served, const Parts& parts);
 Problem problem_of(const ServedForm& served, const Parts& parts);
+/// Of scales and codes alone.
+Problem problem_of(const MatrixForm& form, const Scheme& scheme);
 
 }  // namespace aq

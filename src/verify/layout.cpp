@@ -30,19 +30,19 @@ class SourceMap {
     const auto linears = weights_.find(tensor.name);
     if (is_scale_of_blocks(tensor.name) || gone_.contains(tensor.name)) return {};
     if (const auto biases = biases_.find(tensor.name);
-        biases != biases_.end() && !plain() &&
+        biases != biases_.end() && !stays_fused() &&
         split_layers_.contains(biases->second.front()->layer))
       return own_biases(tensor, biases->second);
     if (linears == weights_.end())
       return {is_encoded(tensor.name) ? rounded(tensor.name, nullptr, tensor.shape)
                                       : copied(tensor)};
     if (stored_weight(model_, *linears->second.front()).fused())
-      return plain() ? whole(tensor, linears->second) : split(tensor, linears->second);
+      return stays_fused() ? whole(tensor, linears->second) : split(tensor, linears->second);
     return plainly_stored(tensor, *linears->second.front());
   }
 
  private:
-  bool plain() const { return format_ == "bf16"; }
+  bool stays_fused() const { return format_ == "bf16" || format_ == "gpt-oss"; }
   bool is_planned(const LinearSpec& linear) const { return planned_.contains(linear.name); }
   bool is_encoded(const std::string& tensor) const {
     return model_.encoding == SourceEncoding::fp8_blocks && checkpoint_.has(tensor) &&
@@ -111,8 +111,23 @@ class SourceMap {
     if (!encoded && std::ranges::none_of(linears, [&](auto* l) { return is_planned(*l); }))
       return {copied(tensor)};
     StoredPart part = stored_weight(model_, *linears.front());
+    if (format_ == "gpt-oss") return {packed_whole(tensor, part, linears)};
     part.transposed = model_.fused->transposed;
     return {{Holds::fused, tensor.name, linears, {{part.tensor, "BF16", part.shape()}}}};
+  }
+
+  /// A dimension for the experts before those of a matrix.
+  ExpectedPiece packed_whole(const RawTensor& tensor, const StoredPart& part,
+                             const std::vector<const LinearSpec*>& linears) const {
+    ExpectedPiece piece{Holds::fused, tensor.name, linears};
+    const auto planned = planned_.find(linears.front()->name);
+    const Scheme scheme = planned == planned_.end() ? Scheme{} : planned->second.scheme;
+    piece.tensors = parts_of({format_, scheme, part.outputs, part.inputs});
+    for (TensorEntry& entry : piece.tensors) {
+      entry.name = str(part.tensor, "_", entry.name);
+      entry.shape.insert(entry.shape.begin(), part.slices);
+    }
+    return piece;
   }
 
   const Model& model_;

@@ -21,7 +21,8 @@ struct ExpectedPiece {
     quantized,  ///< the planned matrix of the one linear
     rounded,    ///< bf16 of the weight that `source` encodes
     bias,       ///< the linear's part of the tensor `source`
-    fused,      ///< bf16 of the linears of all experts, quantized or not, in one tensor
+    fused,      ///< the linears of all experts in one tensor: bf16, quantized or not; in gpt-oss
+                ///< in one of codes and one of scales
   };
   Holds holds = Holds::copy;
   std::string source;
@@ -33,7 +34,7 @@ struct ExpectedPiece {
 ServedForm served_form(const std::string& format, bool symmetric, const LinearSpec& linear,
                        const PlannedMatrix& matrix);
 
-/// In the order of the source. `format`: "compressed-tensors", "gptq" or "bf16". Encodings of the
+/// In the order of the source. `format`: of exports ("compressed-tensors", ...). Encodings of the
 /// source (FP8 blocks, MXFP4) go with its quantization_config, and so do their scales.
 std::vector<ExpectedPiece> expected_pieces(const ModelFiles& source, const PlannedMatrices& planned,
                                            const std::string& format);

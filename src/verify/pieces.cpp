@@ -110,35 +110,53 @@ Matrix PieceCheck::source_weight(const LinearSpec& linear) const {
   return read_weight_rows(source_.checkpoint, source_.model, linear, 0, linear.rows);
 }
 
-/// The linears of all experts in one tensor.
+/// The linears of all experts in one tensor, or in one of codes and one of scales.
 void PieceCheck::check_fused(const ExpectedPiece& piece, const std::string& file) {
-  const StoredPlace& place = *files_.find(piece.tensors.front().name);
+  const bool packed = piece.tensors.size() > 1;
   bool clean = true;
   for (const LinearSpec* linear : piece.linears) {
     StoredPart part = stored_weight(source_.model, *linear);
-    part.transposed = source_.model.fused->transposed;
-    const Index bytes = part.outputs * part.inputs * 2;
-    const Parts slice{{"weight", files_.read(place, part.slice * bytes, bytes)}};
-    const ServedForm whole = part.transposed ? ServedForm{"bf16", {}, part.inputs, part.outputs}
-                                             : ServedForm{"bf16", {}, part.outputs, part.inputs};
+    part.transposed = !packed && source_.model.fused->transposed;
+    const auto planned = manifest_.matrices.find(linear->name);
+    const bool quantized = planned != manifest_.matrices.end();
+    ServedForm whole{packed ? manifest_.format : "bf16", {}, part.outputs, part.inputs};
+    if (part.transposed) std::swap(whole.rows, whole.columns);
+    if (packed && quantized) whole.scheme = planned->second.scheme;
+    const Parts slice = read_slice(piece, part);
     const MatrixForm stored = form_of(whole, slice);
     MatrixForm form = stored;
     form.rows = linear->rows;
-    form.columns = form.group = linear->columns;
+    form.columns = linear->columns;
+    if (!packed) form.group = linear->columns;
+    const auto output = [&](Index r) { return part.first + r * part.step; };
     form.element = [&](Index r, Index c) {
-      const Index output = part.first + r * part.step;
-      return part.transposed ? stored.element(c, output) : stored.element(output, c);
+      return part.transposed ? stored.element(c, output(r)) : stored.element(output(r), c);
     };
-    const auto planned = manifest_.matrices.find(linear->name);
+    form.scale = [&](Index r, Index g) { return stored.scale(output(r), g); };
+    const Problem problem = packed ? problem_of(form, whole.scheme) : Problem{};
     const bool good =
-        planned == manifest_.matrices.end()
-            ? check_rounded(form, *linear, file)
-            : judge_linear(form, *linear, {{}, "", planned->second.logged, kBf16Step}, file);
+        quantized
+            ? judge_linear(form, *linear,
+                           {problem, "", planned->second.logged, packed ? 0 : kBf16Step}, file)
+            : check_rounded(form, *linear, file);
     clean = clean && good;
   }
-  if (clean && is_changed(place))
-    collector_.find("checksum", file, place.tensor.name,
-                    "its bytes differ from what was saved (checksum)");
+  for (const TensorEntry& entry : piece.tensors)
+    if (const StoredPlace& place = *files_.find(entry.name); clean && is_changed(place))
+      collector_.find("checksum", file, entry.name,
+                      "its bytes differ from what was saved (checksum)");
+}
+
+/// The bytes of one expert.
+Parts PieceCheck::read_slice(const ExpectedPiece& piece, const StoredPart& part) const {
+  Parts slice;
+  for (const TensorEntry& entry : piece.tensors) {
+    const Index bytes = entry.bytes() / part.slices;
+    const bool packed = entry.name != part.tensor;
+    slice[packed ? entry.name.substr(part.tensor.size() + 1) : "weight"] =
+        files_.read(*files_.find(entry.name), part.slice * bytes, bytes);
+  }
+  return slice;
 }
 
 /// bf16 of the source, value by value.

@@ -25,6 +25,7 @@ class PieceCheck {
   Parts read_parts(const ExpectedPiece& piece, std::vector<std::string>& changed) const;
   void check_matrix(const ExpectedPiece& piece, const std::string& file);
   void check_fused(const ExpectedPiece& piece, const std::string& file);
+  Parts read_slice(const ExpectedPiece& piece, const StoredPart& part) const;
   void check_untouched(const ExpectedPiece& piece, const std::string& file);
   /// Whether nothing was found.
   bool judge_linear(const MatrixForm& form, const LinearSpec& linear, const Known& known,

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 
 from program import CALIBRATION, EXAMPLE, FIXTURES, ProgramTest, digest, model_arguments, quantize_arguments, run, start
-from exported_checkpoint import ExportedCheckpoint, read_checkpoint, to_bf16
-from matrix_file import dequantize, float_values
+from exported_checkpoint import ExportedCheckpoint, decode_mxfp4, read_checkpoint, to_bf16
+from matrix_file import dequantize
 
 COMPRESSED, GPTQ, BF16 = "compressed-tensors", "gptq", "bf16"
 INT4 = {"wq": "int4", "group_size": 32}
@@ -188,10 +188,7 @@ class Sources(ExportTest):
             if f"{prefix}.{fused}" in source:
                 values = source[f"{prefix}.{fused}"].values().transpose(0, 2, 1)
             else:
-                blocks = source[f"{prefix}.{fused}_blocks"].values().astype(np.int64)
-                scales = np.exp2(source[f"{prefix}.{fused}_scales"].values().astype(np.float32) - 127)
-                values = float_values(np.stack([blocks & 15, blocks >> 4], axis=-1).reshape(*scales.shape, 32), "e2m1")
-                values = (values * scales[..., None]).reshape(*scales.shape[:2], -1)
+                values = decode_mxfp4(source[f"{prefix}.{fused}_blocks"], source[f"{prefix}.{fused}_scales"])
             for at, member in enumerate(members):
                 for expert in range(len(values)):
                     part = slice(at, None, len(members))

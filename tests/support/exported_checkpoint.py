@@ -10,6 +10,8 @@ from matrix_file import float_values
 
 QUANTIZED = (".weight_scale", ".scales")  # a tensor that every quantized linear has
 EMBEDDINGS = ("embed_tokens", "wte")  # no linears
+# tensors of gpt-oss and the linears of each expert in them, row by row in turn
+FUSED = {"gate_up_proj": ["gate_proj", "up_proj"], "down_proj": ["down_proj"]}
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "U8": 1, "I8": 1, "I32": 4, "I64": 8, "F8_E8M0": 1}
 TYPES = {"F32": np.float32, "F16": np.float16, "U8": np.uint8, "I8": np.int8, "I32": np.int32, "I64": np.int64}
 
@@ -173,17 +175,36 @@ def decode_gptq(get, version, settings):
     return (codes - zeros[index].T).astype(np.float32) * scales[index].T
 
 
+def converted(config, experts):
+    """Whether experts that gpt-oss has in one tensor are in MXFP4 (transformers, should_convert_module)."""
+    return not any(re.match(rf"(?:{kept})(?:(?<=\.)|(?=\.|$))", experts) or experts.endswith(kept)
+                   for kept in config["modules_to_not_convert"])
+
+
+def decode_mxfp4(blocks, scales):
+    """[experts, outputs, groups, 16] of two codes a byte and [experts, outputs, groups]: [experts, outputs, inputs]."""
+    assert blocks.dtype == scales.dtype == "U8" and blocks.shape == (*scales.shape, 16)
+    pairs = blocks.values().astype(np.int64)
+    values = float_values(np.stack([pairs & 15, pairs >> 4], axis=-1).reshape(*scales.shape, 32), "e2m1")
+    return (values * np.exp2(scales.values().astype(np.float32) - 127)[..., None]).reshape(*scales.shape[:2], -1)
+
+
 class ExportedCheckpoint:
     def __init__(self, directory):
         self.tensors = read_checkpoint(directory)
         self.config = json.loads((Path(directory) / "config.json").read_text())
         self.quantization = self.config.get("quantization_config")
+        self.fused = bool(self.quantization) and self.quantization["quant_method"] == "mxfp4"
 
     def get(self, module, suffix):
         return self.tensors.get(f"{module}.{suffix}")
 
     def quantized(self):
         """Names of the linears that are stored quantized."""
+        if self.fused:
+            return {f"{name.removesuffix(f'.{tensor}_blocks')}.{expert}.{part}" for tensor, parts in FUSED.items()
+                    for name in self.tensors if name.endswith(f".{tensor}_blocks")
+                    for expert in range(self.tensors[name].shape[0]) for part in parts}
         return {name.removesuffix(end) for name in self.tensors for end in QUANTIZED if name.endswith(end)}
 
     def plain(self):
@@ -193,6 +214,9 @@ class ExportedCheckpoint:
 
     def settings(self, module):
         """What the configuration says of the module; None where it stays as it is."""
+        if self.fused:
+            experts = module.rpartition(".experts.")[0]
+            return {"quant_method": "mxfp4"} if experts and converted(self.quantization, experts + ".experts") else None
         gptq = self.quantization["quant_method"] == "gptq"
         return (gptq_settings if gptq else compressed_tensors_group)(self.quantization, module, not module.endswith(EMBEDDINGS))
 
@@ -200,9 +224,17 @@ class ExportedCheckpoint:
         """The values of a quantized linear, as its configuration says."""
         settings, get = self.settings(module), lambda suffix: self.get(module, suffix)
         assert settings, f"{module} is quantized, but not by the configuration"
+        if self.fused:
+            experts, _, place = module.rpartition(".experts.")
+            expert, part = place.split(".")
+            tensor, parts = next((tensor, parts) for tensor, parts in FUSED.items() if part in parts)
+            return self.decode_fused(f"{experts}.experts.{tensor}")[int(expert), parts.index(part)::len(parts)]
         if self.quantization["quant_method"] == "gptq":
             return decode_gptq(get, self.quantization["checkpoint_format"], settings)
         return decode_compressed_tensors(get, settings.get("format") or self.quantization["format"], settings["weights"])
+
+    def decode_fused(self, name):
+        return decode_mxfp4(self.tensors[name + "_blocks"], self.tensors[name + "_scales"])
 
 
 def to_bf16(values):

@@ -13,7 +13,7 @@
 
 namespace aq {
 
-/// What `--format` may be: "compressed-tensors", "gptq", "bf16".
+/// What `--format` may be: "compressed-tensors", "gptq", "gpt-oss", "bf16".
 std::vector<std::string_view> export_format_names();
 
 struct ExportOptions {

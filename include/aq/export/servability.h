@@ -42,7 +42,7 @@ struct Objection {
 
 struct Verdict {
   std::string_view target;
-  std::string_view format;  ///< of the export that the target reads
+  std::string_view format;  ///< of the export that the target reads of this model
   std::vector<Objection> objections;
 
   bool has(Gravity gravity) const;
@@ -54,7 +54,8 @@ std::vector<std::string_view> serving_targets();
 /// Throws Error{usage} for an unknown target.
 Verdict judge(std::string_view target, const Model& model, const Assignments& assignments,
               const ServingPlan& plan = {});
-/// "yes" or "no", then each objection in a line with the first matrices and its source.
+/// "yes" (with the format where it is another one than of most models) or "no", then each objection
+/// in a line with the first matrices and its source.
 std::string verdict_text(const Verdict& verdict);
 /// All targets in a line: "vllm yes, vllm-gptq no, ..."; empty when nothing is quantized.
 std::string servers_line(const Model& model, const Assignments& assignments,

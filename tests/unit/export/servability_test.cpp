@@ -130,6 +130,50 @@ TEST(Servability, PartsOfMatricesAreWholeGroups) {
   EXPECT_EQ(broken("vllm", three_heads, by_channel, {.tensor_parallel = 2}).size(), 2U);
 }
 
+TEST(Servability, GptOssInItsOwnForm) {
+  const Model model = test::gpt_oss_model();
+  const Assignments own = test::gpt_oss_assigned(model);
+  EXPECT_EQ(servers_line(model, own),
+            "vllm yes with --format gpt-oss, vllm-gptq no, transformers yes with --format gpt-oss, "
+            "sglang yes with --format gpt-oss");
+  EXPECT_EQ(judge("vllm", model, own).format, "gpt-oss");
+  EXPECT_THAT(judge("sglang", model, own).objections, IsEmpty()) << "no note either";
+  EXPECT_EQ(verdict_text(judge("vllm", model, own)), "yes with --format gpt-oss");
+  EXPECT_EQ(broken("vllm-gptq", model, own).size(), 24U + 24U) << "and no mxfp4 there";
+  // Experts of width 128 are cut between their four groups.
+  for (const char* target : {"vllm", "sglang"})
+    EXPECT_THAT(broken(target, model, own, {.tensor_parallel = 8}), IsEmpty());
+  EXPECT_FALSE(judge("vllm", model, own, {.tensor_parallel = 3}).served());
+  for (const char* target : {"vllm", "transformers", "sglang"}) {
+    SCOPED_TRACE(target);
+    const auto attention = [](const LinearSpec& l, Assignment& a) {
+      if (l.role == Role::o) a = {Method::gptq, *scheme_from_format("int4")};
+    };
+    EXPECT_THAT(broken(target, model, test::gpt_oss_assigned(model, attention)),
+                ElementsAre("model.layers.0.self_attn.o_proj", "model.layers.1.self_attn.o_proj"));
+    const Assignments one = test::gpt_oss_assigned(model, [](const LinearSpec& l, Assignment& a) {
+      if (l.layer == 1 && l.expert == 3) a.scheme = *scheme_from_format("int8");
+    });
+    const Verdict verdict = judge(target, model, one);
+    EXPECT_FALSE(verdict.served());
+    EXPECT_EQ(verdict.format, "compressed-tensors");
+    EXPECT_THAT(verdict_text(verdict), HasSubstr("model.layers.1.mlp.experts.3.gate_proj"));
+    const auto untouched = [](const LinearSpec& l, Assignment& a) {
+      if (l.expert >= 0) a = {};
+      if (l.role == Role::o) a = {Method::gptq, *scheme_from_format("int8")};
+    };
+    EXPECT_TRUE(judge(target, model, test::gpt_oss_assigned(model, untouched)).served());
+  }
+}
+
+TEST(Servability, GptOssWithATensorForEachExpert) {
+  Model model = test::gpt_oss_model();
+  model.fused.reset();
+  const Assignments own = test::gpt_oss_assigned(model);
+  for (const std::string_view target : serving_targets())
+    EXPECT_THAT(broken(target, model, own), Contains("model.layers.0.mlp.experts.0.up_proj"));
+}
+
 TEST(Servability, ErrorsNameTheRule) {
   const Model model = served_model();
   const Assignments assignments = assigned(model, "int4", [](const LinearSpec& l, Assignment& a) {

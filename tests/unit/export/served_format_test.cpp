@@ -12,12 +12,14 @@
 
 #include "aq/core/error.h"
 #include "aq/export/export.h"
+#include "serving_model.h"
 
 namespace aq {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 /// Random codes, scales of both signs where the scheme has them, random zeros.
 QuantizedMatrix random_matrix(const Scheme& scheme, Index rows, Index columns) {
@@ -119,6 +121,14 @@ float decode_gptq(const Exported& e, const StoredMatrix& m, Index r, Index c) {
   return static_cast<float>(q - zero) * e.number("scales", g * m.rows + r);
 }
 
+/// gpt-oss: 16 bytes for each group of 32 columns, the first of two codes low.
+float decode_gpt_oss(const Exported& e, const StoredMatrix& m, Index r, Index c) {
+  const Index group = r * (m.columns / 32) + c / 32;
+  const auto byte = e.at<std::uint8_t>("blocks", group * 16 + c % 32 / 2);
+  return element_value(Element::e2m1, c % 2 == 0 ? byte & 15 : byte >> 4) *
+         e.number("scales", group);
+}
+
 std::vector<Scheme> every_scheme() {
   std::vector<Scheme> schemes;
   for (const std::string_view name : format_names()) {
@@ -143,7 +153,7 @@ TEST(ServedFormat, TensorsHoldWhatDequantizeSays) {
   std::map<std::string_view, int> held;
   for (const Scheme& scheme : every_scheme())
     for (const ServedFormat& format : served_formats()) {
-      const StoredMatrix stored{"m", kRows, kColumns, scheme, std::nullopt};
+      const StoredMatrix stored{"m", kRows, kColumns, scheme, std::nullopt, true};
       if (!format.problem(stored).empty()) continue;
       ++held[format.name];
       const QuantizedMatrix matrix = random_matrix(scheme, kRows, kColumns);
@@ -158,6 +168,8 @@ TEST(ServedFormat, TensorsHoldWhatDequantizeSays) {
             ASSERT_EQ(exported.number("weight", r * kColumns + c),
                       bf16_to_float(float_to_bf16(value)))
                 << what;
+          else if (format.fused)
+            ASSERT_EQ(decode_gpt_oss(exported, stored, r, c), value) << r << " " << c;
           else if (format.name == "gptq")
             ASSERT_EQ(decode_gptq(exported, stored, r, c), value) << what << " " << r << " " << c;
           else
@@ -166,6 +178,7 @@ TEST(ServedFormat, TensorsHoldWhatDequantizeSays) {
     }
   EXPECT_GE(held["compressed-tensors"], 40);
   EXPECT_GE(held["gptq"], 20);
+  EXPECT_EQ(held["gpt-oss"], 1);
   EXPECT_EQ(held["bf16"], std::ssize(every_scheme()));
 }
 
@@ -199,6 +212,20 @@ TEST(ServedFormat, NamesWhatItCannotHold) {
   EXPECT_THAT(gptq.problem(with("int5", 32, 64)), HasSubstr("not 5"));
   EXPECT_THAT(gptq.problem(with("mxfp4", 32, 64)), HasSubstr("it has no mxfp4"));
   EXPECT_THAT(gptq.problem(with("int4", 33, 64)), HasSubstr("multiples of 32"));
+  const ServedFormat& own = served_format("gpt-oss");
+  StoredMatrix expert = with("mxfp4", 32, 64);
+  EXPECT_THAT(own.problem(expert), HasSubstr("routed experts alone"));
+  expert.routed = true;
+  EXPECT_EQ(own.problem(expert), "");
+  StoredMatrix wide = expert, inputs = expert, other = expert;
+  wide.scheme.group_size = 64;
+  EXPECT_THAT(own.problem(wide), HasSubstr("it has no mxfp4 g64"));
+  inputs.activation = scheme_from_format("mxfp8");
+  EXPECT_THAT(own.problem(inputs), HasSubstr("activations"));
+  other.scheme = *scheme_from_format("mxfp8");
+  EXPECT_THAT(own.problem(other), HasSubstr("it has no mxfp8"));
+  expert.columns = 40;
+  EXPECT_THAT(own.problem(expert), HasSubstr("its 40 columns"));
   EXPECT_THROW(served_format("awq"), Error);
 }
 
@@ -214,6 +241,28 @@ TEST(ServedFormat, GptqSaysWhatDiffers) {
   EXPECT_EQ(config["dynamic"].size(), 2U);
   EXPECT_TRUE(config["dynamic"].contains("-:lm_head"));
   EXPECT_EQ(config["dynamic"][R"(+:(.*\.)?layers\.1\.q$)"]["bits"], 8);
+}
+
+TEST(ServedFormat, GptOssHoldsAllExpertsOrNone) {
+  const ServedFormat& format = served_format("gpt-oss");
+  Model model = test::gpt_oss_model();
+  EXPECT_TRUE(suits(format, model));
+  const auto reasons = [&](const std::function<void(const LinearSpec&, Assignment&)>& change) {
+    return misfits(format, model, stored_matrices(model, test::gpt_oss_assigned(model, change)));
+  };
+  EXPECT_THAT(reasons({}), IsEmpty());
+  EXPECT_THAT(reasons([](const LinearSpec& l, Assignment& a) {
+                if (l.expert == 2 && l.role == Role::up) a = {};
+              }),
+              ElementsAre(HasSubstr("model.layers.0.mlp.experts.2.up_proj: it is untouched"),
+                          HasSubstr("model.layers.1.mlp.experts.2.up_proj: it is untouched")));
+  EXPECT_THAT(reasons([](const LinearSpec& l, Assignment& a) {
+                if (l.role == Role::v && l.layer == 1) a.method = Method::gptq;
+              }),
+              ElementsAre(HasSubstr("model.layers.1.self_attn.v_proj: it holds routed experts")));
+  model.fused.reset();
+  EXPECT_FALSE(suits(format, model)) << "a tensor for each expert";
+  EXPECT_FALSE(suits(format, test::served_model())) << "mixtral";
 }
 
 TEST(ServedFormat, ReadsTheOptionExport) {

@@ -73,4 +73,21 @@ inline Assignments assigned(
   return assignments;
 }
 
+/// The same layers as gpt-oss has them.
+inline Model gpt_oss_model() {
+  Model model = served_model();
+  model.architecture = "gpt_oss";
+  model.fused.emplace();
+  return model;
+}
+
+/// Routed experts in mxfp4, then what `change` makes of each linear.
+inline Assignments gpt_oss_assigned(
+    const Model& model, const std::function<void(const LinearSpec&, Assignment&)>& change = {}) {
+  return assigned(model, "mxfp4", [&](const LinearSpec& linear, Assignment& assignment) {
+    if (linear.expert < 0) assignment.method = Method::copy;
+    if (change) change(linear, assignment);
+  });
+}
+
 }  // namespace aq::test

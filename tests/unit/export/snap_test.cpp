@@ -141,6 +141,26 @@ TEST(Snap, RoutersAreLeftAlone) {
             (std::map<std::string, std::string>{{"mlp.gate", "untouched"}}));
 }
 
+TEST(Snap, ExpertsOfGptOss) {
+  const Model model = test::gpt_oss_model();
+  const auto becomes = [&](const char* format) {
+    return snapped("vllm", model, assigned(model, format));
+  };
+  const std::map<std::string, std::string> attention = becomes("mxfp4");
+  EXPECT_EQ(attention.size(), 4U) << "the experts stay";
+  EXPECT_EQ(attention.at("self_attn.o_proj"), "untouched");
+  const std::map<std::string, std::string> experts = becomes("int4");
+  EXPECT_EQ(experts.size(), 12U) << "the attention stays";
+  EXPECT_EQ(experts.at("mlp.experts.3.down_proj"), "untouched");
+  const Assignments wide = test::gpt_oss_assigned(model, [](const LinearSpec& l, Assignment& a) {
+    if (l.expert == 1) a.scheme.group_size = 64;
+  });
+  const Snapped narrow = snap("transformers", model, wide);
+  EXPECT_TRUE(narrow.served);
+  for (const auto& [name, text] : changed(model, wide, narrow.assignments))
+    EXPECT_EQ(text, "mxfp4 g32") << name;
+}
+
 TEST(Snap, MethodsStay) {
   const Model model = served_model();
   const Snapped result =

@@ -96,6 +96,24 @@ TEST(Config, Gptq) {
       << "first wins";
 }
 
+TEST(Config, GptOss) {
+  const PlannedMatrices planned{{"model.layers.0.mlp.experts.3.up_proj", {}}};
+  const auto check = [&](const std::string& method, const std::string& kept) {
+    return problems(with(R"(, "quantization_config": {"quant_method": ")" + method +
+                         R"(", "modules_to_not_convert": [)" + kept + "]}"),
+                    "gpt-oss", planned);
+  };
+  EXPECT_THAT(check("mxfp4", R"("model.layers.*.self_attn", "lm_head", "model.layers.0.mlp.exp")"),
+              IsEmpty());
+  EXPECT_THAT(check("gpt-oss", ""), ElementsAre(HasSubstr("quant_method: it is not mxfp4")));
+  for (const char* pattern :
+       {"model.layers.*.mlp", "experts", "model.layers.0.mlp.experts", "mod.*"})
+    EXPECT_THAT(check("mxfp4", str("\"", pattern, "\"")),
+                ElementsAre(HasSubstr("up_proj: it is quantized, but")))
+        << pattern;
+  EXPECT_THAT(check("mxfp4", R"("(")"), ElementsAre(HasSubstr("it is no expression")));
+}
+
 TEST(Config, TheRestIsTheSources) {
   EXPECT_THAT(problems(kSource, "bf16", kPlanned), IsEmpty());
   EXPECT_THAT(problems(kSource, "gptq", {}), IsEmpty());

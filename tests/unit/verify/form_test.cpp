@@ -117,13 +117,13 @@ TEST(Form, Exports) {
   for (const auto& [scheme, activation] : schemes)
     for (const ServedFormat& format : served_formats()) {
       const QuantizedMatrix matrix = every_code(scheme);
-      const StoredMatrix description{"m", kRows, matrix.columns, scheme, activation};
+      const StoredMatrix description{"m", kRows, matrix.columns, scheme, activation, true};
       if (!format.problem(description).empty()) continue;
       const ServedForm form = served(format, description);
       const std::string what = str(form.layout, " ", to_string(scheme));
       ++seen[form.layout];
       std::vector<TensorEntry> expected = parts_of(form);
-      for (TensorEntry& entry : expected) entry.name = "m." + entry.name;
+      for (TensorEntry& entry : expected) entry.name = (format.fused ? "m_" : "m.") + entry.name;
       EXPECT_EQ(expected, format.entries(description)) << what;
       const Parts parts = parts_from(format, description, matrix);
       Matrix values = dequantized(matrix);
@@ -132,7 +132,7 @@ TEST(Form, Exports) {
       expect_values(form_of(form, parts), values, what);
       EXPECT_FALSE(problem_of(form, parts)) << what << problem_of(form, parts).text;
     }
-  EXPECT_EQ(seen.size(), 9U);  // six of compressed-tensors, two of gptq, bf16
+  EXPECT_EQ(seen.size(), 10U);  // six of compressed-tensors, two of gptq, gpt-oss, bf16
 }
 
 std::string kind(const QuantizedMatrix& file) {
@@ -202,6 +202,7 @@ TEST(Form, ProblemsOfExports) {
   EXPECT_EQ(exported_kind("compressed-tensors", *scheme_from_format("mxfp4"), "weight_scale",
                           set(0, 255)),
             "scale");
+  EXPECT_EQ(exported_kind("gpt-oss", *scheme_from_format("mxfp4"), "scales", set(0, 255)), "scale");
   EXPECT_EQ(exported_kind("gptq", int4, "scales", nan), "scale");
   EXPECT_EQ(exported_kind("gptq", int4, "g_idx", set(4, 9)), "code");
   EXPECT_EQ(exported_kind("gptq", int4, "qzeros", set(4, 9)), "code");
