@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "aq/core/finite.h"
+#include "aq/core/json.h"
 #include "aq/formats/quantized_matrix.h"
+#include "aq/model/text_config.h"
 #include "io/fp4.h"
 #include "io/shape_text.h"
 
@@ -27,6 +29,19 @@ class Tensors {
                 str(checkpoint_.directory().string(), ": ", name(suffix)), reason);
   }
 
+  /// Whether config.json says `sym` of all codes: no rule of it takes that back.
+  bool are_called_symmetric() const {
+    const std::string file = checkpoint_.config_path().string();
+    const Json config = parse_json(text_config(checkpoint_.config_json(), file).json,
+                                   {ErrorKind::input, "read a tensor", file}, JsonDialect::python);
+    const Json quantization = config.value("quantization_config", Json::object());
+    const auto says = [](const Json& json, bool value) {
+      return json.is_object() && json.value("sym", Json()) == Json(value);
+    };
+    return says(quantization, true) &&
+           std::ranges::none_of(quantization.value("dynamic", Json()),
+                                [&](const Json& rule) { return says(rule, false); });
+  }
   /// Floats have none.
   void refuse_zeros() const {
     if (find("weight_zero_point") != nullptr) fail("weight_zero_point", "floats have no zeros");
@@ -290,6 +305,13 @@ Matrix read_gptq(const Tensors& tensors, const LinearSpec& linear, const PackedW
            std::span(zeros).subspan(g * linear.rows, linear.rows));
   if (packed.zero_offset == 1 && packed.bits == 3)
     for (std::uint8_t& zero : zeros) zero = (zero + 1) & 7;
+  // GPTQModel's torch, Triton and ExLlama kernels read zeros; Marlin takes the middle with `sym`.
+  const int middle = 1 << (packed.bits - 1);
+  const bool has_others = std::ranges::any_of(zeros, [&](int zero) { return zero != middle; });
+  if (has_others && tensors.are_called_symmetric())
+    tensors.fail("qzeros",
+                 str("it has zeros other than ", middle,
+                     ", but config.json says sym: true; servers differ in what they believe"));
   const Index words = packed.tensors.front().shape[0];
   std::vector<std::uint32_t> row(words);
   std::vector<std::uint8_t> codes(linear.columns);

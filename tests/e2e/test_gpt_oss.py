@@ -129,9 +129,10 @@ class Export(GptOssTest):
                 self.refused([*words, remedy], *quantize_arguments(save, MODEL, recipe, MODEL / "golden.h5", 0, 0),
                              "--export", f"{out}:{FORMAT}", ranks=2)
                 self.assertFalse(save.exists())
-                self.quantize_own(name=save.name, recipe=recipe)
-                self.refused([*words, remedy], "export", save, "--out", out, "--format", FORMAT)
-                self.assertFalse(out.exists())
+                if title in ("attention", "an expert untouched"):
+                    self.quantize_own(name=save.name, recipe=recipe)
+                    self.refused([*words, remedy], "export", save, "--out", out, "--format", FORMAT)
+                    self.assertFalse(out.exists())
         self.refused(["this model is olmoe", "--format compressed-tensors"], "export", self.quantize(), "--out", out, "--format",
                      FORMAT)
 

@@ -93,11 +93,11 @@ class Maker:
             tensors["weight_scale"] = ("U8", bits)
         return tensors, float_values(codes, "e2m1") * np.repeat(scales, group, axis=1)
 
-    def gptq(self, shape, bits, version, order):
+    def gptq(self, shape, bits, version, order=False, symmetric=False):
         rows, columns = shape
         groups = columns // 32
         codes, scales = self.random.integers(0, 1 << bits, shape), self.scales(groups, rows)
-        zeros = self.random.integers(0, 1 << bits, (groups, rows))
+        zeros = np.full((groups, rows), 1 << (bits - 1)) if symmetric else self.random.integers(0, 1 << bits, (groups, rows))
         group_of = self.random.permutation(columns) // 32 if order else np.arange(columns) // 32
         stored = stream(zeros, bits)
         if version == 1:  # words less one in each code, with borrows; codes of three bits one by one
@@ -176,6 +176,28 @@ class Packed(ProgramTest):
                 for ranks in (0, 3):
                     self.assertEqual(self.nll(packed, ranks=ranks), expected)
                 self.assertIn("linears quantized by another program", self.succeed("inspect", packed).stdout)
+                for directory in (packed, plain):
+                    shutil.rmtree(directory)
+
+    def test_zeros_that_the_configuration_denies(self):
+        """With `sym` some kernels take the middle for every zero and others read them."""
+        for version, name in ((1, "gptq"), (2, "gptq_v2")):
+            config = {**GPTQ_CONFIG, "sym": True, "checkpoint_format": name}
+            for symmetric in (True, False):
+                forms = [lambda make, shape, bits=bits: make.gptq(shape, bits, version, symmetric=symmetric) for bits in (4, 3, 8)]
+                packed, plain = self.make(forms, config)
+                if symmetric:
+                    self.assertEqual(self.nll(packed), self.nll(plain))
+                else:
+                    done = run("eval", "--model", packed, *EVAL)
+                    self.assertEqual(done.returncode, 3, done.stderr)
+                    self.assertEqual(done.stderr.count("error: "), 1, done.stderr)
+                    for word in (".qzeros", "sym: true", "other than"):
+                        self.assertIn(word, done.stderr)
+                    whole = json.loads((packed / "config.json").read_text())
+                    whole["quantization_config"]["dynamic"] = {"+:.*": {"sym": False}}
+                    (packed / "config.json").write_text(json.dumps(whole))
+                    self.assertEqual(self.nll(packed), self.nll(plain), "a rule allows them")
                 for directory in (packed, plain):
                     shutil.rmtree(directory)
 
