@@ -10,78 +10,16 @@
 #include "aq/quant/workspace.h"
 #include "quant/cpu/aligned_floats.h"
 #include "quant/cpu/cholesky.h"
-#include "quant/cpu/hessian_panels.h"
 #include "quant/cpu/strips.h"
 #include "quant/cpu/tile_kernel.h"
+#include "quant/damped_sum.h"
+#include "quant/hessian_panels.h"
 
 namespace aq {
 namespace {
 
-constexpr int kDampingSteps = 3;  ///< times that damping is raised
-constexpr double kDampingFactor = 10;
-
 /// A factor while it is made.
 struct Making : FactorFacts, CpuFactor {};
-
-/// Reads the diagonal of the sum: mean over live channels, and which are dead.
-/// @return false when there is nothing to divide by
-bool inspect_diagonal(const WeightedSum& hessian, FactorFacts& factor) {
-  double total = 0;
-  for (Index i = 0; i < factor.columns; ++i) {
-    const HessianPanel panel = hessian_panel(factor.columns, i / kHessianPanel);
-    const Index at = panel.row_offset(i) + i - panel.first;
-    const double value = hessian.values[at];
-    if (value == 0) ++factor.dead_channels;
-    total += value;
-  }
-  const Index live = factor.columns - factor.dead_channels;
-  if (live == 0) return false;
-  factor.mean_diagonal = total / hessian.weight_sum / static_cast<double>(live);
-  return std::isfinite(factor.mean_diagonal) && factor.mean_diagonal > 0;
-}
-
-/// The diagonal of the damped matrix from that of the normalised one.
-template <class Real>
-Real damped(Real diagonal, const FactorFacts& factor, double damping) {
-  if (diagonal == 0) diagonal = static_cast<Real>(factor.mean_diagonal);
-  return diagonal + static_cast<Real>(damping * factor.mean_diagonal);
-}
-
-/// Element (i, j) of the raw sum in natural order.
-class NaturalSum {
- public:
-  NaturalSum(const WeightedSum& hessian, Index columns) : hessian_(hessian), columns_(columns) {}
-  float operator()(Index i, Index j) const {
-    const Index r = columns_ - 1 - std::min(i, j);
-    const Index c = columns_ - 1 - std::max(i, j);
-    const HessianPanel panel = hessian_panel(columns_, c / kHessianPanel);
-    return hessian_.values[panel.row_offset(r) + c - panel.first];
-  }
-
- private:
-  const WeightedSum& hessian_;
-  Index columns_;
-};
-
-/// The diagonal of the damped matrix in natural order.
-std::vector<float> damped_diagonal(const WeightedSum& hessian, const FactorFacts& factor,
-                                   double damping) {
-  const NaturalSum sum(hessian, factor.columns);
-  const float scale = static_cast<float>(1 / hessian.weight_sum);
-  std::vector<float> diagonal;
-  for (Index i = 0; i < factor.columns; ++i)
-    diagonal.push_back(damped(sum(i, i) * scale, factor, damping));
-  return diagonal;
-}
-
-/// Columns by falling diagonal; ties in their own order.
-std::vector<std::int32_t> falling_order(const std::vector<float>& diagonal) {
-  std::vector<std::int32_t> order(diagonal.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::int32_t a, std::int32_t b) { return diagonal[a] > diagonal[b]; });
-  return order;
-}
 
 /// The sum with its columns in another order, in the same layout.
 WeightedSum reordered(const WeightedSum& hessian, std::span<const std::int32_t> order) {
@@ -228,14 +166,6 @@ bool try_double(const WeightedSum& hessian, double damping, Making& factor) {
   return all_finite(factor.u);
 }
 
-Factor not_usable(const FactorFacts& facts, RtnReason reason) {
-  Factor factor{facts};
-  factor.damping = 0;
-  factor.fallback = Fallback::rtn;
-  factor.rtn_reason = reason;
-  return factor;
-}
-
 /// Damping, more damping, float64; `fallback` says which rung held.
 void climb_ladder(const WeightedSum& hessian, double damping, Making& factor) {
   double share = damping;
@@ -252,15 +182,8 @@ void climb_ladder(const WeightedSum& hessian, double damping, Making& factor) {
 
 Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& settings) {
   Making factor;
-  factor.columns = columns;
-  factor.weight_sum = hessian.weight_sum;
-  factor.tokens = hessian.tokens;
-  if (hessian.empty() || hessian.values.empty()) return not_usable(factor, RtnReason::no_tokens);
-  AQ_CHECK(std::ssize(hessian.values) == hessian_size(columns), hessian.values.size(), " floats");
-  if (!std::isfinite(hessian.weight_sum) || !all_finite(hessian.values))
-    return not_usable(factor, RtnReason::not_finite);
-  if (!(hessian.weight_sum > 0) || !inspect_diagonal(hessian, factor))
-    return not_usable(factor, RtnReason::no_input);
+  const RtnReason reason = examine(hessian, columns, factor);
+  if (reason != RtnReason::none) return not_usable(factor, reason);
   if (settings.act_order == ActOrder::fixed) {
     factor.order = falling_order(damped_diagonal(hessian, factor, settings.damping));
     climb_ladder(reordered(hessian, factor.order), settings.damping, factor);
@@ -282,38 +205,6 @@ Matrix factor_upper(const Factor& factor) {
     for (Index i = 0; i <= j; ++i) upper(i, j) = strip[i * kPanel + j % kPanel];
   }
   return upper;
-}
-
-std::string_view rtn_reason_text(RtnReason reason) {
-  switch (reason) {
-    case RtnReason::none:
-      return "";
-    case RtnReason::no_tokens:
-      return "no token reached it";
-    case RtnReason::not_finite:
-      return "its Hessian is not finite";
-    case RtnReason::no_input:
-      return "its inputs are zero";
-    case RtnReason::not_definite:
-      return "its Hessian is not positive definite with any damping";
-    case RtnReason::overflow:
-      return "the errors of some rows are not finite";
-  }
-  return "?";
-}
-
-std::string_view fallback_name(Fallback fallback) {
-  switch (fallback) {
-    case Fallback::none:
-      return "none";
-    case Fallback::more_damping:
-      return "more_damping";
-    case Fallback::float64:
-      return "float64";
-    case Fallback::rtn:
-      return "rtn";
-  }
-  return "?";
 }
 
 }  // namespace aq

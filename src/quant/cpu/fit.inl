@@ -3,40 +3,10 @@
 namespace aq::AQ_TILE_NAMESPACE {
 namespace {
 
-/// Scales that a search tries: ranges shrunk in steps of 3 % to 31 %.
-constexpr int kShrinks = 24;
-constexpr float kShrinkStep = 0.03F;
-/// E8M0 has few scales: the exponent of OCP MX, one more, one less.
-constexpr float kPowers[] = {1, 2, 0.5F};
-
-/// Candidates, the first being the one that keeps the range.
-AQ_INLINE int candidate_count(const TileJob& job) {
-  if (job.rule.scale_type == ScaleType::e8m0) {
-    if (!job.best_power) return 1;
-    return job.search ? 3 : 2;
-  }
-  if (!job.search) return 1;
-  return job.both_signs ? 2 * kShrinks : kShrinks;
-}
-
-/// Candidate `number` of one row with values in [low, high].
-AQ_INLINE void candidate_grid(const TileJob& job, int number, float low, float high, float& scale,
-                              float& zero) {
-  if (job.rule.scale_type != ScaleType::e8m0) {
-    const float shrink = 1 - static_cast<float>(number % kShrinks) * kShrinkStep;
-    fit_grid_inline(job.rule, low * shrink, high * shrink, scale, zero);
-    if (number >= kShrinks) scale = -scale;
-    return;
-  }
-  fit_grid_inline(job.rule, low, high, scale, zero);
-  const float power = scale * kPowers[number];
-  if (power >= 0x1p-127F && power <= 0x1p127F) scale = power;
-}
-
 RowGrid<Rows> candidate_grids(const TileJob& job, int number, Rows minimum, Rows maximum) {
   RowGrid<Rows> grid;
   for (int i = 0; i < kLanes; ++i) {
-    candidate_grid(job, number, lanes(minimum)[i], lanes(maximum)[i], lanes(grid.scale)[i],
+    candidate_grid(job.grids, number, lanes(minimum)[i], lanes(maximum)[i], lanes(grid.scale)[i],
                    lanes(grid.zero)[i]);
     lanes(grid.inverse)[i] = 1 / lanes(grid.scale)[i];
   }
@@ -54,7 +24,7 @@ void fit(const TileJob& job, const Levels& levels, Part& part, const Rows* value
     minimum = smaller(values[i], minimum);
     maximum = larger(values[i], maximum);
   }
-  const int candidates = candidate_count(job);
+  const int candidates = candidate_count(job.grids);
   RowGrid<Rows> best = candidate_grids(job, 0, minimum, maximum);
   if (candidates > 1) {
     Rows least_error = rounding_error(levels, best, values, count, weights);

@@ -148,7 +148,7 @@ void solve_with(const TileJob& job, const Levels& levels) {
 template <class Function>
 AQ_INLINE void with_levels(const TileJob& job, const Function& function) {
   if (job.element == Element::integer) {
-    function(IntegerLevels{job.rule.top});
+    function(IntegerLevels{job.grids.rule.top});
   } else {
     function(float_levels(job.element));
   }
@@ -178,12 +178,9 @@ void norms(const NormJob& job) {
   for (int p = 0; p < weights.count; ++p) {
     squared_norms(job.rows, weights.parts[p], job.norm);
   }
-  TileJob rounding = job.rows;
-  rounding.strips = nullptr;
-  rounding.order = nullptr;
-  Tile errors{rounding};
+  Tile errors{job.rounding};
   start(errors);
-  with_levels(rounding, [&](const auto& levels) { solve_in_order(errors, levels); });
+  with_levels(job.rounding, [&](const auto& levels) { solve_in_order(errors, levels); });
   Tile ordered{job.rows};  // U has the columns in their order
   for (int p = 0; p < errors.count; ++p) ordered.parts[p] = errors.parts[p];
   ordered.count = errors.count;

@@ -7,8 +7,8 @@
 #include "aq/core/parallel.h"
 #include "aq/quant/workspace.h"
 #include "quant/cpu/aligned_floats.h"
-#include "quant/cpu/hessian_panels.h"
 #include "quant/cpu/tile_kernel.h"
+#include "quant/hessian_panels.h"
 
 namespace aq {
 namespace {

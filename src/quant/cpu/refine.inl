@@ -8,11 +8,6 @@
 namespace aq::AQ_TILE_NAMESPACE {
 namespace {
 
-/// A scale moves where the error falls by at least this share of what its row has for a group on
-/// average. Without the bound twice as many move, each at the cost of all columns of its group, and
-/// the error falls by 0.2 % more (docs/fidelity.md).
-constexpr float kLeastRefitGain = 0.01F;
-
 AQ_INLINE const float* h_strip(const TileJob& job, Index panel) {
   return job.h + panel * panels(job.columns) * kPanel * kPanel;
 }
@@ -49,7 +44,7 @@ struct GroupWork {
 /// d (d lHl' - 2 g l') when the scale grows by d.
 /// @return d of each row
 Rows refit_scale(const GroupWork& work, Index group) {
-  const GridRule& rule = work.job.rule;
+  const GridRule& rule = work.job.grids.rule;
   Part& part = work.part;
   Rows along{};   // g l'
   Rows square{};  // lHl'
@@ -65,19 +60,14 @@ Rows refit_scale(const GroupWork& work, Index group) {
     }
   }
   Rows old = part.scale[group];
-  Rows step{}, least_gain;
+  Rows step;
   for (int i = 0; i < kLanes; ++i) {
-    lanes(least_gain)[i] =
+    const float least_gain =
         kLeastRefitGain * static_cast<float>(part.error[i]) / static_cast<float>(work.job.groups);
-    const float sign = lanes(old)[i] < 0 ? -1.0F : 1.0F;
-    const float wanted = sign * (lanes(old)[i] + lanes(along)[i] / lanes(square)[i]);
-    if (!(lanes(square)[i] > 0) || !(wanted > 0)) continue;
-    lanes(step)[i] = sign * stored_scale(rule, wanted) - lanes(old)[i];
+    lanes(step)[i] = refit_step(rule, lanes(old)[i], lanes(along)[i], lanes(square)[i], least_gain);
   }
-  Rows gain = step * (along * 2.0F - step * square);
-  const Rows enough = smaller(gain, gain - least_gain);
-  step = where_positive(enough, step, Rows{});
-  gain = where_positive(enough, gain, Rows{});
+  Rows gain = refit_gain(step, along, square);
+  gain = where_positive(gain, gain, Rows{});
   part.scale[group] = old + step;
   for (Index at = 0; at < work.end - work.begin; ++at)
     part.tile[work.begin + at] = part.tile[work.begin + at] - step * work.image[at];

@@ -10,30 +10,19 @@
 #include "quant/cpu/hessian.h"
 #include "quant/cpu/tile_kernel.h"
 #include "quant/row_kernel.h"
+#include "quant/solve_task.h"
 
 namespace aq {
 namespace {
 
-/// Null: round to nearest.
-const Factor* usable_factor(const SolveTask& task) {
-  return task.factor != nullptr && task.factor->usable() ? task.factor : nullptr;
-}
-
-bool has_factor(const SolveTask& task) {
-  return usable_factor(task) != nullptr;
-}
-
 /// The grids of a job: which columns share one and how it is found.
 void set_grids(const SolveTask& task, const GptqSettings& settings, TileJob& job) {
   const bool per_tensor = task.scheme.group_size == kPerTensor;
-  job.rule = grid_rule(task.scheme, task.scale_rule, task.global_scale);
+  job.grids = grid_search(task, settings);
   job.element = task.scheme.element;
   job.bits = task.scheme.bits;
   job.group = std::max<Index>(group_width(task.scheme, job.columns), 1);
   job.groups = group_count(task.scheme, job.columns);
-  job.search = settings.scale_search != ScaleSearch::absmax;
-  job.both_signs = settings.negative_scales && task.scheme.symmetric && !task.scheme.is_float();
-  job.best_power = task.scale_rule == ScaleRule::best;
   if (per_tensor) {
     job.fixed_scale = task.tensor_grid.scale;
     job.fixed_zero = task.tensor_grid.zero;
@@ -75,10 +64,12 @@ struct Item {
 
 constexpr Index kNormSpan = kRowTile * kErrorRowStride;  ///< rows of which one item samples
 
-/// Memory of this thread for a tile.
-float* tile_memory(const TileJob& job) {
+/// Memory of this thread for tiles, one at a time.
+float* tile_memory(std::initializer_list<const TileJob*> jobs) {
   static thread_local AlignedFloats memory;
-  return memory.take(tile_kernel().workspace_floats(job));
+  Index floats = 0;
+  for (const TileJob* job : jobs) floats = std::max(floats, tile_kernel().workspace_floats(*job));
+  return memory.take(floats);
 }
 
 /// @param factor  null: round to nearest
@@ -94,7 +85,7 @@ void solve_tile_with(const Factor* factor, const Item& item, const GptqSettings&
     if (!task.scheme.symmetric) job.zeros = result.zeros.data() + item.first * job.groups;
   }
   if (factor != nullptr) job.error = task.error.data() + item.first;
-  job.workspace = tile_memory(job);
+  job.workspace = tile_memory({&job});
   tile_kernel().solve(job);
 }
 
@@ -103,7 +94,7 @@ void solve_tile_with(const Factor* factor, const Item& item, const GptqSettings&
 void solve_tile(const Item& item, const GptqSettings& settings) {
   SolveTask& task = *item.task;
   solve_tile_with(usable_factor(task), item, settings);
-  if (!has_factor(task)) return;
+  if (usable_factor(task) == nullptr) return;
   const std::span errors =
       std::span(task.error).subspan(item.first, std::min(kRowTile, task.weight.rows - item.first));
   if (std::ranges::all_of(errors, [](double error) { return std::isfinite(error); })) return;
@@ -135,12 +126,15 @@ void sample_norms(const Item& item, const GptqSettings& settings) {
   SolveTask& task = *item.task;
   GptqSettings plain = settings;  // rounding to nearest as everyone knows it
   plain.scale_search = ScaleSearch::absmax;
-  NormJob job;
-  job.rows = common_job(task, usable_factor(task), plain);
-  job.rows.rows = ceil_div(std::min(kNormSpan, task.weight.rows - item.first), kErrorRowStride);
-  job.rows.weight = task.weight.data + item.first * job.rows.stride;
-  job.rows.stride *= kErrorRowStride;
-  job.rows.workspace = tile_memory(job.rows);
+  const auto rows_of = [&](const Factor* factor) {
+    TileJob rows = common_job(task, factor, plain);
+    rows.rows = ceil_div(std::min(kNormSpan, task.weight.rows - item.first), kErrorRowStride);
+    rows.weight = task.weight.data + item.first * rows.stride;
+    rows.stride *= kErrorRowStride;
+    return rows;
+  };
+  NormJob job{.rows = rows_of(usable_factor(task)), .rounding = rows_of(nullptr)};
+  job.rows.workspace = job.rounding.workspace = tile_memory({&job.rows, &job.rounding});
   double norm[kRowTile];
   double error[kRowTile];
   job.norm = norm;
@@ -168,54 +162,6 @@ double tensor_error(const Scheme& scheme, const Grid& grid, MatrixView<const flo
   return total;
 }
 
-/// Checks a task and gives its results their sizes.
-void prepare(SolveTask& task) {
-  const MatrixView<const float>& weight = task.weight;
-  AQ_CHECK(task.first_row % kRowTile == 0, "first row ", task.first_row);
-  AQ_CHECK(!has_factor(task) || task.factor->columns == weight.columns, weight.columns, " columns");
-  task.result = make_quantized(task.scheme, weight.rows, weight.columns);
-  task.result.global_scale = task.global_scale;
-  if (task.scheme.group_size == kPerTensor) {
-    task.result.scales.assign(1, task.tensor_grid.scale);
-    if (!task.scheme.symmetric) {
-      task.result.zeros.assign(1, static_cast<std::uint8_t>(task.tensor_grid.zero));
-    }
-  }
-  const auto rows = static_cast<std::size_t>(has_factor(task) ? weight.rows : 0);
-  task.error.assign(rows, 0);
-  task.error_rtn.assign(rows, 0);
-  task.norm.assign(rows, 0);
-  task.weight_error.assign(weight.rows, 0);
-  task.weight_norm.assign(weight.rows, 0);
-}
-
-/// The counts of scales that float16 does not reach.
-void count_scales(SolveTask& task) {
-  constexpr float kLargest = 65504, kLeast = 0x1p-24F;
-  const Scheme& scheme = task.scheme;
-  task.scales_above = task.scales_below = 0;
-  if (scheme.scale_type != ScaleType::f16) return;
-  if (scheme.group_size == kPerTensor) {
-    if (task.first_row > 0) return;
-    task.scales_above = task.tensor_grid.scale >= kLargest ? 1 : 0;
-    task.scales_below = task.tensor_grid.scale <= kLeast ? 1 : 0;
-    return;
-  }
-  GridRule rule = grid_rule(scheme);
-  rule.scale_type = ScaleType::f32;  // as the weights ask for it
-  const auto width = static_cast<std::size_t>(group_width(scheme, task.weight.columns));
-  for (Index r = 0; r < task.weight.rows; ++r)
-    for (std::span<const float> row = task.weight.row(r); !row.empty();) {
-      const std::span<const float> group = row.first(std::min(row.size(), width));
-      const auto [least, most] = std::ranges::minmax(group);
-      float scale = 1, zero = 0;
-      fit_grid_inline(rule, least, most, scale, zero);
-      if (scale > kLargest * (1 + 0x1p-12F)) ++task.scales_above;
-      if (scale <= kLeast / 2) ++task.scales_below;
-      row = row.subspan(group.size());
-    }
-}
-
 }  // namespace
 
 void solve(std::span<SolveTask> tasks, const GptqSettings& settings) {
@@ -223,7 +169,7 @@ void solve(std::span<SolveTask> tasks, const GptqSettings& settings) {
   for (SolveTask& task : tasks) {
     prepare(task);
     if (task.weight.columns == 0) continue;
-    for (Index r = 0; has_factor(task) && r < task.weight.rows; r += kNormSpan) {
+    for (Index r = 0; usable_factor(task) != nullptr && r < task.weight.rows; r += kNormSpan) {
       items.push_back({&task, r, true});
     }
     for (Index r = 0; r < task.weight.rows; r += kRowTile) items.push_back({&task, r, false});
@@ -340,18 +286,6 @@ class CpuSolver final : public Solver {
 const Solver& cpu_solver() {
   static const CpuSolver solver;
   return solver;
-}
-
-std::string_view method_name(Method method) {
-  switch (method) {
-    case Method::gptq:
-      return "gptq";
-    case Method::rtn:
-      return "rtn";
-    case Method::copy:
-      return "copy";
-  }
-  return "?";
 }
 
 }  // namespace aq

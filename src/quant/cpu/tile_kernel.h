@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "aq/core/index.h"
-#include "aq/formats/grid_math.h"
+#include "quant/grid_search.h"
 
 namespace aq {
 
@@ -16,7 +16,7 @@ struct TileJob {
   Index columns = 0;
   const float* strips = nullptr;        ///< U in strips (strips.h); null: round to nearest
   const std::int32_t* order = nullptr;  ///< the column that is rounded i-th; null: as stored
-  GridRule rule;
+  GridSearch grids;
   Element element = Element::integer;
   int bits = 4;
 
@@ -25,9 +25,6 @@ struct TileJob {
   bool fit_first = false;  ///< grids are fitted on the original weights, before the first column
   float fixed_scale = 0;   ///< where positive: one grid for all rows, nothing is fitted
   float fixed_zero = 0;
-  bool search = false;      ///< the best of several scales, not that of the range
-  bool both_signs = false;  ///< a search tries negative scales too: levels are not symmetric
-  bool best_power = false;  ///< E8M0: the best of neighbouring exponents, not that of the rule
   const float* column_weight = nullptr;  ///< `[columns]`: of errors in a search; null: 1
 
   Index segment = 128;  ///< columns that are rounded in one go: the group where it is fitted there
@@ -48,6 +45,7 @@ struct TileJob {
 /// Rows whose norm and round-to-nearest error are wanted.
 struct NormJob {
   TileJob rows;                 ///< no results
+  TileJob rounding;             ///< the same rows without a factor
   double* norm = nullptr;       ///< `[rows]`: ‖wU‖²
   double* error_rtn = nullptr;  ///< `[rows]`: ‖(w - round(w))U‖²
 };

@@ -8,7 +8,7 @@
 #include "aq/core/parallel.h"
 #include "aq/quant/hessian.h"
 #include "aq/quant/solver.h"
-#include "quant/cpu/hessian_panels.h"
+#include "quant/hessian_panels.h"
 #include "unit/quant/reference.h"
 
 namespace aq::test {

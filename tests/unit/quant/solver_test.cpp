@@ -165,31 +165,35 @@ TEST(Solver, StoredScalesAndZerosAreValuesOfTheirTypes) {
 }
 
 TEST(Solver, SampledNormsAndRoundToNearestErrors) {
-  for (const Index group : {Index{32}, kPerChannel, kPerTensor}) {
-    const Problem& p = problem(300, 200);
-    const Matrix w = make_weights(130, 200, 9);
-    const Scheme scheme{.bits = 3, .group_size = group};
-    const SolveTask task = solved(w, scheme, &p.factor);
-    const Doubles rounded = values_of(round_to_nearest(w.view(), scheme));
-    const Doubles zero(130, 200);
-    double error = 0;
-    double error_rtn = 0;
-    for (Index r = 0; r < 130; ++r) {
-      const auto i = static_cast<std::size_t>(r);
-      if (r % kErrorRowStride != 0) {
-        EXPECT_EQ(task.norm[i], 0);
-        EXPECT_EQ(task.error_rtn[i], 0);
-        continue;
+  for (const Index group : {Index{32}, kPerChannel, kPerTensor})
+    for (const ActOrder order : {ActOrder::none, ActOrder::fixed}) {
+      const Problem& p = problem(300, 200);
+      GptqSettings settings = plain_gptq();
+      settings.act_order = order;
+      const Factor factor = factorize(sum_of(p.x, token_weights(300)), 200, settings);
+      const Matrix w = make_weights(130, 200, 9);
+      const Scheme scheme{.bits = 3, .group_size = group};
+      const SolveTask task = solved(w, scheme, &factor, settings);
+      const Doubles rounded = values_of(round_to_nearest(w.view(), scheme));
+      const Doubles zero(130, 200);
+      double error = 0;
+      double error_rtn = 0;
+      for (Index r = 0; r < 130; ++r) {
+        const auto i = static_cast<std::size_t>(r);
+        if (r % kErrorRowStride != 0) {
+          EXPECT_EQ(task.norm[i], 0);
+          EXPECT_EQ(task.error_rtn[i], 0);
+          continue;
+        }
+        const double norm = row_objective(w, zero, p.damped, r);
+        EXPECT_NEAR(task.norm[i], norm, 1e-4 * norm);
+        const double rtn = row_objective(w, rounded, p.damped, r);
+        EXPECT_NEAR(task.error_rtn[i], rtn, 1e-4 * rtn);
+        error += task.error[i];
+        error_rtn += rtn;
       }
-      const double norm = row_objective(w, zero, p.damped, r);
-      EXPECT_NEAR(task.norm[i], norm, 1e-4 * norm);
-      const double rtn = row_objective(w, rounded, p.damped, r);
-      EXPECT_NEAR(task.error_rtn[i], rtn, 1e-4 * rtn);
-      error += task.error[i];
-      error_rtn += rtn;
+      EXPECT_LT(error, 0.8 * error_rtn);  // what all of this is for
     }
-    EXPECT_LT(error, 0.8 * error_rtn);  // what all of this is for
-  }
 }
 
 TEST(Solver, DistancesFromTheWeights) {

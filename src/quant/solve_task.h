@@ -1,0 +1,23 @@
+#pragma once
+/// What every solver does with a task before and after its mathematics.
+
+#include "aq/quant/solver.h"
+#include "quant/grid_search.h"
+
+namespace aq {
+
+/// Null: round to nearest.
+inline const Factor* usable_factor(const SolveTask& task) {
+  return task.factor != nullptr && task.factor->usable() ? task.factor : nullptr;
+}
+
+/// Checks a task and gives its results their sizes.
+void prepare(SolveTask& task);
+
+/// How the grids of its groups are found.
+GridSearch grid_search(const SolveTask& task, const GptqSettings& settings);
+
+/// Fills the counts of scales that float16 does not reach.
+void count_scales(SolveTask& task);
+
+}  // namespace aq
