@@ -14,9 +14,9 @@ esac
 
 # Tracked files; all of them where there is no repository (a source archive).
 cpp_files() {
-  git ls-files -- 'include/*.h' 'src/*.h' 'src/*.cpp' 'tests/*.h' 'tests/*.cpp' 2>/dev/null |
+  git ls-files -- 'include/*.h' 'src/*.h' 'src/*.cpp' 'src/*.cu' 'tests/*.h' 'tests/*.cpp' 2>/dev/null |
     while read -r file; do if [ -f "$file" ]; then echo "$file"; fi; done | grep . ||
-    find include src tests -name '*.h' -o -name '*.cpp'
+    find include src tests -name '*.h' -o -name '*.cpp' -o -name '*.cu'
 }
 
 status=0

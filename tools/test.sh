@@ -25,6 +25,9 @@ if [ "$jobs" -lt 2 ]; then jobs=2; fi
 step "Building build/dev"
 build dev all -DAQ_BUILD_TESTS=ON
 
+step "Kernels of GPUs"
+tools/check_cuda_kernels.py
+
 step "Lint"
 if $fast; then tools/lint.sh --fast; else tools/lint.sh; fi
 

@@ -34,7 +34,7 @@ int print_doctor(const CommonOptions& common) {
       {"MPI", mpi_library()},
       {"launcher", started_by_launcher() ? "started as a rank" : "none: one rank"},
       {"HDF5", hdf5_version()},
-      {"GPU", "built without CUDA"}};
+      {"GPU", gpu_text()}};
   std::string text;
   nlohmann::ordered_json json;
   for (const auto& row : rows) {

@@ -35,6 +35,16 @@ void add_options(CLI::App& command, QuantizeArguments& a) {
       ->check(CLI::NonNegativeNumber);
   command.add_option("--export", a.export_to,
                      "DIR[:FORMAT]: when done, write a checkpoint that servers load (see export)");
+  const std::map<std::string, SolverDevice> devices{{"auto", SolverDevice::automatic},
+                                                    {"cpu", SolverDevice::cpu},
+                                                    {"cuda", SolverDevice::cuda},
+                                                    {"emulated", SolverDevice::emulated}};
+  command
+      .add_option("--device", a.options.device,
+                  "where factors are made and matrices solved: auto takes a GPU where there is one "
+                  "for each rank; emulated runs its kernels on the CPU, for tests (docs/gpu.md)")
+      ->transform(CLI::CheckedTransformer(devices))
+      ->default_str("auto");
   add_serving_options(command, a.options.serving);
   add_stall_timeout(command, a.stall_timeout,
                     "seconds after which a rank that waits for a dead rank, or in a job where all "

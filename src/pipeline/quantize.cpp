@@ -64,7 +64,7 @@ struct Run {
         keeper(state.directory(), comm.rank()),
         context{comm,
                 *transport,
-                default_solver(),
+                *options.solver,
                 prepared.workload.lanes,
                 options.recipe.settings,
                 original,

@@ -97,7 +97,7 @@ AQ_HOST_DEVICE Real solve_panel(const Levels& levels, Real (&sum)[kPanel], const
                                 int first, int last, const RowGrid<Real>& grid, Real* weight,
                                 Real (&level)[kPanel], Real (&miss)[kPanel]) {
   Real squared{};
-#pragma GCC unroll 8
+  AQ_UNROLL
   for (int j = 0; j < kPanel; ++j) {
     if (j < first || j >= last) continue;
     const float diagonal = u[j * kPanel + j];
@@ -108,7 +108,7 @@ AQ_HOST_DEVICE Real solve_panel(const Levels& levels, Real (&sum)[kPanel], const
     squared = squared + miss[j] * miss[j];
     const Real error = weight[j] - value;
     weight[j] = error;
-#pragma GCC unroll 8
+    AQ_UNROLL
     for (int k = j + 1; k < kPanel; ++k) sum[k] = sum[k] + error * u[j * kPanel + k];
   }
   return squared;
@@ -120,13 +120,13 @@ AQ_HOST_DEVICE Real solve_panel(const Levels& levels, Real (&sum)[kPanel], const
 template <class Real>
 AQ_HOST_DEVICE void explore_panel(Real (&sum)[kPanel], const float* u, int first, int last,
                                   const Real* weight, Real* shift, Real* values) {
-#pragma GCC unroll 8
+  AQ_UNROLL
   for (int j = 0; j < kPanel; ++j) {
     if (j < first || j >= last) continue;
     const Real step = sum[j] * (1 / u[j * kPanel + j]);
     values[j] = weight[j] + step;
     shift[j] = -step;
-#pragma GCC unroll 8
+    AQ_UNROLL
     for (int k = j + 1; k < kPanel; ++k) sum[k] = sum[k] - step * u[j * kPanel + k];
   }
 }
@@ -135,7 +135,7 @@ AQ_HOST_DEVICE void explore_panel(Real (&sum)[kPanel], const float* u, int first
 template <class Levels, class Real>
 AQ_HOST_DEVICE void round_panel(const Levels& levels, int first, int last,
                                 const RowGrid<Real>& grid, Real* weight, Real (&level)[kPanel]) {
-#pragma GCC unroll 8
+  AQ_UNROLL
   for (int j = 0; j < kPanel; ++j) {
     if (j < first || j >= last) continue;
     level[j] = nearest_level(levels, grid, weight[j]);
@@ -156,7 +156,7 @@ AQ_HOST_DEVICE Real refine_panel(const Levels& levels, Real (&gradient)[kPanel],
                                  int first, int last, const RowGrid<Real>& grid,
                                  Real (&level)[kPanel], Real* change) {
   Real gain{};
-#pragma GCC unroll 8
+  AQ_UNROLL
   for (int j = 0; j < kPanel; ++j) {
     if (j < first || j >= last) continue;
     const float diagonal = h[j * kPanel + j];
@@ -166,7 +166,7 @@ AQ_HOST_DEVICE Real refine_panel(const Levels& levels, Real (&gradient)[kPanel],
     gain = gain + step * (gradient[j] * 2.0F - step * diagonal);
     level[j] = next;
     change[j] = -step;
-#pragma GCC unroll 8
+    AQ_UNROLL
     for (int k = j + 1; k < kPanel; ++k) gradient[k] = gradient[k] - step * h[j * kPanel + k];
   }
   return gain;

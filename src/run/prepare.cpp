@@ -148,7 +148,8 @@ Manifest fresh_manifest(const QuantizeOptions& options, const ModelFiles& files,
       {"settings", settings_to_json(options.recipe.settings)},
       {"recipe", recipe_fingerprint(assignments, files.model)},
       {"numerics", numerics()},
-      {"compute", tokens.compute}};
+      {"compute", tokens.compute},
+      {"solver", options.solver->name()}};
   for (auto& field : calibration_fields(options.recipe.settings))
     manifest.fingerprint.push_back(std::move(field));
   return manifest;
@@ -262,6 +263,7 @@ RankFields told(const QuantizeOptions& options) {
           {"--lanes", str(options.lanes)},
           {"--memory", str(options.memory)},
           {"--compute", str(static_cast<int>(options.compute))},
+          {"--device", str(static_cast<int>(options.device))},
           {"--tokens-to-experts", str(static_cast<int>(options.tokens_to_experts))},
           {"--machine", options.machine ? machine_to_json(*options.machine) : ""},
           {"--resume", str(static_cast<int>(options.resume))},
@@ -296,6 +298,21 @@ Compute resolved_compute(Compute asked, Communicator& comm) {
   return Compute::fp32;
 }
 
+/// Collective.
+const Solver& solver_of_rank(SolverDevice device, Communicator& comm) {
+  const std::string name = host_name();
+  const std::vector<std::string> names = all_gather_values(comm, name);
+  const RanksOfNode ranks{
+      static_cast<int>(std::count(names.begin(), names.begin() + comm.rank(), name)),
+      static_cast<int>(std::ranges::count(names, name))};
+  for (const std::string& problem : all_gather_values(comm, solver_problem(device, ranks)))
+    if (!problem.empty())
+      throw CommonError(ErrorKind::usage, "quantize", "--device cuda", problem,
+                        "use --device cpu, or a program with CUDA and one rank for each GPU "
+                        "(docs/gpu.md)");
+  return find_solver(device, ranks);
+}
+
 }  // namespace
 
 QuantizeOptions resolve(QuantizeOptions options, Communicator& comm) {
@@ -303,6 +320,7 @@ QuantizeOptions resolve(QuantizeOptions options, Communicator& comm) {
     options.compute = resolved_compute(options.compute, comm);
   else
     options.recipe.settings.sequential = Sequential::none;
+  options.solver = &solver_of_rank(options.device, comm);
   return options;
 }
 

@@ -56,6 +56,8 @@ std::string start_table(const QuantizeOptions& options, const Prepared& prepared
                           options.offload.string()));
   line("numerics", str(numerics(), ", products of the forward pass in ",
                        field_of(prepared.manifest.fingerprint, "compute")));
+  if (const std::string solver = field_of(prepared.manifest.fingerprint, "solver"); solver != "CPU")
+    line("solver", solver);
   line("save", options.save.string());
   return text;
 }

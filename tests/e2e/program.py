@@ -16,6 +16,7 @@ SOURCE = Path(os.environ.get("AQ_SOURCE", Path(__file__).resolve().parents[2]))
 EXAMPLE = SOURCE / "examples" / "olmoe-tiny"
 CALIBRATION = SOURCE / "examples" / "calibration.h5"
 EVALUATION = SOURCE / "examples" / "evaluation.h5"
+DEVICE = os.environ.get("AQ_TEST_DEVICE")  # of all quantizations: "emulated", "cuda"
 FIXTURES = SOURCE / "tests" / "golden" / "models"
 RECIPE = SOURCE / "configs" / "gptq_example.json"
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
@@ -61,6 +62,8 @@ def quantize_arguments(save, model=EXAMPLE, recipe=RECIPE, calibration=CALIBRATI
     """Products in fp32, as oracles have them and every processor."""
     arguments = ["quantize", *model_arguments(model), "--config", recipe, "--calib", calibration, "--save", save,
                  "--compute", compute]
+    if DEVICE:
+        arguments += ["--device", DEVICE]
     if samples:
         arguments += ["--nsamples", samples]
     if length:

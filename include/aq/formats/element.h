@@ -11,8 +11,12 @@
 
 #ifdef __CUDACC__
 #define AQ_HOST_DEVICE __host__ __device__ __forceinline__
+#define AQ_UNROLL _Pragma("unroll")
+#define AQ_NO_UNROLL _Pragma("unroll 1")
 #else
 #define AQ_HOST_DEVICE inline __attribute__((always_inline))
+#define AQ_UNROLL _Pragma("GCC unroll 8")
+#define AQ_NO_UNROLL
 #endif
 
 namespace aq {

@@ -149,6 +149,9 @@ class Solver {
  public:
   virtual ~Solver() = default;
 
+  /// "CPU", or the card: solutions of others may differ in their last bits.
+  virtual std::string name() const = 0;
+
   /// sum += Σ weights[t] x_t x_tᵀ over rows `rows` of x (all of them when empty), weights 1 when
   /// empty; adds the token count and `weight_sum`. Allocates on first use. Bits depend on the
   /// shapes of the calls alone. Threads of the caller may call it side by side, each for a sum of
@@ -180,8 +183,30 @@ class Solver {
   virtual std::vector<Buffer> arrays_of(Factor& factor) const = 0;
 };
 
-/// The best that was built and that the machine has: today that of CPUs.
+/// That of the CPU.
 const Solver& default_solver();
+
+/// Where factors are made and matrices solved.
+enum class SolverDevice {
+  automatic,  ///< a GPU where support for it was built and there is one for each rank, else the CPU
+  cpu,
+  cuda,
+  emulated,  ///< what runs on GPUs, on the CPU and slowly: for tests
+};
+
+/// The ranks of one machine.
+struct RanksOfNode {
+  int place = 0;  ///< of this rank among them
+  int count = 1;
+};
+
+/// Why there is no solver for this rank there; empty where there is one.
+std::string solver_problem(SolverDevice device, RanksOfNode ranks);
+/// The solver there; each rank of a node has a GPU of its own. @pre there is no problem
+const Solver& find_solver(SolverDevice device, RanksOfNode ranks);
+
+/// What `doctor` says of GPUs: how many there are, or why there is none.
+std::string gpu_text();
 
 /// Round to nearest of a whole matrix; absmax scales.
 QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& scheme);

@@ -13,6 +13,7 @@
 #include "aq/export/servability.h"
 #include "aq/plan/choose.h"
 #include "aq/plan/machine.h"
+#include "aq/quant/solver.h"
 #include "aq/recipe/recipe.h"
 
 namespace aq {
@@ -43,6 +44,8 @@ struct QuantizeOptions {
   Index memory = 0;                   ///< bytes a rank; 0: what the machine has free
   std::filesystem::path offload;      ///< activations lie in files there; empty: in memory
   Compute compute = Compute::automatic;
+  SolverDevice device = SolverDevice::automatic;
+  const Solver* solver = nullptr;  ///< set by resolve()
   TokensToExperts tokens_to_experts = TokensToExperts::automatic;
   std::optional<Machine> machine;  ///< what planned seconds are computed for
   Resume resume = Resume::automatic;

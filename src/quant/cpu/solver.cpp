@@ -227,6 +227,8 @@ namespace {
 /// Everything on the threads of aq::parallel_for.
 class CpuSolver final : public Solver {
  public:
+  std::string name() const override { return "CPU"; }
+
   void add_tokens(WeightedSum& sum, MatrixView<const float> x, std::span<const std::int32_t> rows,
                   std::span<const float> weights, double weight_sum) const override {
     Matrix scaled = Matrix::uninitialized(rows.empty() ? x.rows : std::ssize(rows), x.columns);
