@@ -17,6 +17,7 @@ EXAMPLE = SOURCE / "examples" / "olmoe-tiny"
 CALIBRATION = SOURCE / "examples" / "calibration.h5"
 EVALUATION = SOURCE / "examples" / "evaluation.h5"
 DEVICE = os.environ.get("AQ_TEST_DEVICE")  # of all quantizations: "emulated", "cuda"
+ON_DEVICE = ["--device", DEVICE] if DEVICE else []
 FIXTURES = SOURCE / "tests" / "golden" / "models"
 RECIPE = SOURCE / "configs" / "gptq_example.json"
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
@@ -58,12 +59,12 @@ def model_arguments(model):
 
 
 def quantize_arguments(save, model=EXAMPLE, recipe=RECIPE, calibration=CALIBRATION, samples=16,
-                       length=64, compute="fp32"):
+                       length=64, compute="fp32", device=DEVICE):
     """Products in fp32, as oracles have them and every processor."""
     arguments = ["quantize", *model_arguments(model), "--config", recipe, "--calib", calibration, "--save", save,
                  "--compute", compute]
-    if DEVICE:
-        arguments += ["--device", DEVICE]
+    if device:
+        arguments += ["--device", device]
     if samples:
         arguments += ["--nsamples", samples]
     if length:

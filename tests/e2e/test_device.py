@@ -1,4 +1,5 @@
-"""quantize --device: the solver of GPUs on the emulated one, beside that of the CPU."""
+"""quantize --device: the solver of GPUs beside that of the CPU; on the emulated device, or on a GPU where AQ_TEST_DEVICE
+says cuda."""
 
 import csv
 import json
@@ -6,9 +7,11 @@ import unittest
 
 import numpy as np
 
-from program import FIXTURES, SOURCE, ProgramTest, quantize_arguments, results, run
+from program import DEVICE, FIXTURES, ProgramTest, quantize_arguments, results, run
 
-EMULATED = ("--device", "emulated")
+KIND = DEVICE or "emulated"
+NAME = {"emulated": "emulated GPU", "cuda": "NVIDIA"}[KIND]
+RANKS = (0,) if KIND == "cuda" else (0, 2, 3, 4)  # a rank has a GPU of its own
 
 
 def errors(run_directory):
@@ -20,11 +23,11 @@ def errors(run_directory):
 class Device(ProgramTest):
     def test_the_same_bytes_on_any_number_of_ranks(self):
         expected = None
-        for ranks in (0, 2, 3, 4):
+        for ranks in RANKS:
             for way in ("reduce", "dispatch"):
                 save = self.directory / f"{ranks}-{way}"
-                done = self.succeed(*quantize_arguments(save), *EMULATED, "--tokens-to-experts", way, ranks=ranks)
-                self.assertIn("solver        emulated GPU", done.stderr)
+                done = self.succeed(*quantize_arguments(save, device=KIND), "--tokens-to-experts", way, ranks=ranks)
+                self.assertIn(f"solver        {NAME}", done.stderr)
                 expected = expected or results(save)
                 self.assertEqual(results(save), expected, (ranks, way))
 
@@ -36,43 +39,43 @@ class Device(ProgramTest):
         for name in ("deepseek_v3", "gpt_oss"):
             model = FIXTURES / name
             found = set()
-            for ranks in (0, 3):
+            for ranks in RANKS[::2]:
                 save = self.directory / f"{name}-{ranks}"
                 self.succeed(*quantize_arguments(save, model=model, recipe=recipe, calibration=model / "golden.h5",
-                                                 samples=0, length=0), *EMULATED, ranks=ranks)
+                                                 samples=0, length=0, device=KIND), ranks=ranks)
                 found.add(results(save))
             self.assertEqual(len(found), 1, name)
 
     def test_errors_of_the_cpu_from_the_same_sums(self):
         kept = self.directory / "kept"
-        self.succeed(*quantize_arguments(kept), "--sequential", "none", "--keep-hessians", "--device", "cpu")
+        self.succeed(*quantize_arguments(kept, device="cpu"), "--sequential", "none", "--keep-hessians")
         found = {}
-        for device in ("cpu", "emulated"):
+        for device in ("cpu", KIND):
             save = self.directory / device
-            self.succeed(*quantize_arguments(save), "--hessians", kept, "--device", device)
+            self.succeed(*quantize_arguments(save, device=device), "--hessians", kept)
             found[device] = errors(save)
-        self.assertEqual(found["cpu"].keys(), found["emulated"].keys())
-        ratios = np.array([found["emulated"][name] / found["cpu"][name] for name in found["cpu"]])
+        self.assertEqual(found["cpu"].keys(), found[KIND].keys())
+        ratios = np.array([found[KIND][name] / found["cpu"][name] for name in found["cpu"]])
         self.assertLess(abs(ratios.mean() - 1), 1e-3)
         self.assertLess(np.abs(ratios - 1).max(), 0.05)  # of four sampled rows each
 
     def test_a_run_goes_on_only_where_it_began(self):
         save = self.directory / "run"
-        self.succeed(*quantize_arguments(save), "--device", "cpu")
+        self.succeed(*quantize_arguments(save, device="cpu"))
         manifest = json.loads((save / "manifest.json").read_text())
         del manifest["complete"][2:]
         (save / "manifest.json").write_text(json.dumps(manifest))
-        done = run(*quantize_arguments(save), *EMULATED)
+        done = run(*quantize_arguments(save, device=KIND))
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("solver", done.stderr)
-        self.assertIn("emulated GPU", done.stderr)
+        self.assertIn(NAME, done.stderr)
 
     def test_a_gpu_that_is_not_there(self):
         gpu = next(line for line in self.succeed("doctor").stdout.splitlines() if line.split()[0] == "GPU")
         reason = gpu.split(maxsplit=1)[1]
         if reason.isdigit():
             self.skipTest("there is a GPU")
-        done = run(*quantize_arguments(self.directory / "run"), "--device", "cuda", ranks=2)
+        done = run(*quantize_arguments(self.directory / "run", device="cuda"), ranks=2)
         self.assertEqual(done.returncode, 2, done.stderr)
         self.assertEqual(done.stderr.count(reason), 1, done.stderr)
         self.assertIn("--device cpu", done.stderr)

@@ -7,7 +7,7 @@ import unittest
 import h5py
 import numpy as np
 
-from program import CALIBRATION, EXAMPLE, FIXTURES, ProgramTest, quantize_arguments, results, run
+from program import CALIBRATION, EXAMPLE, FIXTURES, ON_DEVICE, ProgramTest, quantize_arguments, results, run
 from matrix_file import checksum
 from test_quantize import read_safetensors
 
@@ -31,7 +31,7 @@ class HessiansBase(ProgramTest):
         return save
 
     def reuse_arguments(self, kept, save, recipe):
-        return ["quantize", "--model", EXAMPLE, "--config", recipe, "--hessians", kept, "--save", save]
+        return ["quantize", "--model", EXAMPLE, "--config", recipe, "--hessians", kept, "--save", save, *ON_DEVICE]
 
     def sums(self, save):
         """name -> (upper, weight_sum, tokens, used_by, starved) of all files that the manifest names."""
@@ -138,7 +138,7 @@ class Reused(HessiansBase):
         other = self.other_recipe()
         whole, reused = self.directory / "whole", self.directory / "reused"
         self.succeed(*quantize_arguments(whole, recipe=other, **keywords))
-        self.succeed("quantize", "--model", model, "--config", other, "--hessians", kept, "--save",
+        self.succeed("quantize", "--model", model, "--config", other, "--hessians", kept, *ON_DEVICE, "--save",
                      reused, ranks=2)
         self.assertEqual(results(reused), results(whole))
 
