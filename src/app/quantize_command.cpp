@@ -40,9 +40,10 @@ void add_options(CLI::App& command, QuantizeArguments& a) {
                                                     {"cuda", SolverDevice::cuda},
                                                     {"emulated", SolverDevice::emulated}};
   command
-      .add_option("--device", a.options.device,
-                  "where factors are made and matrices solved: auto takes a GPU where there is one "
-                  "for each rank; emulated runs its kernels on the CPU, for tests (docs/gpu.md)")
+      .add_option(
+          "--device", a.options.device,
+          "where sums and factors are made and matrices solved: auto is the CPU as yet, cuda a GPU "
+          "for each rank; emulated runs its kernels on the CPU, for tests (docs/gpu.md)")
       ->transform(CLI::CheckedTransformer(devices))
       ->default_str("auto");
   add_serving_options(command, a.options.serving);

@@ -1,5 +1,8 @@
 /// The only file that knows which solvers were built.
 
+#include <algorithm>
+#include <set>
+
 #include "aq/core/error.h"
 #include "aq/core/text.h"
 #include "aq/quant/solver.h"
@@ -12,24 +15,9 @@
 namespace aq {
 namespace {
 
-/// GPUs of this machine, and why there is none.
-struct Found {
-  int count = 0;
-  std::string reason;
-};
-
-Found find_gpus() {
+const Solver& gpu_solver([[maybe_unused]] int gpu) {
 #ifdef AQ_WITH_CUDA
-  const cuda::GpuCount gpus = cuda::count_gpus();
-  return {gpus.count, gpus.reason};
-#else
-  return {0, "built without CUDA"};
-#endif
-}
-
-const Solver& gpu_solver([[maybe_unused]] int number) {
-#ifdef AQ_WITH_CUDA
-  return solver_on_gpu(number);
+  return solver_on_gpu(cuda::find_gpus().numbers.at(static_cast<std::size_t>(gpu)));
 #else
   AQ_CHECK(false, "built without CUDA");
   return cpu_solver();
@@ -42,24 +30,35 @@ const Solver& default_solver() {
   return cpu_solver();
 }
 
-std::string solver_problem(SolverDevice device, RanksOfNode ranks) {
-  if (device != SolverDevice::cuda) return {};
-  const Found gpus = find_gpus();
-  if (gpus.count == 0) return gpus.reason;
-  if (ranks.count <= gpus.count) return {};
-  return str(ranks.count, " ranks on a machine with ", gpus.count, " GPUs");
+const Solver& find_solver(SolverDevice device, int gpu) {
+  if (device == SolverDevice::emulated) return emulated_solver();
+  return device == SolverDevice::cuda ? gpu_solver(gpu) : cpu_solver();
 }
 
-const Solver& find_solver(SolverDevice device, RanksOfNode ranks) {
-  AQ_CHECK(solver_problem(device, ranks).empty(), "no solver");
-  if (device == SolverDevice::emulated) return emulated_solver();
-  const bool has_gpu = device != SolverDevice::cpu && ranks.count <= find_gpus().count;
-  return has_gpu ? gpu_solver(ranks.place) : cpu_solver();
+VisibleGpus visible_gpus() {
+#ifdef AQ_WITH_CUDA
+  cuda::Gpus gpus = cuda::find_gpus();
+  return {std::move(gpus.ids), std::move(gpus.reason)};
+#else
+  return {{}, "built without CUDA"};
+#endif
+}
+
+std::vector<int> deal_gpus(const std::vector<std::vector<std::string>>& seen) {
+  std::vector<int> dealt;
+  std::set<std::string> taken;
+  for (const std::vector<std::string>& ids : seen) {
+    const auto free =
+        std::ranges::find_if(ids, [&](const std::string& id) { return !taken.contains(id); });
+    dealt.push_back(free == ids.end() ? -1 : static_cast<int>(free - ids.begin()));
+    if (free != ids.end()) taken.insert(*free);
+  }
+  return dealt;
 }
 
 std::string gpu_text() {
-  const Found gpus = find_gpus();
-  return gpus.count > 0 ? str(gpus.count) : gpus.reason;
+  const VisibleGpus gpus = visible_gpus();
+  return gpus.ids.empty() ? gpus.reason : str(gpus.ids.size());
 }
 
 }  // namespace aq

@@ -117,7 +117,7 @@ void KeptHessians::check_fields(const Manifest& now) const {
 }
 
 std::string KeptHessians::identity() const {
-  std::uint64_t hash = fnv1a(field("numerics"));
+  std::uint64_t hash = fnv1a(field("solver"), fnv1a(field("numerics")));
   for (const std::string_view name : kFields) hash = fnv1a(field(std::string(name)), hash);
   for (const CompletePart& part : manifest_.complete)
     for (const auto& [name, sum] : part.sources) hash = fnv1a(str(name, sum), hash);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
+#include <sstream>
 
 #include "aq/comm/common_error.h"
 #include "aq/core/hash.h"
@@ -160,9 +162,12 @@ void check_kept(const KeptHessians& kept, const Prepared& prepared, Communicator
   kept.check_fields(prepared.manifest);
   if (!comm.is_first()) return;
   kept.check_complete(prepared.plan);
-  if (const std::string& then = kept.field("numerics"); then != numerics())
-    log_warning(str("the Hessians were summed with ", then, ", this is ", numerics(),
-                    ": a run without --hessians would give other bytes"));
+  for (const char* name : {"numerics", "solver"})
+    if (const std::string then = kept.field(name),
+        now = field_of(prepared.manifest.fingerprint, name);
+        then != now)
+      log_warning(str("the Hessians were summed with ", then, ", this is ", now,
+                      ": a run without --hessians would give other bytes"));
 }
 
 /// Before any weight is read: what may be a mistake is a warning or,
@@ -300,17 +305,34 @@ Compute resolved_compute(Compute asked, Communicator& comm) {
 
 /// Collective.
 const Solver& solver_of_rank(SolverDevice device, Communicator& comm) {
-  const std::string name = host_name();
-  const std::vector<std::string> names = all_gather_values(comm, name);
-  const RanksOfNode ranks{
-      static_cast<int>(std::count(names.begin(), names.begin() + comm.rank(), name)),
-      static_cast<int>(std::ranges::count(names, name))};
-  for (const std::string& problem : all_gather_values(comm, solver_problem(device, ranks)))
-    if (!problem.empty())
-      throw CommonError(ErrorKind::usage, "quantize", "--device cuda", problem,
+  if (device != SolverDevice::cuda) return find_solver(device);
+  const VisibleGpus gpus = visible_gpus();
+  const std::string host = host_name();
+  std::string line;  // ids have no spaces
+  for (const std::string& id : gpus.ids) line += id + " ";
+  const std::vector<std::string> hosts = all_gather_values(comm, host);
+  const std::vector<std::string> lines = all_gather_values(comm, line);
+  std::vector<std::vector<std::string>> seen;
+  std::size_t place = 0;
+  for (int rank = 0; rank < comm.size(); ++rank) {
+    if (hosts[rank] != host) continue;
+    if (rank == comm.rank()) place = seen.size();
+    std::istringstream words(lines[rank]);
+    seen.emplace_back(std::istream_iterator<std::string>(words),
+                      std::istream_iterator<std::string>());
+  }
+  const int dealt = deal_gpus(seen)[place];
+  const std::string problem =
+      dealt >= 0 ? ""
+      : gpus.ids.empty()
+          ? gpus.reason
+          : str(seen.size(), " ranks on a machine where they see ", gpus.ids.size(), " GPUs");
+  for (const std::string& of_rank : all_gather_values(comm, problem))
+    if (!of_rank.empty())
+      throw CommonError(ErrorKind::usage, "quantize", "--device cuda", of_rank,
                         "use --device cpu, or a program with CUDA and one rank for each GPU "
                         "(docs/gpu.md)");
-  return find_solver(device, ranks);
+  return find_solver(device, dealt);
 }
 
 }  // namespace

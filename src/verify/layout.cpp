@@ -120,9 +120,7 @@ class SourceMap {
   ExpectedPiece packed_whole(const RawTensor& tensor, const StoredPart& part,
                              const std::vector<const LinearSpec*>& linears) const {
     ExpectedPiece piece{Holds::fused, tensor.name, linears};
-    const auto planned = planned_.find(linears.front()->name);
-    const Scheme scheme = planned == planned_.end() ? Scheme{} : planned->second.scheme;
-    piece.tensors = parts_of({format_, scheme, part.outputs, part.inputs});
+    piece.tensors = parts_of({format_, gpt_oss_scheme(), part.outputs, part.inputs});
     for (TensorEntry& entry : piece.tensors) {
       entry.name = str(part.tensor, "_", entry.name);
       entry.shape.insert(entry.shape.begin(), part.slices);

@@ -30,6 +30,11 @@ struct ExpectedPiece {
   std::vector<TensorEntry> tensors = {};
 };
 
+/// How the form of gpt-oss stores every expert.
+inline Scheme gpt_oss_scheme() {
+  return *scheme_from_format("mxfp4");
+}
+
 /// "bf16", or a layout of the export's format for the matrix.
 ServedForm served_form(const std::string& format, bool symmetric, const LinearSpec& linear,
                        const PlannedMatrix& matrix);

@@ -121,7 +121,14 @@ void PieceCheck::check_fused(const ExpectedPiece& piece, const std::string& file
     const bool quantized = planned != manifest_.matrices.end();
     ServedForm whole{packed ? manifest_.format : "bf16", {}, part.outputs, part.inputs};
     if (part.transposed) std::swap(whole.rows, whole.columns);
-    if (packed && quantized) whole.scheme = planned->second.scheme;
+    if (packed) whole.scheme = gpt_oss_scheme();
+    if (packed && quantized && planned->second.scheme != whole.scheme) {
+      collector_.find("config", file, linear->name,
+                      str("the run has it as ", to_string(planned->second.scheme),
+                          ", this form holds ", to_string(whole.scheme)));
+      clean = false;
+      continue;
+    }
     const Parts slice = read_slice(piece, part);
     const MatrixForm stored = form_of(whole, slice);
     MatrixForm form = stored;

@@ -10,7 +10,7 @@ import numpy as np
 from program import FIXTURES, SOURCE, digest, quantize_arguments, run
 from exported_checkpoint import ExportedCheckpoint, read_checkpoint, to_bf16, write_safetensors
 from test_export import ExportTest
-from test_verify import Tensors, VerifyTest, drop, flip, tensors, text
+from test_verify import Tensors, VerifyTest, drop, flip, manifest, tensors, text
 
 FORMAT = "gpt-oss"
 RECIPE = SOURCE / "configs" / "gpt_oss_mxfp4.json"
@@ -210,6 +210,10 @@ def sign_of_zero(directory):
     stored.write()
 
 
+def narrower(content):
+    content["matrices"][FIRST[1]]["scheme"] = {"format": "int4", "symmetric": True, "group_size": 16, "scale_dtype": "bf16"}
+
+
 def kinds(kind, *names):
     return [(kind, name) for name in names]
 
@@ -231,6 +235,7 @@ DAMAGES = {
     "scales missing": (tensors(drop(SCALES)), kinds("missing", BLOCKS)),
     "a flipped byte of biases": (tensors(flip(BIAS)), kinds("untouched", BIAS)),
     "the bf16 tensor as well": (tensors(plain_too), kinds("index", GATE_UP) + kinds("extra", GATE_UP)),
+    "a manifest of another scheme": (manifest(narrower), kinds("config", FIRST[1])),
     "another method": (text("config.json", '"mxfp4"', '"gpt-oss"'), "config"),
     "experts left out": (text("config.json", '"lm_head"', '"experts"'), "config"),
     "fewer left out": (text("config.json", '"lm_head"', '"lm"'), kinds("config", "")),

@@ -67,7 +67,8 @@ struct GptqSettings {
   /// per tensor).
   int refine = 4;
   /// Columns whose sums over all columns before them are formed at once; rounded to a multiple of
-  /// the group. It changes the speed, not one bit of the result.
+  /// the group. It changes the speed, not one bit of the result. Of the CPU; GPUs have
+  /// theirs.
   Index block = 128;
   bool operator==(const GptqSettings&) const = default;
 };
@@ -186,24 +187,29 @@ class Solver {
 /// That of the CPU.
 const Solver& default_solver();
 
-/// Where factors are made and matrices solved.
+/// Where sums and factors are made and matrices solved.
 enum class SolverDevice {
-  automatic,  ///< a GPU where support for it was built and there is one for each rank, else the CPU
+  automatic,  ///< the CPU, as long as the kernels of GPUs have not run on one
   cpu,
   cuda,
   emulated,  ///< what runs on GPUs, on the CPU and slowly: for tests
 };
 
-/// The ranks of one machine.
-struct RanksOfNode {
-  int place = 0;  ///< of this rank among them
-  int count = 1;
+/// GPUs that this process sees and that can run the kernels.
+struct VisibleGpus {
+  std::vector<std::string> ids;  ///< of each, unlike that of any other card
+  std::string reason;            ///< why there is none
 };
+VisibleGpus visible_gpus();
 
-/// Why there is no solver for this rank there; empty where there is one.
-std::string solver_problem(SolverDevice device, RanksOfNode ranks);
-/// The solver there; each rank of a node has a GPU of its own. @pre there is no problem
-const Solver& find_solver(SolverDevice device, RanksOfNode ranks);
+/// Deals the GPUs of one machine to its ranks, one each, whether all of them see all or each its
+/// own.
+/// @param seen  of each rank: ids of what it sees, in its order
+/// @return of each rank: which of those that it sees; -1 where none is left
+std::vector<int> deal_gpus(const std::vector<std::vector<std::string>>& seen);
+
+/// The solver there. @param gpu  which of the visible ones, with SolverDevice::cuda
+const Solver& find_solver(SolverDevice device, int gpu = 0);
 
 /// What `doctor` says of GPUs: how many there are, or why there is none.
 std::string gpu_text();

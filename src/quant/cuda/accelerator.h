@@ -23,12 +23,7 @@ using Kernel =
                  FitGroups<IntegerLevels>, FitGroups<FloatLevels>, SolveBlock<IntegerLevels>,
                  SolveBlock<FloatLevels>, RefineBlock<IntegerLevels>, RefineBlock<FloatLevels>,
                  RefitWide, OrderColumns, RestoreOrder, FormError, SampleRows<IntegerLevels>,
-                 SampleRows<FloatLevels>, AddSquares, FinishRows, MultiplyPairs>;
-
-/// Blocks of a launch.
-struct Grid2 {
-  Index x, y;
-};
+                 SampleRows<FloatLevels>, AddSquares, FinishRows, MultiplyPairs, SplitTransposed>;
 
 /// Memory and work of one device. Everything happens in the order of the calls. Throws
 /// std::bad_alloc, and Error{internal} where the device fails.
@@ -36,6 +31,7 @@ class Accelerator {
  public:
   virtual ~Accelerator() = default;
   virtual std::string name() const = 0;
+  virtual Index tasks_at_once() const = 0;  ///< see Solver
   virtual void* take(std::size_t bytes) = 0;
   virtual void give(void* memory, std::size_t bytes) noexcept = 0;
   /// Memory that the CPU reaches too, with a copy of what lies in `from`; complete when it returns.
@@ -63,13 +59,12 @@ template <class T>
 class DeviceArray {
  public:
   DeviceArray() = default;
-  DeviceArray(Accelerator& device, Index size)
-      : device_(&device),
-        data_(static_cast<T*>(device.take(static_cast<std::size_t>(size) * sizeof(T)))),
-        size_(size) {}
+  DeviceArray(Accelerator& device, Index size) : device_(&device), size_(size) {
+    if (size > 0) data_ = static_cast<T*>(device.take(bytes()));
+  }
   DeviceArray(Accelerator& device, std::span<const T> values)
       : DeviceArray(device, std::ssize(values)) {
-    device.upload(data_, bytes(), values.data(), bytes(), bytes(), 1);
+    if (size_ > 0) device.upload(data_, bytes(), values.data(), bytes(), bytes(), 1);
   }
   DeviceArray(DeviceArray&& other) noexcept { *this = std::move(other); }
   DeviceArray& operator=(DeviceArray&& other) noexcept {
@@ -131,17 +126,18 @@ class DevicePairs {
   DeviceArray<std::uint16_t> parts_;
 };
 
-/// A table of where the arrays of each task of a batch begin, `step` elements apart.
+/// A table of where the arrays of each task of a batch begin, `step` elements apart; empty where
+/// there is no array.
 inline DeviceArray<PairArray> table_of(Accelerator& device, PairArray first, Index step,
                                        Index batch) {
   std::vector<PairArray> table;
-  for (Index i = 0; i < batch; ++i)
+  for (Index i = 0; i < batch && first.high != nullptr; ++i)
     table.push_back({first.high + i * step, first.low == nullptr ? nullptr : first.low + i * step});
   return {device, std::span<const PairArray>(table)};
 }
 inline DeviceArray<float*> table_of(Accelerator& device, float* first, Index step, Index batch) {
   std::vector<float*> table;
-  for (Index i = 0; i < batch; ++i) table.push_back(first + i * step);
+  for (Index i = 0; i < batch && first != nullptr; ++i) table.push_back(first + i * step);
   return {device, std::span<float* const>(table)};
 }
 

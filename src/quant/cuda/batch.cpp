@@ -40,8 +40,6 @@ Batch::Batch(Accelerator& device, std::span<SolveTask* const> tasks, const GptqS
   moves_scales_ = refines() && !task.scheme.is_mx() && !per_tensor;
   const bool wide_rounding = !view_.has_factor && view_.group > kBlock;
   fits_on_the_way_ = !per_tensor && view_.groups > 1 && !ordered && !wide_rounding;
-  view_.run = std::min(std::max(gptq_cut().run, refines() ? refine_cut().run : 0), view_.stride);
-
   const Index rows = size() * view_.rows;
   const auto floats = [&](Index count) { return DeviceArray<float>(device_, count); };
   weight_ = floats(rows * view_.stride);
@@ -49,6 +47,9 @@ Batch::Batch(Accelerator& device, std::span<SolveTask* const> tasks, const GptqS
     ordered_ = floats(rows * view_.stride);
     ordered_level_ = {device_, rows * view_.stride};
   }
+  // A multiple of 8, so that rows begin where 16 bytes can be read at once.
+  view_.run = std::min(
+      round_up(std::max(gptq_cut().run, refines() ? refine_cut().run : 0), Index{8}), view_.stride);
   scale_ = floats(rows * view_.groups);
   zero_ = floats(rows * view_.groups);
   level_ = {device_, rows * view_.stride};

@@ -33,7 +33,8 @@ class Batch {
   int sweeps() const { return sweeps_; }
   bool moves_scales() const { return moves_scales_; }  ///< in sweeps
   bool fits_on_the_way() const { return fits_on_the_way_; }
-  Cut gptq_cut() const { return Cut::of(fits_on_the_way_ ? view_.group : 0); }
+  /// In an order of its own every column has the grid of another group.
+  Cut gptq_cut() const { return Cut::of(view_.groups > 1 && !has_order() ? view_.group : 0); }
   Cut refine_cut() const { return Cut::of(moves_scales_ || view_.groups > 1 ? view_.group : 0); }
 
   /// What GPTQ works on: weights and levels in the order of rounding.

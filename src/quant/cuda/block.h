@@ -13,6 +13,11 @@
 
 namespace aq::cuda {
 
+/// Blocks of a launch.
+struct Grid2 {
+  Index x, y;
+};
+
 /// A block on the CPU.
 class HostBlock {
  public:

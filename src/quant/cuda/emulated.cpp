@@ -12,6 +12,7 @@ namespace {
 class EmulatedAccelerator final : public Accelerator {
  public:
   std::string name() const override { return "emulated GPU"; }
+  Index tasks_at_once() const override { return thread_count(); }
   void* take(std::size_t bytes) override { return take_block(bytes); }
   void give(void* memory, std::size_t bytes) noexcept override { give_block(memory, bytes); }
   void* take_shared(const void* from, std::size_t bytes) override {

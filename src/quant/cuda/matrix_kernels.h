@@ -8,6 +8,41 @@
 
 namespace aq::cuda {
 
+/// The transpose of a matrix, as pairs. A tile of kSide x kSide for each block.
+struct SplitTransposed {
+  static constexpr int kThreads = 256;
+  static constexpr int kSide = 32;
+  struct Shared {
+    float tile[kSide][kSide + 1];
+  };
+  const float* from;  ///< `[rows, columns]`
+  Index rows, columns;
+  PairArray to;  ///< `[columns, stride]`
+  Index stride;
+
+  static Grid2 grid(Index rows, Index columns) {
+    return {ceil_div(rows, Index{kSide}), ceil_div(columns, Index{kSide})};
+  }
+
+  template <class Block>
+  AQ_HOST_DEVICE void run(const Block& block) const {
+    Shared& m = block.template shared<Shared>();
+    const Index r0 = block.x * kSide, c0 = block.y * kSide;
+    block.each_thread([&](int thread) {
+      for (int e = thread; e < kSide * kSide; e += kThreads) {
+        const int r = e / kSide, c = e % kSide;
+        if (r0 + r < rows && c0 + c < columns) m.tile[c][r] = from[(r0 + r) * columns + c0 + c];
+      }
+    });
+    block.each_thread([&](int thread) {
+      for (int e = thread; e < kSide * kSide; e += kThreads) {
+        const int c = e / kSide, r = e % kSide;
+        if (r0 + r < rows && c0 + c < columns) to.set((c0 + c) * stride + r0 + r, m.tile[c][r]);
+      }
+    });
+  }
+};
+
 /// Weights in the order of rounding.
 struct OrderColumns {
   static constexpr int kThreads = 128;

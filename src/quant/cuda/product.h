@@ -85,6 +85,7 @@ class TileSums<GpuBlock> {
   __device__ __forceinline__ void multiply(const TileOperand& a, const TileOperand& b, int, int,
                                            int thread) {
     const int lane = thread % 32, row = first_row(thread), column = first_column(thread);
+    __syncwarp();  // lanes may have read their parts of the next tiles in different ways
 #pragma unroll
     for (int k = 0; k < kTileDepth; k += 16) {
       std::uint32_t a_high[4][4], a_low[4][4], b_high[4][2], b_low[4][2];

@@ -1,18 +1,20 @@
 #include "quant/cuda/solver.h"
 
-#include "aq/core/parallel.h"
-#include "quant/cpu/solver.h"
+#include <mutex>
+
+#include "quant/cpu/hessian.h"
 #include "quant/cuda/accelerator.h"
 #include "quant/cuda/factor.h"
 #ifdef AQ_WITH_CUDA
 #include "quant/cuda/gpu.h"
 #endif
+#include "quant/cuda/hessian.h"
 #include "quant/cuda/solve.h"
 
 namespace aq {
 namespace {
 
-/// Factors and solutions on a device; sums are those of the CPU.
+/// Sums, factors and solutions on a device.
 class DeviceSolver final : public Solver {
  public:
   explicit DeviceSolver(cuda::Accelerator& device) : device_(device) {}
@@ -21,10 +23,13 @@ class DeviceSolver final : public Solver {
 
   void add_tokens(WeightedSum& sum, MatrixView<const float> x, std::span<const std::int32_t> rows,
                   std::span<const float> weights, double weight_sum) const override {
-    cpu_solver().add_tokens(sum, x, rows, weights, weight_sum);
+    Matrix scaled = Matrix::uninitialized(rows.empty() ? x.rows : std::ssize(rows), x.columns);
+    gather_scaled_reversed(x, rows, weights, scaled.view());
+    const std::lock_guard lock(adding_);
+    cuda::accumulate_hessian(device_, sum, scaled.view(), weight_sum);
   }
 
-  Index tasks_at_once() const override { return thread_count(); }
+  Index tasks_at_once() const override { return device_.tasks_at_once(); }
 
   void factorize(std::span<FactorTask> tasks, const GptqSettings& settings) const override {
     cuda::factorize(device_, tasks, settings);
@@ -77,6 +82,7 @@ class DeviceSolver final : public Solver {
 
  private:
   cuda::Accelerator& device_;
+  mutable std::mutex adding_;  ///< threads add to sums one after the other
 };
 
 }  // namespace

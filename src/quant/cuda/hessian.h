@@ -1,0 +1,14 @@
+#pragma once
+/// Hessian sums on a device.
+
+#include "quant/cuda/accelerator.h"
+
+namespace aq::cuda {
+
+/// sum += X'X for rows that are scaled and reversed (quant/cpu/hessian.h), `[tokens, columns]`;
+/// adds tokens and `weight_sum`. Allocates sum.values on first use. Bits depend on the shapes of
+/// the calls alone.
+void accumulate_hessian(Accelerator& device, WeightedSum& sum,
+                        MatrixView<const float> scaled_reversed, double weight_sum);
+
+}  // namespace aq::cuda
