@@ -18,12 +18,6 @@
 namespace aq::test {
 namespace {
 
-std::vector<float> token_weights(Index tokens) {
-  std::vector<float> weights;
-  for (Index t = 0; t < tokens; ++t) weights.push_back(0.05F + static_cast<float>(t % 11) / 12);
-  return weights;
-}
-
 const Solver& device_solver() {
   const char* device = std::getenv("AQ_TEST_DEVICE");
   return device != nullptr && std::string_view(device) == "cuda" ? find_solver(SolverDevice::cuda)
@@ -48,13 +42,6 @@ SolveTask solved(const Solver& solver, const Matrix& w, const Scheme& scheme, co
 
 double total(const std::vector<double>& rows) {
   return std::accumulate(rows.begin(), rows.end(), 0.0);
-}
-
-double share_equal(const QuantizedMatrix& a, const QuantizedMatrix& b) {
-  const auto x = codes_of(a), y = codes_of(b);
-  const auto equal =
-      std::inner_product(x.begin(), x.end(), y.begin(), Index{0}, std::plus<>(), std::equal_to<>());
-  return static_cast<double>(equal) / static_cast<double>(x.size());
 }
 
 double objective(const Matrix& w, const QuantizedMatrix& q, const Doubles& damped) {
@@ -180,7 +167,7 @@ TEST(Device, ObjectiveOfTheCpuInEveryFormat) {
       EXPECT_NEAR(total(found.error), naive, 1e-3 * naive);
       const double ratio = naive / objective(w, expected.result, damped);
       EXPECT_NEAR(ratio, 1, 5e-3);
-      const double share = share_equal(found.result, expected.result);
+      const double share = share_equal(codes_of(found.result), codes_of(expected.result));
       EXPECT_GT(share, 0.99);
       ratios += ratio;
       shares += share;
@@ -214,7 +201,8 @@ TEST(Device, RunsAndBlocksOfWideMatrices) {
       const double ratio =
           objective(w, found.result, damped) / objective(w, expected.result, damped);
       EXPECT_NEAR(ratio, 1, 5e-3) << to_string(scheme);
-      EXPECT_GT(share_equal(found.result, expected.result), 0.98) << to_string(scheme);
+      EXPECT_GT(share_equal(codes_of(found.result), codes_of(expected.result)), 0.98)
+          << to_string(scheme);
     }
   };
   compare(ActOrder::none, {Scheme{.group_size = 100}, narrow, Scheme{.group_size = 600},
@@ -241,18 +229,11 @@ TEST(Device, SlicesThreadsAndBatchesDoNotChangeBits) {
     set_thread_count(2);
     device_solver().solve(tasks, settings);
     set_thread_count(1);
-    std::vector<QuantizedMatrix> slices;
-    std::vector<double> error, norm, weight_error;
-    for (const SolveTask& task : tasks) {
-      slices.push_back(task.result);
-      error.insert(error.end(), task.error.begin(), task.error.end());
-      norm.insert(norm.end(), task.norm.begin(), task.norm.end());
-      weight_error.insert(weight_error.end(), task.weight_error.begin(), task.weight_error.end());
-    }
-    EXPECT_EQ(stack_rows(slices), whole.result);
-    EXPECT_EQ(error, whole.error);
-    EXPECT_EQ(norm, whole.norm);
-    EXPECT_EQ(weight_error, whole.weight_error);
+    const SolveTask slices = joined(tasks);
+    EXPECT_EQ(slices.result, whole.result);
+    EXPECT_EQ(slices.error, whole.error);
+    EXPECT_EQ(slices.norm, whole.norm);
+    EXPECT_EQ(slices.weight_error, whole.weight_error);
   }
 }
 

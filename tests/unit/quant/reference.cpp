@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 #include <random>
 
 #include "aq/quant/hessian.h"
@@ -216,6 +218,32 @@ WeightedSum sum_of(const Matrix& x, const std::vector<float>& weights) {
   WeightedSum sum;
   accumulate_hessian(sum, scaled.view(), weight_sum, false);
   return sum;
+}
+
+std::vector<float> token_weights(Index tokens) {
+  std::vector<float> weights;
+  for (Index t = 0; t < tokens; ++t) weights.push_back(0.05F + static_cast<float>(t % 11) / 12);
+  return weights;
+}
+
+double share_equal(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b) {
+  const auto equal =
+      std::inner_product(a.begin(), a.end(), b.begin(), Index{0}, std::plus<>(), std::equal_to<>());
+  return static_cast<double>(equal) / static_cast<double>(a.size());
+}
+
+SolveTask joined(const std::vector<SolveTask>& slices) {
+  SolveTask whole;
+  std::vector<QuantizedMatrix> rows;
+  for (const SolveTask& slice : slices) {
+    rows.push_back(slice.result);
+    for (const auto figures : {&SolveTask::error, &SolveTask::error_rtn, &SolveTask::norm,
+                               &SolveTask::weight_error, &SolveTask::weight_norm})
+      (whole.*figures)
+          .insert((whole.*figures).end(), (slice.*figures).begin(), (slice.*figures).end());
+  }
+  whole.result = stack_rows(rows);
+  return whole;
 }
 
 }  // namespace aq::test

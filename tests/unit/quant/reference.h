@@ -64,4 +64,11 @@ Doubles values_of(const QuantizedMatrix& matrix);
 /// The sum of x as the solver wants it.
 WeightedSum sum_of(const Matrix& x, const std::vector<float>& weights = {});
 
+/// Weights of tokens, of all sizes.
+std::vector<float> token_weights(Index tokens);
+/// Share of the codes that are equal.
+double share_equal(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b);
+/// The results of slices, first to last, as one: rows and figures.
+SolveTask joined(const std::vector<SolveTask>& slices);
+
 }  // namespace aq::test

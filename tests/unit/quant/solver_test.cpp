@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <map>
-#include <numeric>
 
 #include "aq/core/parallel.h"
 #include "aq/quant/hessian.h"
@@ -31,14 +30,6 @@ struct Problem {
   }
 };
 
-std::vector<float> token_weights(Index tokens) {
-  std::vector<float> weights;
-  for (Index t = 0; t < tokens; ++t) {
-    weights.push_back(0.05F + static_cast<float>(t % 11) / 12);
-  }
-  return weights;
-}
-
 const Problem& problem(Index tokens, Index columns) {
   static std::map<std::pair<Index, Index>, Problem> known;
   const auto key = std::pair(tokens, columns);
@@ -55,12 +46,6 @@ SolveTask solved(const Matrix& w, const Scheme& scheme, const Factor* factor,
     task.tensor_grid = fit_tensor_grid(scheme, w.view(), ScaleSearch::absmax);
   solve({&task, 1}, settings);
   return task;
-}
-
-double share_equal(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b) {
-  const auto equal =
-      std::inner_product(a.begin(), a.end(), b.begin(), Index{0}, std::plus<>(), std::equal_to<>());
-  return static_cast<double>(equal) / static_cast<double>(a.size());
 }
 
 Index rows_that_differ(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b,
@@ -236,20 +221,11 @@ TEST(Solver, SlicesAndThreadsGiveTheSameBits) {
     }
     solve(tasks, plain_gptq());
     set_thread_count(1);
-    std::vector<QuantizedMatrix> slices;
-    std::vector<double> error;
-    std::vector<double> norm;
-    std::vector<double> weight_error;
-    for (const SolveTask& task : tasks) {
-      slices.push_back(task.result);
-      error.insert(error.end(), task.error.begin(), task.error.end());
-      norm.insert(norm.end(), task.norm.begin(), task.norm.end());
-      weight_error.insert(weight_error.end(), task.weight_error.begin(), task.weight_error.end());
-    }
-    EXPECT_EQ(stack_rows(slices), whole.result);
-    EXPECT_EQ(error, whole.error);
-    EXPECT_EQ(norm, whole.norm);
-    EXPECT_EQ(weight_error, whole.weight_error);
+    const SolveTask slices = joined(tasks);
+    EXPECT_EQ(slices.result, whole.result);
+    EXPECT_EQ(slices.error, whole.error);
+    EXPECT_EQ(slices.norm, whole.norm);
+    EXPECT_EQ(slices.weight_error, whole.weight_error);
   }
 }
 
