@@ -118,10 +118,9 @@ void Batch::multiply(const DeviceArray<PairArray>& a, Index a_offset, Index a_st
                     b_offset, view_.stride, c.data(), c_offset, view_.run, add});
 }
 
-void Batch::add_errors_times_upper(Index run_first, Index first, Index width, Index from,
-                                   Index to) {
+void Batch::errors_times_upper(Index run_first, Index first, Index width, Index from, Index to) {
   multiply(errors_, from, view_.stride, uppers_, first * view_.stride + from, sum_table_,
-           first - run_first, width, to - from, true);
+           first - run_first, width, to - from, first > run_first);
 }
 
 void Batch::errors_times_h(Index first, Index width) {

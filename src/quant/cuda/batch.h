@@ -27,7 +27,6 @@ class Batch {
   Accelerator& device() const { return device_; }
   const BatchView& view() const { return view_; }
   Index size() const { return std::ssize(tasks_); }
-  std::span<SolveTask* const> tasks() const { return tasks_; }
   bool has_order() const { return !ordered_.empty(); }
   bool refines() const { return sweeps_ > 0; }
   int sweeps() const { return sweeps_; }
@@ -40,9 +39,10 @@ class Batch {
   /// What GPTQ works on: weights and levels in the order of rounding.
   BatchView ordered_view() const;
 
-  /// sums of columns [first, first + width) of a run (+)= operand[., from..to) of E times U, or of
-  /// E or the changes of a run times H.
-  void add_errors_times_upper(Index run_first, Index first, Index width, Index from, Index to);
+  /// sums of columns [first, first + width) of a run = columns [from, to) of E times U; added in a
+  /// run's later blocks, whose sums have begun.
+  void errors_times_upper(Index run_first, Index first, Index width, Index from, Index to);
+  /// The same of all E, or (added) of what refining changed in a run, times H.
   void errors_times_h(Index first, Index width);
   void add_changes_times_h(Index run_first, Index first, Index width);
   /// images of a group = its levels times H.

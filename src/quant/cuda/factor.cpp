@@ -89,17 +89,22 @@ std::vector<int> cholesky(Accelerator& device, const Tables& t) {
   return failed.download();
 }
 
-/// What row kernels read beside L.
-void complete(Accelerator& device, Making& making, const GptqSettings& settings) {
-  const Tables t(device, {&making}, false);
+/// What row kernels read beside L, of all at once.
+void complete(Accelerator& device, const Batch& makings, const GptqSettings& settings) {
+  if (makings.empty()) return;
+  const Tables t(device, makings, false);
   constexpr Index kSide = FillUpper::kSide;
-  device.launch(FillUpper{t.factors.data(), t.stride}, {t.stride / kSide * (t.stride / kSide), 1});
+  device.launch(FillUpper{t.factors.data(), t.stride},
+                {t.stride / kSide * (t.stride / kSide), t.batch});
   if (settings.refine > 0)
-    device.launch(FillHessian{t.sums.data(), t.factors.data(), t.columns, t.stride}, {t.stride, 1});
-  making.factor->diagonal = {
-      device, std::span<const float>(damped_diagonal(making.task->sum, making, making.damping))};
-  const FactorFacts& facts = making;
-  making.task->factor = {facts, making.factor};
+    device.launch(FillHessian{t.sums.data(), t.factors.data(), t.columns, t.stride},
+                  {t.stride, t.batch});
+  for (Making* making : makings) {
+    making->factor->diagonal = {device, std::span<const float>(damped_diagonal(
+                                            making->task->sum, *making, making->damping))};
+    const FactorFacts& facts = *making;
+    making->task->factor = {facts, making->factor};
+  }
 }
 
 /// The last rungs of the ladder, which the CPU climbs.
@@ -119,7 +124,7 @@ void complete_on_host(Accelerator& device, Making& making, const GptqSettings& s
       lower[(stride - 1 - i) * stride + stride - 1 - j] =
           j < n ? upper(i, j) : (i == j ? 1.0F : 0.0F);
   making.factor->lower = {device, std::span<const float>(lower)};
-  complete(device, making, settings);
+  complete(device, {&making}, settings);
 }
 
 /// Tasks of as many columns: more damping for those that fail, then the CPU.
@@ -134,13 +139,10 @@ void climb_ladder(Accelerator& device, std::vector<Making>& makings, const GptqS
     }
     const std::vector<int> failed =
         cholesky(device, Tables(device, left, settings.act_order == ActOrder::fixed));
-    Batch still;
-    for (std::size_t i = 0; i < left.size(); ++i) {
-      if (failed[i] != 0)
-        still.push_back(left[i]);
-      else
-        complete(device, *left[i], settings);
-    }
+    Batch made, still;
+    for (std::size_t i = 0; i < left.size(); ++i)
+      (failed[i] != 0 ? still : made).push_back(left[i]);
+    complete(device, made, settings);
     left = std::move(still);
   }
   for (Making* making : left) complete_on_host(device, *making, settings);

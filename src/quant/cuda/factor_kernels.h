@@ -8,8 +8,6 @@
 
 namespace aq::cuda {
 
-struct NoShared {};
-
 /// A sum that is factored, in the memory of the device.
 struct SumView {
   const float* values = nullptr;        ///< the sum's layout (aq/quant/hessian.h)
@@ -33,7 +31,7 @@ AQ_HOST_DEVICE float damped_element(const SumView& sum, Index n, Index i, Index 
 /// column n.
 struct FillLower {
   static constexpr int kThreads = 128;
-  using Shared = NoShared;
+  struct Shared {};
   const SumView* sums;
   const FactorView* factors;
   Index n, stride;
@@ -61,7 +59,7 @@ struct FillLower {
 /// The damped matrix in natural order, whole; zeros beyond column n.
 struct FillHessian {
   static constexpr int kThreads = 128;
-  using Shared = NoShared;
+  struct Shared {};
   const SumView* sums;
   const FactorView* factors;
   Index n, stride;

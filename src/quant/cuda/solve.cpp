@@ -61,17 +61,15 @@ class BatchSolver {
   /// s of a run from all columns before it.
   void form_sums(Columns run) {
     if (!batch_.view().has_factor) return;
-    batch_.clear_sums();
-    if (run.begin > 0)
-      batch_.add_errors_times_upper(run.begin, run.begin, run.width(), 0, run.begin);
+    if (run.begin == 0) return batch_.clear_sums();
+    batch_.errors_times_upper(run.begin, run.begin, run.width(), 0, run.begin);
   }
 
   void solve_blocks(Columns run, Grids grids) {
     const BatchView view = batch_.ordered_view();
     for_pieces(run, batch_.gptq_cut().block, [&](Columns block) {
       if (view.has_factor && block.begin > run.begin)
-        batch_.add_errors_times_upper(run.begin, block.begin, block.width(), run.begin,
-                                      block.begin);
+        batch_.errors_times_upper(run.begin, block.begin, block.width(), run.begin, block.begin);
       over_tiles(SolveBlock<Levels>{levels_, view, block.begin, block.width(), run.begin, grids,
                                     batch_.values(), run.begin});
     });

@@ -219,17 +219,7 @@ TEST(Device, SlicesThreadsAndBatchesDoNotChangeBits) {
   for (const Scheme& scheme : {Scheme{.group_size = 32}, Scheme{.bits = 3, .group_size = 160},
                                Scheme{.bits = 5, .symmetric = false, .group_size = kPerTensor}}) {
     const SolveTask whole = solved(device_solver(), w, scheme, &factor, settings);
-    std::vector<SolveTask> tasks;
-    for (const auto& [first, count] : {std::pair<Index, Index>{0, 64}, {64, 64}, {128, 72}})
-      tasks.push_back({.weight = w.view().slice_rows(first, count),
-                       .first_row = first,
-                       .scheme = scheme,
-                       .tensor_grid = whole.tensor_grid,
-                       .factor = &factor});
-    set_thread_count(2);
-    device_solver().solve(tasks, settings);
-    set_thread_count(1);
-    const SolveTask slices = joined(tasks);
+    const SolveTask slices = solved_in_slices(device_solver(), whole, {64, 64, 72}, settings);
     EXPECT_EQ(slices.result, whole.result);
     EXPECT_EQ(slices.error, whole.error);
     EXPECT_EQ(slices.norm, whole.norm);

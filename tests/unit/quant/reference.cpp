@@ -6,6 +6,7 @@
 #include <numeric>
 #include <random>
 
+#include "aq/core/parallel.h"
 #include "aq/quant/hessian.h"
 #include "aq/quant/solver.h"
 #include "quant/cpu/hessian.h"
@@ -232,18 +233,33 @@ double share_equal(const std::vector<std::uint8_t>& a, const std::vector<std::ui
   return static_cast<double>(equal) / static_cast<double>(a.size());
 }
 
-SolveTask joined(const std::vector<SolveTask>& slices) {
-  SolveTask whole;
-  std::vector<QuantizedMatrix> rows;
+SolveTask solved_in_slices(const Solver& solver, const SolveTask& whole,
+                           const std::vector<Index>& rows, const GptqSettings& settings) {
+  std::vector<SolveTask> slices;
+  Index first = 0;
+  for (const Index count : rows) {
+    slices.push_back({.weight = whole.weight.slice_rows(first, count),
+                      .first_row = first,
+                      .scheme = whole.scheme,
+                      .tensor_grid = whole.tensor_grid,
+                      .factor = whole.factor});
+    first += count;
+  }
+  AQ_CHECK(first == whole.weight.rows, first, " rows");
+  const int threads = thread_count();
+  set_thread_count(2);
+  solver.solve(slices, settings);
+  set_thread_count(threads);
+  SolveTask all;
+  std::vector<QuantizedMatrix> results;
   for (const SolveTask& slice : slices) {
-    rows.push_back(slice.result);
+    results.push_back(slice.result);
     for (const auto figures : {&SolveTask::error, &SolveTask::error_rtn, &SolveTask::norm,
                                &SolveTask::weight_error, &SolveTask::weight_norm})
-      (whole.*figures)
-          .insert((whole.*figures).end(), (slice.*figures).begin(), (slice.*figures).end());
+      (all.*figures).insert((all.*figures).end(), (slice.*figures).begin(), (slice.*figures).end());
   }
-  whole.result = stack_rows(rows);
-  return whole;
+  all.result = stack_rows(results);
+  return all;
 }
 
 }  // namespace aq::test

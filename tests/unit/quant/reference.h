@@ -68,7 +68,9 @@ WeightedSum sum_of(const Matrix& x, const std::vector<float>& weights = {});
 std::vector<float> token_weights(Index tokens);
 /// Share of the codes that are equal.
 double share_equal(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b);
-/// The results of slices, first to last, as one: rows and figures.
-SolveTask joined(const std::vector<SolveTask>& slices);
+/// A solved task once more, cut into slices of so many rows, on two threads; their rows and figures
+/// as one task's.
+SolveTask solved_in_slices(const Solver& solver, const SolveTask& whole,
+                           const std::vector<Index>& rows, const GptqSettings& settings);
 
 }  // namespace aq::test

@@ -211,17 +211,8 @@ TEST(Solver, SlicesAndThreadsGiveTheSameBits) {
     EXPECT_EQ(whole.error, threads.error);
     EXPECT_EQ(whole.norm, threads.norm);
     EXPECT_EQ(whole.error_rtn, threads.error_rtn);
-    std::vector<SolveTask> tasks;
-    for (const auto& [first, count] : {std::pair<Index, Index>{0, 64}, {64, 128}, {192, 8}}) {
-      tasks.push_back({.weight = w.view().slice_rows(first, count),
-                       .first_row = first,
-                       .scheme = scheme,
-                       .tensor_grid = fit_tensor_grid(scheme, w.view(), ScaleSearch::absmax),
-                       .factor = &p.factor});
-    }
-    solve(tasks, plain_gptq());
+    const SolveTask slices = solved_in_slices(cpu_solver(), whole, {64, 128, 8}, plain_gptq());
     set_thread_count(1);
-    const SolveTask slices = joined(tasks);
     EXPECT_EQ(slices.result, whole.result);
     EXPECT_EQ(slices.error, whole.error);
     EXPECT_EQ(slices.norm, whole.norm);
