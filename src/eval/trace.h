@@ -8,7 +8,6 @@ namespace aq {
 
 /// One rank's share, gathered while the model runs.
 struct Trace {
-  bool wanted = false;
   std::vector<float> logits;                            ///< [tokens, vocabulary]
   std::vector<std::vector<std::int32_t>> router_index;  ///< per MoE layer [tokens, top_k]
   std::vector<std::vector<float>> router_weight;

@@ -9,46 +9,17 @@
 #include "aq/core/hash.h"
 #include "aq/core/host.h"
 #include "aq/core/log.h"
-#include "aq/core/memory.h"
 #include "aq/core/parallel.h"
 #include "aq/core/text.h"
 #include "aq/export/servability.h"
 #include "aq/model/architecture_json.h"
+#include "aq/run/node_memory.h"
 #include "aq/run/sources.h"
 #include "aq/runtime/pieces.h"
 #include "run/disk_space.h"
 
 namespace aq {
 namespace {
-
-constexpr Index kHeadroomPercent = 80;  // of what the machine has free
-
-/// Ranks on the machine that has most of them.
-int ranks_of_node(Communicator& comm) {
-  const std::string name = host_name();
-  const auto neighbours = std::ranges::count(all_gather_values(comm, name), name);
-  std::array<std::int64_t, 1> most{neighbours};
-  comm.all_reduce_max(most);
-  return static_cast<int>(most[0]);
-}
-
-/// The least that any rank's share of its machine's free memory allows.
-Index default_memory(Communicator& comm, int neighbours) {
-  std::array<std::int64_t, 1> least{-available_bytes() / 100 * kHeadroomPercent / neighbours};
-  comm.all_reduce_max(least);
-  return -least[0];
-}
-
-/// Asks all ranks whether the user's limit is more than there is. Collective.
-void warn_of_too_much(Index limit, Communicator& comm, int neighbours) {
-  std::array<std::int64_t, 1> least{-available_bytes() / neighbours};
-  comm.all_reduce_max(least);
-  const Index share = -least[0];  // 0: not known
-  if (comm.is_first() && share > 0 && limit > share)
-    log_warning(str("--memory ", bytes_text(limit), " a rank is more than the ", bytes_text(share),
-                    " that the machine, or the limit of its control group, leaves for each: a rank "
-                    "that takes it will be killed"));
-}
 
 /// The calibration tokens, or what is known of those that kept Hessians came from.
 struct CalibrationTokens {
@@ -194,7 +165,7 @@ struct RunPlan : ChosenPlan {
 RunPlan choose(const QuantizeOptions& options, const ModelFiles& files,
                const Assignments& assignments, const Workload* workload, Communicator& comm) {
   const int node_ranks = ranks_of_node(comm);
-  if (options.memory > 0) warn_of_too_much(options.memory, comm, node_ranks);
+  if (options.memory > 0) warn_of_too_much_memory(options.memory, comm, node_ranks);
   const Index memory = options.memory > 0 ? options.memory : default_memory(comm, node_ranks);
   std::array<std::int64_t, 1> threads{thread_count()};
   comm.all_reduce_max(threads);

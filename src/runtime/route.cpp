@@ -184,4 +184,25 @@ void token_nll(MatrixView<const float> logits, std::span<const std::int32_t> tar
   }
 }
 
+void compare_distributions(MatrixView<const float> reference, MatrixView<const float> logits,
+                           std::span<TokenDistance> distances) {
+  AQ_CHECK(reference.rows == logits.rows && reference.columns == logits.columns &&
+               std::ssize(distances) == logits.rows,
+           "reference [", reference.rows, ", ", reference.columns, "], logits [", logits.rows, ", ",
+           logits.columns, "], distances ", distances.size());
+  const Index columns = logits.columns;
+  for (Index t = 0; t < logits.rows; ++t) {
+    const std::span<const float> p = reference.row(t), q = logits.row(t);
+    const float largest_p = largest_of(p.data(), columns);
+    const float largest_q = largest_of(q.data(), columns);
+    const double sum_p = exponential_sum(p.data(), largest_p, columns);
+    const double sum_q = exponential_sum(q.data(), largest_q, columns);
+    const double difference = weighted_difference(p.data(), largest_p, q.data(), columns) / sum_p;
+    distances[t] = {
+        .kl = difference + (std::log(sum_q) + largest_q) - (std::log(sum_p) + largest_p),
+        .same_top1 = std::ranges::find(p, largest_p) - p.begin() ==
+                     std::ranges::find(q, largest_q) - q.begin()};
+  }
+}
+
 }  // namespace aq::runtime

@@ -50,6 +50,10 @@ inline float exponential(float x) {
   return x < -87.3F ? 0.0F : result;
 }
 
+inline double weighted_term(float x, float largest, float y) {
+  return static_cast<double>(exponential(x - largest)) * (static_cast<double>(x) - y);
+}
+
 inline float larger(float a, float b) {
   return a > b ? a : b;
 }
@@ -95,6 +99,16 @@ double exponential_sum(const float* x, float largest, Index count) {
   for (Index i = 0; i < whole; i += kLanes)
     for (Index l = 0; l < kLanes; ++l) lanes[l] += exponential(x[i + l] - largest);
   for (Index i = whole; i < count; ++i) lanes[i - whole] += exponential(x[i] - largest);
+  return add_lanes(lanes);
+}
+
+AQ_FOR_ALL_CPUS
+double weighted_difference(const float* x, float largest, const float* y, Index count) {
+  Lanes<double> lanes{};
+  const Index whole = count / kLanes * kLanes;
+  for (Index i = 0; i < whole; i += kLanes)
+    for (Index l = 0; l < kLanes; ++l) lanes[l] += weighted_term(x[i + l], largest, y[i + l]);
+  for (Index i = whole; i < count; ++i) lanes[i - whole] += weighted_term(x[i], largest, y[i]);
   return add_lanes(lanes);
 }
 

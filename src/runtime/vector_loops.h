@@ -13,6 +13,9 @@ double sum_of_squares(const float* x, Index count);
 float largest_of(const float* values, Index count);
 /// Σ exp(x - largest): each term in fp32 with a relative error below 2e-7, the sum in double.
 double exponential_sum(const float* x, float largest, Index count);
+/// Σ exp(x - largest) (x - y): each exp in fp32 with a relative error below 2e-7, the rest in
+/// double.
+double weighted_difference(const float* x, float largest, const float* y, Index count);
 /// x = exp(scale * (x - largest)), 0 below exp(-87.3); returns the sum in fp32.
 float exponentiate(float* x, float scale, float largest, Index count);
 /// out = weight * (x * factor). `out` may be x.

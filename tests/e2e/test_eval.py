@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from program import EVALUATION, EXAMPLE, FIXTURES, ProgramTest, model_arguments, start
+from program import EVALUATION, EXAMPLE, FIXTURES, ProgramTest, model_arguments, quantize_arguments, run, start
 
 # Mean NLL of the example by transformers in float32 (tools/make_example.py prints it).
 EXAMPLE_NLL = 0.980370
@@ -72,6 +72,98 @@ class Example(ProgramTest):
         self.assertEqual(figures["windows"], 64 * 3)
         self.assertEqual(figures["predictions"], 64 * (99 + 99 + 55))
         self.assertEqual(self.nll("--window", 100, "--max-windows", 5)["windows"], 5)
+
+
+class AgainstTheOriginal(ProgramTest):
+    """KL, paired loss and agreement, against numpy on the logits of both models."""
+
+    WINDOW = 100  # leaves tails of 56 tokens
+
+    def setUp(self):
+        super().setUp()
+        recipe = self.write_recipe(default={"wq": "int3", "group_size": 32, "method": "rtn", "aq": "int4"})
+        self.save = self.directory / "run"
+        self.succeed(*quantize_arguments(self.save, recipe=recipe, samples=4))
+
+    def score(self, *arguments, model=EXAMPLE, windows=8, **keywords):
+        figures = self.directory / "eval.json"
+        done = self.succeed("eval", "--model", model, "--tokens", EVALUATION, "--window", self.WINDOW,
+                            "--max-windows", windows, "--json", figures, *arguments, **keywords)
+        return json.loads(figures.read_text()), done.stdout
+
+    def logits(self, *arguments):
+        trace = self.directory / "trace.h5"
+        self.score("--trace", trace, *arguments)
+        with h5py.File(trace) as file:
+            logits = file["logits"][:].astype(np.float64)
+        return logits - np.log(np.exp(logits - logits.max(axis=-1, keepdims=True)).sum(axis=-1, keepdims=True)) \
+            - logits.max(axis=-1, keepdims=True)
+
+    def expected(self):
+        """Per figure: the mean a prediction and its standard error over windows."""
+        with h5py.File(EVALUATION) as file:
+            rows = file["tokens"][:4]
+        windows = [row[begin:begin + self.WINDOW] for row in rows for begin in range(0, rows.shape[1], self.WINDOW)][:8]
+        original = self.logits("--against", "none")
+        quantized = self.logits("--quantized", self.save, "--against", "none")
+        sums = {"kl": [], "loss": [], "same_top1": []}
+        for p, q, tokens in zip(original, quantized, windows):
+            p, q, targets = p[:len(tokens) - 1], q[:len(tokens) - 1], tokens[1:, None]
+            sums["kl"].append((np.exp(p) * (p - q)).sum())
+            sums["loss"].append((np.take_along_axis(p, targets, 1) - np.take_along_axis(q, targets, 1)).sum())
+            sums["same_top1"].append((p.argmax(axis=1) == q.argmax(axis=1)).sum())
+        counts = np.array([len(tokens) - 1 for tokens in windows])
+        self.assertGreater(len(set(counts)), 1)
+        for name, values in sums.items():
+            mean = np.sum(values) / counts.sum()
+            residuals = np.array(values) - mean * counts
+            yield name, mean, np.sqrt((residuals ** 2).sum() * 8 / 7) / counts.sum()
+
+    def test_figures_are_those_of_numpy_on_any_ranks(self):
+        figures, text = self.score("--quantized", self.save)
+        for name, mean, error in self.expected():
+            self.assertAlmostEqual(figures[name], mean, delta=1e-6 + 1e-5 * abs(mean), msg=name)
+            self.assertAlmostEqual(figures[name + "_standard_error"], error, delta=1e-6 + 1e-4 * error, msg=name)
+        self.assertGreater(figures["kl"], 0.005)
+        self.assertAlmostEqual(figures["loss"], figures["mean_nll"] - figures["reference_mean_nll"], delta=1e-12)
+        self.assertRegex(text, r"original .*\nquantized .*\n +KL 0\.\d+ ± 0\.\d+  loss .* ± .*  same top-1 .* %\n")
+        self.assertGreater(figures["activation_kl"], 1.2 * figures["kl"])
+        del figures["seconds"]
+        for ranks in (2, 3):
+            again, _ = self.score("--quantized", self.save, ranks=ranks)
+            del again["seconds"]
+            self.assertEqual(again, figures)
+
+    def test_another_checkpoint_is_compared_with(self):
+        served = self.directory / "served"
+        self.succeed("export", self.save, "--out", served, "--format", "bf16")
+        figures, text = self.score("--against", EXAMPLE, model=served)
+        run, _ = self.score("--quantized", self.save, "--against", "original")
+        self.assertAlmostEqual(figures["kl"], run["kl"], delta=0.02 * run["kl"])  # weights rounded to bf16
+        self.assertEqual(figures["reference_mean_nll"], run["reference_mean_nll"])
+        self.assertRegex(text, r"reference .*\nmodel ")
+        same, _ = self.score("--against", EXAMPLE)
+        self.assertEqual([same["kl"], same["loss"], same["same_top1"]], [0, 0, 1])
+
+    def test_alone(self):
+        for arguments in ((), ("--quantized", self.save, "--against", "none")):
+            figures, text = self.score(*arguments)
+            self.assertNotIn("kl", figures)
+            self.assertNotIn("reference_mean_nll", figures)
+            self.assertNotIn("KL", text)
+
+    def test_one_window_has_no_standard_error(self):
+        figures, text = self.score("--quantized", self.save, windows=1)
+        self.assertIsNone(figures["kl_standard_error"])
+        self.assertNotIn("±", text)
+
+    def test_what_cannot_be_compared_is_refused(self):
+        for against, words in (("original", "no --quantized"), (FIXTURES / "mixtral", "vocabulary"),
+                               (self.directory / "nothing", "nothing")):
+            done = run("eval", "--model", EXAMPLE, "--tokens", EVALUATION, "--against", against)
+            self.assertIn(done.returncode, (2, 3), done.stderr)
+            self.assertIn(words, done.stderr)
+            self.assertIn(str(against), done.stderr)
 
 
 class Stall(ProgramTest):

@@ -331,5 +331,61 @@ TEST(TokenNll, RefusesTargetsOutsideTheVocabulary) {
   EXPECT_THROW(token_nll(logits.view(), std::vector<std::int32_t>{2}, {&nll, 1}), Error);
 }
 
+TEST(CompareDistributions, ByHand) {
+  // p = 1/2, 1/4, 1/4 and q = 1/4, 1/4, 1/2.
+  const Matrix p = one_row({std::log(2.0F), 0, 0});
+  const Matrix q = one_row({7, 7, 7 + std::log(2.0F)});
+  TokenDistance distance;
+  compare_distributions(p.view(), q.view(), {&distance, 1});
+  EXPECT_NEAR(distance.kl, 0.25 * std::log(2.0), 4e-7);
+  EXPECT_FALSE(distance.same_top1);
+  compare_distributions(q.view(), q.view(), {&distance, 1});
+  EXPECT_EQ(distance.kl, 0);
+  EXPECT_TRUE(distance.same_top1);
+}
+
+TEST(CompareDistributions, OfEqualLogitsTheFirstIsTheLikeliest) {
+  TokenDistance distance;
+  compare_distributions(one_row({1, 2, 2}).view(), one_row({0, 3, 1}).view(), {&distance, 1});
+  EXPECT_TRUE(distance.same_top1);
+  compare_distributions(one_row({1, 2, 2}).view(), one_row({0, 1, 3}).view(), {&distance, 1});
+  EXPECT_FALSE(distance.same_top1);
+}
+
+double kl_in_double(std::span<const float> p, std::span<const float> q) {
+  const auto log_sum = [](std::span<const float> logits) {
+    double sum = 0;
+    for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - logits[0]);
+    return std::log(sum) + logits[0];
+  };
+  const double of_p = log_sum(p), of_q = log_sum(q);
+  double kl = 0;
+  for (std::size_t i = 0; i < p.size(); ++i)
+    kl += std::exp(p[i] - of_p) * ((p[i] - of_p) - (q[i] - of_q));
+  return kl;
+}
+
+TEST(CompareDistributions, AgreesWithDoublePrecision) {
+  for (const Index vocabulary : {1, 2, 17, 512, 32003})
+    for (const float distance : {0.001F, 0.1F, 5.0F}) {
+      const Matrix p = random_matrix(4, vocabulary, 1, 4);
+      Matrix q = random_matrix(4, vocabulary, 2, distance);
+      for (std::size_t i = 0; i < q.values.size(); ++i) q.values[i] += p.values[i];
+      std::vector<TokenDistance> got(4);
+      compare_distributions(p.view(), q.view(), got);
+      for (Index t = 0; t < 4; ++t)
+        EXPECT_NEAR(got[t].kl, kl_in_double(p.view().row(t), q.view().row(t)),
+                    4e-7 + 4e-7 * distance)
+            << vocabulary << " " << distance;
+    }
+}
+
+TEST(CompareDistributions, RefusesOtherShapes) {
+  TokenDistance distance;
+  EXPECT_THROW(compare_distributions(one_row({1, 2}).view(), one_row({1}).view(), {&distance, 1}),
+               Error);
+  EXPECT_THROW(compare_distributions(one_row({1}).view(), one_row({1}).view(), {}), Error);
+}
+
 }  // namespace
 }  // namespace aq::runtime

@@ -77,4 +77,13 @@ void apply_sigmoid(MatrixView<float> x);
 void token_nll(MatrixView<const float> logits, std::span<const std::int32_t> targets,
                std::span<double> nll);
 
+/// How far a model's distribution of the next token is from that of the model it stands for.
+struct TokenDistance {
+  double kl = 0;  ///< Σ p (log p - log q) in nats; p = softmax(reference), q = softmax(logits)
+  bool same_top1 = false;  ///< both hold the same token for the likeliest: the first of equal ones
+};
+/// distances[t] of row t. A KL is off by up to 4e-7: each exp is taken in fp32.
+void compare_distributions(MatrixView<const float> reference, MatrixView<const float> logits,
+                           std::span<TokenDistance> distances);
+
 }  // namespace aq::runtime
