@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """What each step of the quantizer is worth on held-out text: the tables of docs/fidelity.md.
 
-    tools/measure_fidelity.py NAME=MODEL,CALIBRATION.h5,EVALUATION.h5 ... [--formats int2 int3 ...] [--draws 3] [--steps TEXT]
+    tools/measure_fidelity.py NAME=MODEL,CALIBRATION.h5,EVALUATION.h5 ... [--formats int2 int3 ...] [--draws 3] [--steps TEXT ...]
                               [--sequences 64] [--ranks 1] [--threads 2] [--into docs/fidelity.md]
 
-Every figure comes from runs of the program: `quantize` with a recipe of its own, then `eval`. A draw is a random
-choice of --sequences rows of the calibration file. "loss" is the mean NLL (nats a token) above the original's, the
-mean over the draws with its standard error; "of plain" its ratio to plain weighted GPTQ in the same format; "error"
-the mean of the matrices' relative squared errors in the norm of their Hessians; "seconds" the whole run's.
+Every figure comes from runs of the program: `quantize` with a recipe of its own, then `eval` beside the original. A
+draw is a random choice of --sequences rows of the calibration file. "KL" is KL(original || quantized) a token, the mean
+over the draws with its standard error; "of plain" its ratio to plain weighted GPTQ in the same format; "loss" the mean
+NLL (nats a token) above the original's, likewise; "top-1" how often both find the same token likeliest; "error" the
+mean of the matrices' relative squared errors in the norm of their Hessians; "seconds" the whole run's.
 Needs h5py and numpy. --into replaces what stands between the marks <!-- tables --> of a file.
 """
 
@@ -51,7 +52,7 @@ def parse_arguments():
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL,CALIBRATION,EVALUATION")
     parser.add_argument("--program", default=ROOT / "build/release/bin/aq-dist", type=Path)
     parser.add_argument("--formats", nargs="+", default=["int2", "int3", "int4", "mxfp4", "nvfp4"])
-    parser.add_argument("--steps", default="", help="only steps whose name holds this text")
+    parser.add_argument("--steps", nargs="+", default=[""], help="only steps whose name holds one of these texts")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--sequences", type=int, default=64)
     parser.add_argument("--ranks", type=int, default=1)
@@ -89,7 +90,7 @@ class Model:
         return json.loads(figures.read_text())
 
     def measure(self, number_format, keys, settings):
-        """Losses, errors and seconds of all draws."""
+        """Figures of all draws, a row each: KL, loss, top-1, error, seconds."""
         recipe = self.folder / "recipe.json"
         default = {"wq": number_format, **({"group_size": 32} if number_format in INTEGERS else {}), **keys}
         recipe.write_text(json.dumps({"default": default, "gptq": settings}))
@@ -97,25 +98,32 @@ class Model:
         for draw in self.draws:
             done = self.run("quantize", "--config", recipe, "--calib", draw, "--save", self.folder / "run",
                             "--resume", "never")
-            loss = self.run("eval", "--tokens", self.evaluation, "--quantized", self.folder / "run")["mean_nll"]
+            scored = self.run("eval", "--tokens", self.evaluation, "--quantized", self.folder / "run",
+                              "--against", "original")
             seconds = done["seconds"]
-            measured.append((loss - self.original["mean_nll"], done.get("error", 0.0),
+            measured.append((scored["kl"], scored["loss"], scored["same_top1"], done.get("error", 0.0),
                              sum(seconds.values()) if isinstance(seconds, dict) else seconds))
         return np.array(measured)
+
+
+def with_error(values):
+    """Mean and standard error over the draws."""
+    spread = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
+    return f"{values.mean():.5f} ± {spread:.5f}"
 
 
 def table(model, number_format):
     group = " g32" if number_format in INTEGERS else ""
     lines = [f"**{model.name}, {number_format}{group}**", "",
-             "| step | loss | of plain | error | seconds |", "|---|---|---|---|---|"]
+             "| step | KL | of plain | loss | top-1 | error | seconds |", "|---|---|---|---|---|---|---|"]
     measured = {name: model.measure(number_format, keys, settings) for name, keys, settings, formats in STEPS
-                if (not formats or number_format in formats) and (model.arguments.steps in name or "(plain)" in name)}
+                if (not formats or number_format in formats) and ("(plain)" in name or any(text in name for text in model.arguments.steps))}
     plain = next(values for name, values in measured.items() if "(plain)" in name)[:, 0].mean()
     for name, values in measured.items():
-        mean = values.mean(axis=0)
-        spread = values[:, 0].std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
-        error = "-" if name.startswith("round") else f"{mean[1]:.5f}"
-        lines.append(f"| {name} | {mean[0]:.5f} ± {spread:.5f} | {mean[0] / plain:.2f} | {error} | {mean[2]:.1f} |")
+        kl, loss, top1, error, seconds = values.T
+        solved = "-" if name.startswith("round") else f"{error.mean():.5f}"
+        lines.append(f"| {name} | {with_error(kl)} | {kl.mean() / plain:.2f} | {with_error(loss)} | "
+                     f"{100 * top1.mean():.1f} % | {solved} | {seconds.mean():.1f} |")
     return "\n".join(lines) + "\n"
 
 
