@@ -116,8 +116,9 @@ def table(model, number_format):
     group = " g32" if number_format in INTEGERS else ""
     lines = [f"**{model.name}, {number_format}{group}**", "",
              "| step | KL | of plain | loss | top-1 | error | seconds |", "|---|---|---|---|---|---|---|"]
+    wanted = ("(plain)", *model.arguments.steps)
     measured = {name: model.measure(number_format, keys, settings) for name, keys, settings, formats in STEPS
-                if (not formats or number_format in formats) and ("(plain)" in name or any(text in name for text in model.arguments.steps))}
+                if (not formats or number_format in formats) and any(text in name for text in wanted)}
     plain = next(values for name, values in measured.items() if "(plain)" in name)[:, 0].mean()
     for name, values in measured.items():
         kl, loss, top1, error, seconds = values.T

@@ -15,10 +15,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json json_of(const std::optional<double>& value) {
-  return value ? Json(*value) : Json(nullptr);
-}
-
 /// Adds the figures of a score, each under `prefix` and its name.
 void add(const Score& score, const std::string& prefix, Json& json) {
   json[prefix + "mean_nll"] = score.mean_nll;
@@ -26,7 +22,8 @@ void add(const Score& score, const std::string& prefix, Json& json) {
   if (!score.comparison) return;
   const auto add_estimate = [&](const std::string& name, const Estimate& estimate) {
     json[prefix + name] = estimate.mean;
-    json[prefix + name + "_standard_error"] = json_of(estimate.standard_error);
+    Json& error = json[prefix + name + "_standard_error"];  // null where there is none
+    if (estimate.standard_error) error = *estimate.standard_error;
   };
   add_estimate("kl", score.comparison->kl);
   add_estimate("loss", score.comparison->loss);

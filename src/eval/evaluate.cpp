@@ -73,6 +73,7 @@ Inputs open_inputs(const EvaluateOptions& options, Communicator& comm) {
   Index longest = std::min(options.window, model.max_positions);
   if (options.against == Against::checkpoint) {
     inputs.reference = open_reference(options, model);
+    if (comm.is_first()) warn_of_assumptions(*inputs.reference);
     longest = std::min(longest, inputs.reference->model.max_positions);
   }
   const TokenFile file = TokenFile::open(options.tokens);
@@ -125,18 +126,12 @@ bool fits_beside(const Inputs& inputs, Communicator& comm) {
 /// The model to compare with; nothing: none. Collective.
 std::optional<ScoredModel> reference_model(const EvaluateOptions& options, const Inputs& inputs,
                                            Communicator& comm) {
-  switch (options.against) {
-    case Against::nothing:
-      return std::nullopt;
-    case Against::checkpoint:
-      return ScoredModel(*inputs.reference, nullptr, Activations::exact);
-    case Against::automatic:
-      if (!inputs.quantized || !fits_beside(inputs, comm)) return std::nullopt;
-      [[fallthrough]];
-    case Against::original:
-      return ScoredModel(inputs.files, nullptr, Activations::exact);
-  }
-  return std::nullopt;
+  if (inputs.reference) return ScoredModel(*inputs.reference, nullptr, Activations::exact);
+  const bool original =
+      options.against == Against::original ||
+      (options.against == Against::automatic && inputs.quantized && fits_beside(inputs, comm));
+  if (!original) return std::nullopt;
+  return ScoredModel(inputs.files, nullptr, Activations::exact);
 }
 
 /// Ranks meet after every layer, so that the watchdog sees after one layer that a rank is gone, and
@@ -189,10 +184,11 @@ void gather_windows(std::vector<double>& sums, Communicator& comm) {
     for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += values.at(i);
 }
 
-/// The heads of both models over the same windows; those of other ranks are added. Collective.
 struct HeadSums {
   WindowSums model, reference;
 };
+
+/// The heads of both models over the same windows, those of other ranks included. Collective.
 HeadSums score_heads(const Inputs& inputs, FinalStates& model, FinalStates* reference, Trace* trace,
                      Communicator& comm) {
   set_work_place(std::string(stage_name(Stage::head)));
