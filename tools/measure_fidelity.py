@@ -13,6 +13,7 @@ Needs h5py and numpy. --into replaces what stands between the marks <!-- tables 
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -24,7 +25,8 @@ import h5py
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-PLAIN = {"scale_search": "absmax", "refine": 0}
+OWN = {"target": "own", "few_tokens_damping": 0}
+PLAIN = {**OWN, "scale_search": "absmax", "refine": 0}
 INTEGERS = ("int2", "int3", "int4")
 # Name, keys of "default", settings, formats it makes sense for (empty: all).
 STEPS = [
@@ -32,12 +34,14 @@ STEPS = [
     ("GPTQ, p = 0", {}, {**PLAIN, "routing_exponent": 0}, ()),
     ("GPTQ weighted by routing (plain)", {}, PLAIN, ()),
     ("plain + static act-order", {}, {**PLAIN, "act_order": "static"}, ()),
-    ("plain + mse search", {}, {"scale_sign": "positive", "refine": 0}, ()),
-    ("+ scales of either sign", {}, {"refine": 0}, INTEGERS),
-    ("+ 1 sweep", {}, {"refine": 1}, ()),
-    ("+ 2 sweeps", {}, {"refine": 2}, ()),
-    ("+ 4 sweeps (the defaults)", {}, {}, ()),
-    ("+ 8 sweeps", {}, {"refine": 8}, ()),
+    ("plain + mse search", {}, {**OWN, "scale_sign": "positive", "refine": 0}, ()),
+    ("+ scales of either sign", {}, {**OWN, "refine": 0}, INTEGERS),
+    ("+ 1 sweep", {}, {**OWN, "refine": 1}, ()),
+    ("+ 4 sweeps", {}, OWN, ()),
+    ("+ damping by tokens", {}, {"target": "own"}, ()),
+    ("+ targets of the original model (the defaults)", {}, {}, ()),
+    ("defaults, 8 sweeps", {}, {"refine": 8}, ()),
+    ("defaults, one damping", {}, {"few_tokens_damping": 0}, ()),
     ("defaults, positive scales", {}, {"scale_sign": "positive"}, INTEGERS),
     ("defaults, hessian search", {}, {"scale_search": "hessian"}, ()),
     ("defaults, static act-order", {}, {"act_order": "static"}, ()),
@@ -54,7 +58,7 @@ def parse_arguments():
     parser.add_argument("--formats", nargs="+", default=["int2", "int3", "int4", "mxfp4", "nvfp4"])
     parser.add_argument("--steps", nargs="+", default=[""], help="only steps whose name holds one of these texts")
     parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--sequences", type=int, default=64)
+    parser.add_argument("--sequences", type=int, nargs="+", default=[64], help="of each draw; a table for each")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--into", type=Path)
@@ -64,7 +68,7 @@ def parse_arguments():
 class Model:
     """One model with its draws of calibration data in a folder."""
 
-    def __init__(self, arguments, folder, text):
+    def __init__(self, arguments, folder, text, sequences):
         self.arguments, self.folder = arguments, folder
         self.name, paths = text.split("=", 1)
         self.directory, calibration, self.evaluation = paths.split(",")
@@ -72,7 +76,7 @@ class Model:
             rows = file["tokens"][:]
         self.draws = []
         for number in range(arguments.draws):
-            chosen = np.random.default_rng(number).permutation(len(rows))[:arguments.sequences]
+            chosen = np.random.default_rng(number).permutation(len(rows))[:sequences]
             self.draws.append(folder / f"{self.name}-{number}.h5")
             with h5py.File(self.draws[-1], "w") as file:
                 file["tokens"] = rows[np.sort(chosen)]
@@ -134,11 +138,11 @@ def main():
     os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
     tables = []
     with tempfile.TemporaryDirectory(prefix="aq-dist-fidelity-") as name:
-        for text in arguments.models:
-            model = Model(arguments, Path(name), text)
+        for text, sequences in itertools.product(arguments.models, arguments.sequences):
+            model = Model(arguments, Path(name), text, sequences)
             tables.append(f"{model.name}: original perplexity {model.original['perplexity']:.4f} over "
                           f"{model.original['predictions']} held-out tokens; {arguments.draws} draws of "
-                          f"{arguments.sequences} calibration sequences.\n")
+                          f"{sequences} calibration sequences.\n")
             print(tables[-1], flush=True)
             for number_format in arguments.formats:
                 tables.append(table(model, number_format))

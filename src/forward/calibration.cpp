@@ -2,9 +2,12 @@
 
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "aq/core/parallel.h"
+#include "aq/forward/shared_input.h"
 #include "aq/quant/workspace.h"
+#include "aq/runtime/operations.h"
 #include "forward/expert_threads.h"
 
 namespace aq {
@@ -22,76 +25,131 @@ std::vector<float> powers(std::span<const float> scores, double exponent, double
   return weights;
 }
 
+/// Both sums of one lane, over tokens that come piece by piece.
+struct LaneSums {
+  WeightedSum hessian, cross;
+
+  /// @param d  what the tokens lack; empty without a second stream
+  void add(const Solver& solver, const Tensor& x, const Tensor& d,
+           std::span<const std::int32_t> rows, std::span<const float> weights, double weight_sum) {
+    solver.add_tokens(hessian, x.host(), rows, weights, weight_sum);
+    if (d.columns() > 0) solver.add_cross(cross, d.host(), x.host(), rows, weights, weight_sum);
+  }
+};
+
 /// The tree of the lanes' sums; threads take lanes. Inside a parallel_for, and of wide sums, one
 /// lane after the other.
 template <class LaneSum>
-LanePartials sum_lanes(const Batch& batch, Index columns, const LaneSum& lane_sum_of) {
-  TreeSum tree;
+TaskPartials sum_lanes(const Batch& batch, Index columns, const LaneSum& lane_sums_of) {
+  TreeSum hessian, cross;
   const Index step = in_parallel_for() || columns >= kWideSum ? 1 : thread_count();
   for (Index first = 0; first < batch.lanes(); first += step) {
     const Index count = std::min(step, batch.lanes() - first);
-    std::vector<WeightedSum> sums(count);
-    parallel_for(count, [&](Index i) { sums[i] = lane_sum_of(first + i); });
-    for (Index i = 0; i < count; ++i)
-      tree.add_lane(batch.first_lane + first + i, std::move(sums[i]));
+    std::vector<LaneSums> sums(count);
+    parallel_for(count, [&](Index i) { sums[i] = lane_sums_of(first + i); });
+    for (Index i = 0; i < count; ++i) {
+      hessian.add_lane(batch.first_lane + first + i, std::move(sums[i].hessian));
+      cross.add_lane(batch.first_lane + first + i, std::move(sums[i].cross));
+    }
   }
-  return tree.take();
+  return {hessian.take(), cross.take()};
 }
 
 /// Every token with weight 1; `input(rows)` are the rows that are summed.
 template <class Input>
-LanePartials sum_all(const Solver& solver, const Batch& batch, Index columns, const Input& input) {
+TaskPartials sum_all(const Solver& solver, const Batch& batch, Index columns, const Input& input,
+                     const Lack& lack) {
   return sum_lanes(batch, columns, [&](Index lane) {
-    WeightedSum sum;
+    LaneSums sums;
     for (const Range& rows : pieces_of(batch.rows_of_lane(lane))) {
       const Tensor x = input(rows);
-      solver.add_tokens(sum, x.host(), {}, {}, static_cast<double>(rows.size()));
+      sums.add(solver, x, lack ? lack(x, rows) : Tensor{}, {}, {},
+               static_cast<double>(rows.size()));
     }
-    return sum;
+    return sums;
   });
 }
 
-/// The same rows as float32.
-Tensor as_floats(const Tensor& x, Range rows) {
-  const Tensor window = x.window(rows);
-  return x.kind() == runtime::TensorKind{} ? window.window() : window.as(DType::f32);
-}
-
-/// Every token of a tensor with weight 1.
-LanePartials sum_rows(const Solver& solver, const Batch& batch, const Tensor& x) {
-  return sum_all(solver, batch, x.columns(), [&](Range rows) { return as_floats(x, rows); });
-}
-
-/// The inputs of some tokens of an expert: rows `rows` of `x`, or all of them when empty.
+/// The inputs of some tokens of an expert, and what they lack: rows `rows` of both, or all of them
+/// when empty.
 struct PieceInput {
-  const Tensor x;
+  const Tensor x, d;
   std::span<const std::int32_t> rows;
 };
 
 /// Σ s^p x xᵀ over one expert's tokens; `input(places)` of its list.
 template <class Input>
-LanePartials sum_routed(const ExpertSums& sums, const TokenList& list, Index columns,
+TaskPartials sum_routed(const ExpertSums& sums, const TokenList& list, Index columns,
                         const Input& input) {
   return sum_lanes(sums.pass.batch, columns, [&](Index lane) {
-    WeightedSum sum;
+    LaneSums lane_sums;
     for (const Range& places : pieces_of(list.lane(lane))) {
       const PieceInput in = input(places);
       double weight_sum = 0;
       const std::vector<float> weights = powers(list.weights_at(places), sums.exponent, weight_sum);
-      sums.solver.add_tokens(sum, in.x.host(), in.rows, weights, weight_sum);
+      lane_sums.add(sums.solver, in.x, in.d, in.rows, weights, weight_sum);
     }
-    return sum;
+    return lane_sums;
   });
 }
 
-/// Σ over activation(gate x, up x) of every token.
-LanePartials sum_hidden_of_all(const ExpertSums& sums, const GateUp& weights) {
-  return sum_all(sums.solver, sums.pass.batch, weights.gate.weight.rows(), [&](Range rows) {
-    std::vector<std::int32_t> tokens(rows.size());
-    std::iota(tokens.begin(), tokens.end(), checked_cast<std::int32_t>(rows.begin));
-    return weights.hidden(sums.pass.normed, tokens);
-  });
+std::vector<std::int32_t> numbers_of(Range rows) {
+  std::vector<std::int32_t> numbers(rows.size());
+  std::iota(numbers.begin(), numbers.end(), checked_cast<std::int32_t>(rows.begin));
+  return numbers;
 }
+
+/// An MLP with its original weights.
+class OriginalMlp {
+ public:
+  OriginalMlp(const MlpSpec& mlp, const Weights& weights)
+      : gate_up_(mlp, weights), down_(weights.used(mlp.down)) {
+    down_.bias.clear();
+  }
+
+  /// down of what tokens `rows` of `normed` lack beside their hidden values a (float32).
+  Tensor lack(const Tensor& normed, std::span<const std::int32_t> rows, const Tensor& a) const {
+    return SharedInput(runtime::difference(gate_up_.hidden(normed, rows), a)).multiply(down_);
+  }
+
+ private:
+  GateUp gate_up_;
+  UsedLinear down_;
+};
+
+/// What down of one expert reads, and lacks.
+struct DownInputs {
+  const ExpertPass& pass;
+  const GateUp& weights;
+  std::optional<OriginalMlp> original = std::nullopt;
+
+  DownInputs(const ExpertPass& of, const GateUp& gate_up, Index expert)
+      : pass(of), weights(gate_up) {
+    if (pass.drift != nullptr) original.emplace(pass.layer.mlp(expert), pass.drift->original);
+  }
+
+  /// Of tokens of its list, with their part of what the MLPs owe.
+  Tensor routed_lack(const TokenList& list, Range places, const Tensor& a) const {
+    if (!original) return {};
+    const std::span<const std::int32_t> rows = list.rows_at(places);
+    Tensor lack = original->lack(pass.normed, rows, a);
+    runtime::add_weighted(runtime::gather_rows(pass.drift->output, rows),
+                          numbers_of({0, places.size()}), list.weights_at(places), lack);
+    return lack;
+  }
+
+  /// Σ over every token; those that it does not serve owe it nothing.
+  TaskPartials sum_all_tokens(const Solver& solver) const {
+    Lack lack;
+    if (original)
+      lack = [this](const Tensor& a, Range rows) {
+        return original->lack(pass.normed, numbers_of(rows), a);
+      };
+    return sum_all(
+        solver, pass.batch, weights.gate.weight.rows(),
+        [this](Range rows) { return weights.hidden(pass.normed, numbers_of(rows)); }, lack);
+  }
+};
 
 /// Places in `experts` of those that have tokens here, or are summed over those of all experts.
 std::vector<Index> busy(const ExpertPass& pass, std::span<const CalibratedExpert> experts) {
@@ -105,35 +163,46 @@ std::vector<Index> busy(const ExpertPass& pass, std::span<const CalibratedExpert
 
 }  // namespace
 
-LanePartials sum_tokens(const Solver& solver, const Batch& batch, const LinearInput& input) {
-  if (!input.norm) return sum_rows(solver, batch, input.x);
-  return sum_all(solver, batch, input.x.columns(),
-                 [&](Range rows) { return (*input.norm)(input.x.window(rows)); });
+Lack input_lack(LinearInput original) {
+  return [input = std::make_shared<LinearInput>(std::move(original))](const Tensor& x, Range rows) {
+    return runtime::difference(input->rows(rows), x);
+  };
 }
 
-std::vector<LanePartials> ExpertSums::gate_up(std::span<const CalibratedExpert> experts) const {
-  std::vector<LanePartials> sums(experts.size());
+TaskPartials sum_tokens(const Solver& solver, const Batch& batch, const LinearInput& input,
+                        const Lack& lack) {
+  return sum_all(
+      solver, batch, input.x.columns(), [&](Range rows) { return input.rows(rows); }, lack);
+}
+
+std::vector<TaskPartials> ExpertSums::gate_up(std::span<const CalibratedExpert> experts) const {
+  std::vector<TaskPartials> sums(experts.size());
   for_each_expert(busy(pass, experts), [&](Index i) {
     const auto& [expert, summed] = experts[i];
     if (summed != CalibratedOn::routed) return;
     const TokenList& list = pass.tokens(expert);
     sums[i] = sum_routed(*this, list, pass.normed.columns(), [&](Range places) {
-      return PieceInput{pass.normed.window(), list.rows_at(places)};
+      return PieceInput{pass.normed.window(),
+                        pass.drift != nullptr ? pass.drift->input.window() : Tensor{},
+                        list.rows_at(places)};
     });
   });
   // Experts that are calibrated on all tokens have the same sum: it is computed once.
-  const LanePartials* first = nullptr;
+  Lack lack;
+  if (pass.drift != nullptr)
+    lack = [&](const Tensor&, Range rows) { return pass.drift->input.window(rows); };
+  const TaskPartials* first = nullptr;
   for (std::size_t i = 0; i < experts.size(); ++i) {
     if (experts[i].tokens != CalibratedOn::all) continue;
-    sums[i] = first != nullptr ? *first : sum_rows(solver, pass.batch, pass.normed);
+    sums[i] = first != nullptr ? *first : sum_tokens(solver, pass.batch, {pass.normed}, lack);
     first = &sums[i];
   }
   return sums;
 }
 
-std::vector<LanePartials> ExpertSums::down(std::span<const CalibratedExpert> experts,
+std::vector<TaskPartials> ExpertSums::down(std::span<const CalibratedExpert> experts,
                                            ByExpert* hidden) const {
-  std::vector<LanePartials> sums(experts.size());
+  std::vector<TaskPartials> sums(experts.size());
   if (hidden != nullptr)
     for (const CalibratedExpert& each : experts)
       if (pass.tokens(each.expert).size() > 0) (*hidden)[each.expert];
@@ -145,12 +214,16 @@ std::vector<LanePartials> ExpertSums::down(std::span<const CalibratedExpert> exp
     const GateUp weights(pass.layer.mlp(expert), pass.weights);
     Tensor out;
     if (runs && list.size() > 0) out = weights.hidden(pass.normed, list);
-    LanePartials& partials = sums[i];
-    if (summed == CalibratedOn::routed)
-      partials = sum_routed(*this, list, out.columns(), [&](Range places) {
-        return PieceInput{as_floats(out, places), {}};
-      });
-    if (summed == CalibratedOn::all) partials = sum_hidden_of_all(*this, weights);
+    if (summed != CalibratedOn::nothing) {
+      const DownInputs inputs(pass, weights, expert);
+      sums[i] = summed == CalibratedOn::all
+                    ? inputs.sum_all_tokens(solver)
+                    : sum_routed(*this, list, out.columns(), [&](Range places) {
+                        Tensor a = LinearInput{out}.rows(places);
+                        Tensor lack = inputs.routed_lack(list, places, a);
+                        return PieceInput{std::move(a), std::move(lack), {}};
+                      });
+    }
     if (hidden != nullptr && list.size() > 0) hidden->at(expert) = std::move(out);
   });
   return sums;

@@ -15,6 +15,12 @@ Tensor RmsNorm::operator()(const Tensor& x, std::span<const Range> ranges) const
   return runtime::rms_norm(x, weight, eps, ranges, Storage::offload);
 }
 
+Tensor LinearInput::rows(Range range) const {
+  const Tensor window = x.window(range);
+  if (norm) return (*norm)(window);
+  return window.kind() == runtime::TensorKind{} ? window.window() : window.as(DType::f32);
+}
+
 Tensor DecoderLayer::mlp_input(const Tensor& x) const {
   return RmsNorm(model, weights, spec.post_attention_norm)(x, batch.sequence_rows);
 }
@@ -27,16 +33,20 @@ Routing DecoderLayer::run(Tensor& x, const DispatchedRun* dispatched) const {
   add_attention_output(attention_core(x, latents(x)), x);
   const Tensor normed = mlp_input(x);
   Routing routing = route(normed);
-  const ExpertPass pass = experts(normed, routing);
   Tensor y = Tensor::zeros(x.rows(), x.columns(), x.kind(), Storage::offload);
+  add_experts(experts(normed, routing), dispatched, y);
+  add_to_stream(y, x);
+  return routing;
+}
+
+void DecoderLayer::add_experts(const ExpertPass& pass, const DispatchedRun* dispatched,
+                               Tensor& y) const {
   Index first = 0;
   if (dispatched != nullptr && spec.moe) {
     dispatched->run(pass, y);
     first = spec.moe->routing.experts;
   }
-  pass.run({first, std::ssize(routing.experts)}, y);
-  add_to_stream(y, x);
-  return routing;
+  pass.run({first, std::ssize(pass.routing.experts)}, y);
 }
 
 Tensor embed_tokens(const Weights& weights, const Batch& batch) {

@@ -34,6 +34,10 @@ Dispatch::Dispatch(Transport& transport, const LaneLayout& layout, const ExpertP
              gathered_,  gathered_routing_, TokensAt::owner} {
   AQ_CHECK(experts_.size() == owners_.size(), experts_.size(), " experts, ", owners_.size(),
            " owners");
+  if (home.drift != nullptr) {
+    drift_.emplace(Drift{home.drift->original, drift_input_, drift_output_});
+    owner_.drift = &*drift_;
+  }
   std::array<std::int64_t, 1> tokens{home_.batch.rows()};
   comm_.all_reduce_sum(tokens);
   all_tokens_ = tokens[0];
@@ -148,12 +152,18 @@ Range Dispatch::gathered_rows_of(int rank) const {
 }
 
 void Dispatch::gather() {
-  const Tensor& x = home_.normed;
-  gathered_ = Tensor(gathered_begin_.back(), x.columns(), x.kind());
+  gathered_ = gather(home_.normed);
+  if (!drift_) return;
+  drift_input_ = gather(home_.drift->input);
+  drift_output_ = gather(home_.drift->output);
+}
+
+Tensor Dispatch::gather(const Tensor& x) const {
+  Tensor gathered(gathered_begin_.back(), x.columns(), x.kind());
   const auto rows_to = [&](int rank) -> const std::vector<std::int32_t>& {
     return rows_for_[rank];
   };
-  const auto place_of = [&](int rank) { return gathered_.window(gathered_rows_of(rank)); };
+  const auto place_of = [&](int rank) { return gathered.window(gathered_rows_of(rank)); };
   const int ranks = comm_.size(), me = comm_.rank();
   runtime::copy(runtime::gather_rows(x, rows_to(me)), place_of(me));
   // In step d every rank sends to the d-th after it. Steps that are waited for together may be
@@ -175,6 +185,7 @@ void Dispatch::gather() {
       transport_.start_receive(place.bytes(), from, kRowsTag);
   }
   transport_.wait_all();
+  return gathered;
 }
 
 ByExpert Dispatch::combine(Range some, ByExpert outputs) {

@@ -1,5 +1,7 @@
 #include "aq/io/activation_file.h"
 
+#include <algorithm>
+
 #include "aq/core/text.h"
 #include "io/checksum.h"
 #include "io/hdf5.h"
@@ -8,9 +10,12 @@
 namespace aq {
 namespace {
 
-constexpr const char* kLanes = "lanes";
 constexpr const char* kOperation = "read the saved activations";
 constexpr const char* kHint = "the run can go on without them: remove the directory activations";
+
+const char* group_of(ActivationsOf model) {
+  return model == ActivationsOf::quantized ? "lanes" : "original_lanes";
+}
 
 std::span<const float> values_of(const LaneActivations& lane) {
   AQ_CHECK(lane.rows.rows <= 1 || lane.rows.stride == lane.rows.columns, lane.rows.stride);
@@ -18,7 +23,7 @@ std::span<const float> values_of(const LaneActivations& lane) {
 }
 
 Checksum checksum_of(const LaneActivations& lane) {
-  Checksum checksum(str(lane.lane));
+  Checksum checksum(str(lane.lane, lane.model == ActivationsOf::original ? " original" : ""));
   checksum.add(str(lane.rows.rows, " ", lane.rows.columns), std::as_bytes(values_of(lane)));
   return checksum;
 }
@@ -42,12 +47,16 @@ void write_activations(const std::filesystem::path& path,
   try {
     hdf5::Object file = hdf5::create_file(partial_path(place));
     {
-      const hdf5::Object group = hdf5::create_group(file, kLanes);
-      for (const LaneActivations& lane : lanes) {
-        const hdf5::Object dataset =
-            hdf5::write_dataset(group, str(lane.lane), hdf5::Type::f32,
-                                {lane.rows.rows, lane.rows.columns}, values_of(lane).data());
-        write_checksum(dataset, checksum_of(lane));
+      for (const ActivationsOf model : {ActivationsOf::quantized, ActivationsOf::original}) {
+        if (std::ranges::count(lanes, model, &LaneActivations::model) == 0) continue;
+        const hdf5::Object group = hdf5::create_group(file, group_of(model));
+        for (const LaneActivations& lane : lanes) {
+          if (lane.model != model) continue;
+          const hdf5::Object dataset =
+              hdf5::write_dataset(group, str(lane.lane), hdf5::Type::f32,
+                                  {lane.rows.rows, lane.rows.columns}, values_of(lane).data());
+          write_checksum(dataset, checksum_of(lane));
+        }
       }
     }
     file.close();
@@ -63,9 +72,11 @@ void read_activations(const std::vector<std::filesystem::path>& files,
   std::vector<bool> found(lanes.size(), false);
   for (const std::filesystem::path& path : files) {
     const hdf5::Object file = hdf5::open_file(path);
-    const hdf5::Object group = hdf5::open_group(file, kLanes);
     for (std::size_t i = 0; i < lanes.size(); ++i) {
       const std::string name = str(lanes[i].lane);
+      const char* group_name = group_of(lanes[i].model);
+      if (!hdf5::exists(file, group_name)) continue;
+      const hdf5::Object group = hdf5::open_group(file, group_name);
       if (!hdf5::exists(group, name)) continue;
       if (found[i])
         throw Error(ErrorKind::input, kOperation, path.string(),

@@ -57,6 +57,7 @@ Checksum checksum_of(const NamedHessian& hessian) {
   checksum.add(kTokens, std::as_bytes(std::span(&hessian.tokens, 1)));
   checksum.add(kUsedBy, used_by);
   checksum.add(kWeightSum, std::as_bytes(std::span(&hessian.weight_sum, 1)));
+  if (hessian.cross.rows > 0) checksum.add(kCross, std::as_bytes(std::span(hessian.cross.values)));
   checksum.add(kUpper, std::as_bytes(std::span(hessian.upper)));
   return checksum;
 }

@@ -43,16 +43,30 @@ NamedHessian read_attributes(const hdf5::Object& group, const std::string& name)
   return hessian;
 }
 
-/// Reads the sum and compares the checksum.
-void read_upper(const hdf5::Object& group, NamedHessian& hessian) {
-  const hdf5::Object dataset = hdf5::open_dataset(group, kUpper);
+/// The dataset, of float32, and its shape.
+hdf5::Object open_floats(const hdf5::Object& group, const char* name, std::size_t dimensions,
+                         std::vector<Index>& shape) {
+  hdf5::Object dataset = hdf5::open_dataset(group, name);
   if (hdf5::stored_type(dataset) != hdf5::Type::f32)
     fail(dataset.text(), "its elements are not of type float32");
-  const std::vector<Index> shape = hdf5::shape(dataset);
-  if (shape.size() != 1)
-    fail(dataset.text(), str("its shape ", shape_text(shape), " is not that of a list"));
+  shape = hdf5::shape(dataset);
+  if (shape.size() != dimensions)
+    fail(dataset.text(), str("its shape ", shape_text(shape), " is not that of a ",
+                             dimensions == 1 ? "list" : "matrix"));
+  return dataset;
+}
+
+/// Reads the sums and compares the checksum.
+void read_sums(const hdf5::Object& group, NamedHessian& hessian) {
+  std::vector<Index> shape;
+  const hdf5::Object upper = open_floats(group, kUpper, 1, shape);
   hessian.upper.resize(shape[0]);
-  hdf5::read_dataset(dataset, hdf5::Type::f32, hessian.upper.data());
+  hdf5::read_dataset(upper, hdf5::Type::f32, hessian.upper.data());
+  if (hdf5::exists(group, kCross)) {
+    const hdf5::Object cross = open_floats(group, kCross, 2, shape);
+    hessian.cross = Matrix::uninitialized(shape[0], shape[1]);
+    hdf5::read_dataset(cross, hdf5::Type::f32, hessian.cross.values.data());
+  }
   check_checksum(group, checksum_of(hessian), kOperation, kHint);
 }
 
@@ -103,7 +117,7 @@ NamedHessian HessianReader::read(const std::string& name, Index columns) const {
   const hdf5::Object group = hdf5::open_group(state_->hessians, name);
   NamedHessian hessian = read_attributes(group, name);
   const Index floats = hessian.tokens == 0 ? 0 : columns * (columns + 1) / 2;
-  read_upper(group, hessian);
+  read_sums(group, hessian);
   if (static_cast<Index>(hessian.upper.size()) != floats)
     fail(group.text(kUpper), str("its shape is [", hessian.upper.size(), "], but ", columns,
                                  " columns ask for [", floats, "]"));
@@ -115,7 +129,7 @@ void HessianReader::verify() const {
   for (const std::string& name : names()) {
     const hdf5::Object group = hdf5::open_group(state_->hessians, name);
     NamedHessian hessian = read_attributes(group, name);
-    read_upper(group, hessian);
+    read_sums(group, hessian);
   }
 }
 

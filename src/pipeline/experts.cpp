@@ -55,7 +55,7 @@ std::vector<QuantizedRecord> quantize_experts(StageContext& context, const Exper
                                               ByExpert* hidden) {
   const ExpertSums sums{context.solver, pass, context.settings.routing_exponent};
   const bool at_owner = pass.at == TokensAt::owner;
-  const auto quantize = [&](const StagePlan& stage, std::vector<LanePartials> partials) {
+  const auto quantize = [&](const StagePlan& stage, std::vector<TaskPartials> partials) {
     std::vector<TaskCalibration> found;
     for (std::size_t i = 0; i < partials.size(); ++i)
       found.push_back({std::move(partials[i]), calibrations[tasks.experts[i]].starved});

@@ -1,6 +1,7 @@
 #include "pipeline/layer.h"
 
 #include "pipeline/experts.h"
+#include "pipeline/original_stream.h"
 
 namespace aq {
 namespace {
@@ -9,16 +10,19 @@ void append(std::vector<QuantizedRecord> records, std::vector<QuantizedRecord>& 
   for (QuantizedRecord& record : records) all.push_back(std::move(record));
 }
 
-/// A stage over all tokens: H of each task from its input, then quantize.
+/// A stage over all tokens: H of each task from its input, then quantize. `lacks`: of the inputs
+/// beside the original stream; none without it.
 std::vector<QuantizedRecord> quantize_inputs(StageContext& context, const StagePlan& stage,
                                              const Batch& batch,
-                                             const std::vector<LinearInput>& inputs) {
+                                             const std::vector<LinearInput>& inputs,
+                                             std::vector<Lack> lacks) {
+  lacks.resize(inputs.size());
   std::vector<TaskCalibration> calibrations(stage.tasks.size());
   for (std::size_t i = 0; i < stage.tasks.size(); ++i)
     if (stage.tasks[i].needs_hessian)
       calibrations[i].partials =
           timed(context.times, Phase::hessian, std::string(stage_name(stage.stage)),
-                [&] { return sum_tokens(context.solver, batch, inputs[i]); });
+                [&] { return sum_tokens(context.solver, batch, inputs[i], lacks[i]); });
   return quantize_stage(context, stage, reduce_sums(context, stage, std::move(calibrations)));
 }
 
@@ -33,24 +37,28 @@ std::vector<std::int64_t> count_expert_tokens(Communicator& comm, const LayerSpe
 /// weights. x becomes its output with them, unless `sums_only`: then nothing runs that no Hessian
 /// needs, and x is worth nothing afterwards.
 LayerResult quantize_linears(StageContext& context, const DecoderLayer& layer,
-                             const LayerPlan& plan, Tensor& x, bool sums_only,
-                             const WaveObserver& before_wave) {
+                             const LayerPlan& plan, Tensor& x, OriginalStream& original,
+                             bool sums_only, const WaveObserver& before_wave) {
   LayerResult result;
-  const auto quantize = [&](Stage stage, const std::vector<LinearInput>& inputs) {
-    append(quantize_inputs(context, plan.stage(stage), layer.batch, inputs), result.records);
+  const auto quantize = [&](Stage stage, const std::vector<LinearInput>& inputs,
+                            std::vector<Lack> lacks) {
+    append(quantize_inputs(context, plan.stage(stage), layer.batch, inputs, std::move(lacks)),
+           result.records);
   };
   const auto forward = [&](const char* what, const auto& work) {
     return timed(context.times, Phase::forward, what, work);
   };
-  quantize(Stage::qkv, {layer.attention_input(x)});
+  const auto beside = [&](const auto& work) { return forward("the original model", work); };
+  quantize(Stage::qkv, {layer.attention_input(x)}, original.attention());
   Latents latents = forward("latents", [&] { return layer.latents(x); });
-  quantize(Stage::latent, layer.latent_inputs(latents));
+  quantize(Stage::latent, layer.latent_inputs(latents), beside([&] { return original.latents(); }));
   Tensor core = forward("attention", [&] { return layer.attention_core(x, std::move(latents)); });
-  quantize(Stage::o, {LinearInput{core}});
+  quantize(Stage::o, {LinearInput{core}}, beside([&] { return original.output(x); }));
   forward("attention output", [&] { layer.add_attention_output(std::move(core), x); });
   const Tensor normed = forward("norm", [&] { return layer.mlp_input(x); });
-  quantize(Stage::router, {LinearInput{normed}});
+  quantize(Stage::router, {LinearInput{normed}}, beside([&] { return original.router(); }));
   const Routing routing = forward("routing", [&] { return layer.route(normed); });
+  const Drift* drift = beside([&] { return original.mlps(x, normed, routing); });
   result.expert_tokens = count_expert_tokens(context.comm, layer.spec, routing);
   const std::vector<ExpertCalibration> calibrations =
       choose_tokens(context.settings, layer.spec, result.expert_tokens);
@@ -59,10 +67,12 @@ LayerResult quantize_linears(StageContext& context, const DecoderLayer& layer,
 
   Tensor y;
   if (!sums_only) y = Tensor::zeros(x.rows(), x.columns(), x.kind(), Storage::offload);
+  ExpertPass pass = layer.experts(normed, routing);
+  pass.drift = drift;
   for (const WavePlan& wave : plan.waves) {
     before_wave(wave.experts);
-    append(quantize_wave(context, wave, layer.experts(normed, routing), result.expert_tokens,
-                         calibrations, sums_only ? nullptr : &y),
+    append(quantize_wave(context, wave, pass, result.expert_tokens, calibrations,
+                         sums_only ? nullptr : &y),
            result.records);
   }
   if (!sums_only) add_to_stream(y, x);
@@ -79,16 +89,20 @@ std::vector<QuantizedRecord> quantize_kept(const KeptHessians& kept, StageContex
 }  // namespace
 
 LayerResult quantize_layer(StageContext& context, const Model& model, const LayerSpec& spec,
-                           const LayerPlan& plan, const Batch& batch, Tensor& x,
+                           const LayerPlan& plan, const Batch& batch, Streams& streams,
                            const WaveObserver& before_wave) {
+  Tensor& x = streams.own;
   const DecoderLayer original{model, spec, context.original, batch};
   const DecoderLayer quantized{model, spec, context.quantized, batch};
+  OriginalStream beside(context, quantized, plan,
+                        context.settings.runs_original() ? &streams.original : nullptr);
   switch (context.settings.sequential) {
     case Sequential::stage:  // a linear runs right after it was quantized
-      return quantize_linears(context, quantized, plan, x, false, before_wave);
+      return quantize_linears(context, quantized, plan, x, beside, false, before_wave);
     case Sequential::layer: {  // once as it was for the Hessians, once more quantized
       Tensor scratch = x.clone(Storage::offload);
-      LayerResult result = quantize_linears(context, original, plan, scratch, true, before_wave);
+      LayerResult result =
+          quantize_linears(context, original, plan, scratch, beside, true, before_wave);
       scratch = {};
       const DispatchedRun dispatched{
           context.transport, context.lanes, plan,
@@ -98,7 +112,7 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
       return result;
     }
     case Sequential::none:  // the original model runs
-      return quantize_linears(context, original, plan, x, false, before_wave);
+      return quantize_linears(context, original, plan, x, beside, false, before_wave);
   }
   return {};
 }
@@ -109,10 +123,12 @@ const Weights& forward_weights(const StageContext& context) {
 
 std::vector<QuantizedRecord> quantize_head(StageContext& context, const Model& model,
                                            const StagePlan& plan, const Batch& batch,
-                                           const Tensor& x) {
+                                           const Streams& streams) {
   if (!plan.quantizes()) return {};
-  return quantize_inputs(context, plan, batch,
-                         {{x, RmsNorm(model, context.original, model.final_norm)}});
+  const RmsNorm norm(model, context.original, model.final_norm);
+  std::vector<Lack> lacks;
+  if (context.settings.runs_original()) lacks.push_back(input_lack({streams.original, norm}));
+  return quantize_inputs(context, plan, batch, {{streams.own, norm}}, std::move(lacks));
 }
 
 LayerResult quantize_layer_from(const KeptHessians& kept, StageContext& context,

@@ -3,6 +3,7 @@
 
 #include "aq/forward/decoder_layer.h"
 #include "aq/run/kept_hessians.h"
+#include "aq/run/streams.h"
 #include "pipeline/stage.h"
 
 namespace aq {
@@ -17,15 +18,15 @@ struct LayerResult {
 /// Called before each wave with the experts in work; may throw to stop.
 using WaveObserver = std::function<void(Range experts)>;
 
-/// Quantizes the layer and replaces x by the next layer's input. Collective.
+/// Quantizes the layer and replaces the streams by the next layer's input. Collective.
 LayerResult quantize_layer(StageContext& context, const Model& model, const LayerSpec& spec,
-                           const LayerPlan& plan, const Batch& batch, Tensor& x,
+                           const LayerPlan& plan, const Batch& batch, Streams& streams,
                            const WaveObserver& before_wave);
 
 /// Quantizes the head from the final norm of x, where the plan says so. Collective.
 std::vector<QuantizedRecord> quantize_head(StageContext& context, const Model& model,
                                            const StagePlan& plan, const Batch& batch,
-                                           const Tensor& x);
+                                           const Streams& streams);
 
 /// The same from kept sums, which are those of the layer. Collective.
 LayerResult quantize_layer_from(const KeptHessians& kept, StageContext& context,

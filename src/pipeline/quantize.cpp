@@ -18,6 +18,7 @@
 #include "aq/run/run_state.h"
 #include "aq/runtime/pieces.h"
 #include "pipeline/layer.h"
+#include "pipeline/original_stream.h"
 
 namespace aq {
 namespace {
@@ -89,8 +90,8 @@ struct Run {
   }
 };
 
-/// From the tokens, or from kept sums; x becomes the next layer's input.
-LayerResult quantize(Run& run, Index layer, Tensor& x) {
+/// From the tokens, or from kept sums; the streams become the next layer's input.
+LayerResult quantize(Run& run, Index layer, Streams& streams) {
   const WaveObserver before_wave = [&](Range experts) {
     stop_if_asked(run.comm);
     if (run.spec(layer).moe)
@@ -99,21 +100,22 @@ LayerResult quantize(Run& run, Index layer, Tensor& x) {
   run.keeper.start(layer);
   if (!run.prepared.kept)
     return quantize_layer(run.context, run.model(), run.spec(layer), run.plan(layer),
-                          run.prepared.batch, x, before_wave);
+                          run.prepared.batch, streams, before_wave);
   run.prepared.kept->open(layer);
   return quantize_layer_from(*run.prepared.kept, run.context, run.plan(layer), before_wave);
 }
 
-std::vector<QuantizedRecord> quantize_head(Run& run, const Tensor& x) {
+std::vector<QuantizedRecord> quantize_head(Run& run, const Streams& streams) {
   run.keeper.start(run.layer_count());
   if (!run.prepared.kept)
-    return quantize_head(run.context, run.model(), run.prepared.plan.head, run.prepared.batch, x);
+    return quantize_head(run.context, run.model(), run.prepared.plan.head, run.prepared.batch,
+                         streams);
   run.prepared.kept->open(run.layer_count());
   return quantize_head_from(*run.prepared.kept, run.context, run.prepared.plan.head);
 }
 
 std::vector<LogRow> save(Run& run, Index part, std::vector<QuantizedRecord> records,
-                         const Tensor& x) {
+                         const Streams& streams) {
   return timed(run.times, Phase::write, "shards", [&] {
     std::optional<bool> kept;
     if (run.options.keep_hessians) kept = run.keeper.finish();
@@ -121,12 +123,12 @@ std::vector<LogRow> save(Run& run, Index part, std::vector<QuantizedRecord> reco
     const bool keeps_output =
         step > 0 && !run.prepared.kept && part < run.layer_count() && (part + 1) % step == 0;
     return run.state.save(part, std::move(records), kept, run.prepared.batch,
-                          keeps_output ? &x : nullptr);
+                          keeps_output ? &streams : nullptr);
   });
 }
 
-/// The layer's matrices from disk; x goes on as it did when they were made.
-std::vector<LogRow> resume(Run& run, Index layer, Tensor& x) {
+/// The layer's matrices from disk; the streams go on as they did when they were made.
+std::vector<LogRow> resume(Run& run, Index layer, Streams& streams) {
   if (run.prepared.kept) return run.state.load(layer, run.quantized, no_expert);
   const LayerSpec& spec = run.spec(layer);
   const bool dispatch = run.prepared.plan.dispatch && spec.moe;
@@ -150,16 +152,22 @@ std::vector<LogRow> resume(Run& run, Index layer, Tensor& x) {
     return placement;
   };
   const DispatchedRun dispatched{*run.transport, run.context.lanes, run.plan(layer), load_own};
-  DecoderLayer{run.model(), spec, forward_weights(run.context), run.prepared.batch}.run(
-      x, dispatch ? &dispatched : nullptr);
+  const auto through = [&](const Weights& weights, const DispatchedRun& experts, Tensor& x) {
+    DecoderLayer{run.model(), spec, weights, run.prepared.batch}.run(x,
+                                                                     dispatch ? &experts : nullptr);
+  };
+  through(forward_weights(run.context), dispatched, streams.own);
+  if (run.context.settings.runs_original())
+    through(run.original, original_experts(run.context, run.plan(layer)), streams.original);
   return rows;
 }
 
-/// x before the first layer that must run, and that layer's number.
-Index start_layers(Run& run, Tensor& x) {
+/// The streams before the first layer that must run, and that layer's number.
+Index start_layers(Run& run, Streams& streams) {
   if (!run.prepared.kept) {
     const Index done = timed(run.times, Phase::resume, "saved activations", [&] {
-      return run.state.load_output(run.prepared.batch, run.model().hidden, x);
+      return run.state.load_output(run.prepared.batch, run.model().hidden,
+                                   run.context.settings.runs_original(), streams);
     });
     if (done > 0) {
       if (run.comm.is_first())
@@ -167,14 +175,15 @@ Index start_layers(Run& run, Tensor& x) {
       return done;
     }
   }
-  x = timed(run.times, Phase::embed, "embeddings", [&] {
+  streams.own = timed(run.times, Phase::embed, "embeddings", [&] {
     return embed_tokens(run.original, run.prepared.batch);  // no rows with kept Hessians
   });
+  if (run.context.settings.runs_original()) streams.original = streams.own.clone(Storage::offload);
   return 0;
 }
 
-/// The layer from disk, or quantized and written; x becomes the next layer's input.
-void do_layer(Run& run, Index layer, Tensor& x) {
+/// The layer from disk, or quantized and written; the streams become the next layer's input.
+void do_layer(Run& run, Index layer, Streams& streams) {
   const Stopwatch watch;
   LayerMetrics metrics{.layer = layer,
                        .layers = run.layer_count(),
@@ -184,13 +193,13 @@ void do_layer(Run& run, Index layer, Tensor& x) {
   run.reporter.at(layer, metrics.resumed ? ": from disk" : "");
   stop_if_asked(run.comm);
   if (metrics.resumed) {
-    rows =
-        timed(run.times, Phase::resume, "a layer from disk", [&] { return resume(run, layer, x); });
+    rows = timed(run.times, Phase::resume, "a layer from disk",
+                 [&] { return resume(run, layer, streams); });
     check_finite(run.comm, run.spec(layer));
   } else {
-    LayerResult result = quantize(run, layer, x);
+    LayerResult result = quantize(run, layer, streams);
     check_finite(run.comm, run.spec(layer));
-    rows = save(run, layer, std::move(result.records), x);
+    rows = save(run, layer, std::move(result.records), streams);
     metrics.expert_tokens = std::move(result.expert_tokens);
   }
   run.quantized.clear();
@@ -208,20 +217,20 @@ std::vector<LogRow> load_log(Run& run, Index part) {
 }
 
 void run_layers(Run& run) {
-  Tensor x;
-  const Index first = start_layers(run, x);
+  Streams streams;
+  const Index first = start_layers(run, streams);
   for (Index layer = 0; layer < first; ++layer)
     run.reporter.layer_done(
         {.layer = layer, .layers = run.layer_count(), .resumed = true, .expert_tokens = {}},
         load_log(run, layer));
-  for (Index layer = first; layer < run.layer_count(); ++layer) do_layer(run, layer, x);
+  for (Index layer = first; layer < run.layer_count(); ++layer) do_layer(run, layer, streams);
   const Index head = run.layer_count();
   if (run.state.complete(head)) {
     load_log(run, head);
     return;
   }
   set_work_place(std::string(stage_name(Stage::head)));
-  run.keep(save(run, head, quantize_head(run, x), x));
+  run.keep(save(run, head, quantize_head(run, streams), streams));
 }
 
 /// The final rank writes model.h5 and the log.

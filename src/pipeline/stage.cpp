@@ -292,23 +292,30 @@ void observe(const StageContext& context, const StagePlan& stage,
 std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
                                  std::vector<TaskCalibration> calibrations) {
   calibrations.resize(stage.tasks.size());
-  std::vector<TaskSum> sums;
-  for (TaskCalibration& calibration : calibrations)
-    sums.push_back({{}, std::move(calibration.starved)});
+  std::vector<TaskSum> sums(stage.tasks.size());
+  for (std::size_t i = 0; i < sums.size(); ++i)
+    sums[i].starved = std::move(calibrations[i].starved);
   if (!stage.needs_hessian()) return sums;
-  std::vector<Reduction> reductions;
+  std::vector<Reduction> hessians, crosses;
   for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
     const TaskPlan& task = stage.tasks[i];
-    reductions.push_back({task.owner,
-                          hessian_size(task.columns),
-                          std::move(calibrations[i].partials),
-                          {},
-                          task.matrices.front().linear.name});
+    const auto list = [&](LanePartials& partials, Index values,
+                          std::vector<Reduction>& reductions) {
+      reductions.push_back(
+          {task.owner, values, std::move(partials), {}, task.matrices.front().linear.name});
+    };
+    list(calibrations[i].partials.hessian, hessian_size(task.columns), hessians);
+    list(calibrations[i].partials.cross, task.cross_rows * task.columns, crosses);
   }
   timed(context.times, Phase::reduce, "Hessians",
-        [&] { reduce_to_owners(context.transport, context.lanes, reductions); });
-  for (std::size_t i = 0; i < stage.tasks.size(); ++i)
-    sums[i].sum = std::move(reductions[i].result);
+        [&] { reduce_to_owners(context.transport, context.lanes, hessians); });
+  if (context.settings.runs_original())
+    timed(context.times, Phase::reduce, "cross sums",
+          [&] { reduce_to_owners(context.transport, context.lanes, crosses); });
+  for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
+    sums[i].sum = std::move(hessians[i].result);
+    sums[i].cross = std::move(crosses[i].result);
+  }
   observe(context, stage, sums);
   return sums;
 }
@@ -316,12 +323,13 @@ std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
 std::vector<TaskSum> own_sums(StageContext& context, const StagePlan& stage,
                               std::vector<TaskCalibration> calibrations) {
   std::vector<TaskSum> sums;
-  for (TaskCalibration& calibration : calibrations) {
-    AQ_CHECK(calibration.partials.size() <= 1, "the lanes of all ranks are one tree");
-    sums.push_back({{}, std::move(calibration.starved)});
-    if (!calibration.partials.empty())
-      sums.back().sum = std::move(calibration.partials.front().sum);
-  }
+  const auto whole = [](LanePartials& partials) {
+    AQ_CHECK(partials.size() <= 1, "the lanes of all ranks are one tree");
+    return partials.empty() ? WeightedSum{} : std::move(partials.front().sum);
+  };
+  for (TaskCalibration& calibration : calibrations)
+    sums.push_back({whole(calibration.partials.hessian), whole(calibration.partials.cross),
+                    std::move(calibration.starved)});
   observe(context, stage, sums);
   return sums;
 }

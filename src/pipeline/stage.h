@@ -11,7 +11,7 @@ namespace aq {
 
 /// What calibration found for one task.
 struct TaskCalibration {
-  LanePartials partials;         ///< of this rank; empty without a Hessian
+  TaskPartials partials;         ///< of this rank; empty without a Hessian
   std::string starved = "none";  ///< or what was done with a starved expert
 };
 

@@ -68,22 +68,29 @@ class CostSum {
     end(Stage::embed);
   }
 
-  ForwardUse use(bool down) const {
+  ForwardUse use(Stage stage) const {
+    const double beside = settings_.runs_original() ? original_passes(stage) : 0;
     switch (settings_.sequential) {
       case Sequential::stage:
-        return {1, 0};
+        return {1, beside};
       case Sequential::layer:  // the first pass ends where no Hessian needs it any more
-        return {1, down ? 0.0 : 1.0};
+        return {1, beside + (stage == Stage::down ? 0 : 1)};
       case Sequential::none:
         return {0, 1};
     }
     return {};
   }
 
+  /// Of the original stream, and of the own one through original weights to see what it lacks.
+  static double original_passes(Stage stage) {
+    if (stage == Stage::gate_up || stage == Stage::down) return 3;
+    return stage == Stage::o ? 2 : 1;
+  }
+
   void layer(const LayerSpec& spec, const LayerPlan& plan) {
     for (const StagePlan& before : plan.before_mlps) {
       if (before.stage == Stage::o) attention(spec.attention);
-      stage(before, {}, use(false));
+      stage(before, {}, use(before.stage));
     }
     for (const WavePlan& wave : plan.waves) {
       const bool routed = wave.is_routed();
@@ -94,12 +101,12 @@ class CostSum {
         if (settings_.expert_tokens == ExpertTokens::routed) share.hessian = share.forward;
       }
       if (routed && plan_.dispatch && settings_.expert_tokens == ExpertTokens::routed) {
-        dispatched_stage(wave.gate_up, share, use(false));
-        dispatched_stage(wave.down, share, use(true));
+        dispatched_stage(wave.gate_up, share, use(Stage::gate_up));
+        dispatched_stage(wave.down, share, use(Stage::down));
         continue;
       }
-      stage(wave.gate_up, share, use(false));
-      stage(wave.down, share, use(true));
+      stage(wave.gate_up, share, use(Stage::gate_up));
+      stage(wave.down, share, use(Stage::down));
     }
     save();
   }
@@ -112,7 +119,8 @@ class CostSum {
         spec.sliding_window > 0 ? static_cast<double>(spec.sliding_window) : length;
     const double pairs =
         std::min(length * (length + kQueryTile) / 2, length * (window + kQueryTile));
-    const double passes = settings_.sequential == Sequential::layer ? 2 : 1;
+    const double passes =
+        (settings_.sequential == Sequential::layer ? 2 : 1) + (settings_.runs_original() ? 1 : 0);
     each_rank([&](std::size_t r, StageWork& rank) {
       rank.work.flops.attention +=
           passes * dealt_.sequences[r] * pairs * 2 *
@@ -158,8 +166,10 @@ class CostSum {
       owner.work.traffic.dequantized += once.unpacked;
       owner.work.traffic.read += once.originals;
     }
-    // The inputs once for each pass, the outputs once.
-    const double passes = down ? 1 : settings_.sequential == Sequential::layer ? 2 : 1;
+    // The inputs once for each pass, and what they lack; the outputs once, and twice through
+    // original weights.
+    double passes = down ? 1 : settings_.sequential == Sequential::layer ? 2 : 1;
+    if (settings_.runs_original()) passes += down ? 2 : 4;
     const double row = static_cast<double>(model_.hidden) * kFloat * passes;
     const auto count = static_cast<double>(plan.tasks.size());
     each_rank([&](std::size_t r, StageWork& rank) {
@@ -176,19 +186,30 @@ class CostSum {
 
   /// Sums come to their owners, in the way that reduce_to_owners takes.
   void reduce(const StagePlan& plan) {
-    std::map<Index, std::vector<int>> owners;  // of Hessians with so many columns
-    for (const TaskPlan& task : plan.tasks)
-      if (task.needs_hessian) owners[task.columns].push_back(task.owner);
+    SumOwners hessians, crosses;
+    for (const TaskPlan& task : plan.tasks) {
+      if (!task.needs_hessian) continue;
+      hessians[hessian_size(task.columns)].push_back(task.owner);
+      if (task.cross_rows > 0) crosses[task.cross_rows * task.columns].push_back(task.owner);
+    }
+    reduce(hessians);
+    reduce(crosses);
+  }
+
+  /// The owners of sums of so many values.
+  using SumOwners = std::map<Index, std::vector<int>>;
+
+  void reduce(const SumOwners& owners) {
     if (plan_.ranks == 1 || owners.empty()) return;
     ReduceWays ways(plan_.ranks);
-    for (const auto& [columns, of] : owners) ways.add(sums_.of(columns), of);
+    for (const auto& [values, of] : owners) ways.add(sums_.of(values), of);
     const ReduceTraffic& traffic = ways.traffic();
     const double rounds =
         ways.along_tree() ? 1 + std::log2(static_cast<double>(workload_.lanes.lanes)) : 0;
     each_rank([&](std::size_t r, StageWork& rank) {
       rank.work.traffic.reduce_sent += static_cast<double>(traffic.sent[r]);
       rank.work.traffic.reduce_received += static_cast<double>(traffic.received[r]);
-      rank.reduce_rounds = rounds;
+      rank.reduce_rounds += rounds;
     });
   }
 
@@ -218,7 +239,9 @@ class CostSum {
         solvers.push_back(slice.rank);
         add_slice(rank, matrix, slice);
         if (!gptq) continue;
-        rank.work.flops.solve += rows * n * n * (1 + 2.0 / static_cast<double>(kErrorRowStride));
+        rank.work.flops.solve +=
+            rows * n * n *
+            (1 + target_flops(task.cross) + 2.0 / static_cast<double>(kErrorRowStride));
         rank.work.flops.refine += rows * refine_flops(n, sweeps);
       }
     }
@@ -241,7 +264,9 @@ class CostSum {
   /// U, and for refinement the damped H, go from the owner to the other ranks with rows.
   void send_factor(const TaskPlan& task, std::vector<int>& solvers) {
     const auto n = static_cast<double>(task.columns);
-    const double bytes = n * n * kFloat * (0.5 + (settings_.gptq.refine > 0 ? 1 : 0));
+    const double bytes =
+        n * kFloat *
+        (n * (0.5 + (settings_.gptq.refine > 0 ? 1 : 0)) + static_cast<double>(task.cross_rows));
     std::sort(solvers.begin(), solvers.end());
     solvers.erase(std::unique(solvers.begin(), solvers.end()), solvers.end());
     for (const int rank : solvers) {
@@ -263,9 +288,10 @@ class CostSum {
   TaskForward forward_of(const TaskPlan& task, ForwardUse use) {
     TaskForward once;
     const auto n = static_cast<double>(task.columns);
-    if (task.needs_hessian) once.products = n * (n + 1);
+    if (task.needs_hessian)
+      once.products = n * (n + 1) + 2 * n * static_cast<double>(task.cross_rows);
     if (task.needs_hessian && options_.keep_hessians)
-      estimate_.hessian_bytes += n * (n + 1) / 2 * kFloat;
+      estimate_.hessian_bytes += n * ((n + 1) / 2 + static_cast<double>(task.cross_rows)) * kFloat;
     for (const MatrixPlan& matrix : task.matrices) {
       const bool copied = matrix.assignment.method == Method::copy;
       const double count = weights_of(matrix.linear);

@@ -38,6 +38,7 @@ struct TaskShape {
   Index packed_bytes = 0;  ///< of the results in memory
   Index group = 0;         ///< columns that share a grid, at most
   bool has_hessian = false;
+  Index cross_rows = 0;     ///< of the cross sum beside it; 0: none
   bool along_tree = false;  ///< the only sum of its stage, which never goes the direct way
 };
 
@@ -62,9 +63,10 @@ struct LayerSizes {
   Index layer_packed_bytes = 0;       ///< all results of the layer
   bool refines = false;               ///< the factor holds the damped H too
   bool reorders = false;              ///< static act-order: a reordered triangle
-  bool two_passes = false;  ///< the layer's input is kept for a second pass (Sequential::layer)
-  bool all_tokens = false;  ///< an expert may be calibrated on every token
-  bool routed = false;      ///< the wave's experts are, so that their tokens may be dispatched
+  bool two_passes = false;     ///< the layer's input is kept for a second pass (Sequential::layer)
+  bool runs_original = false;  ///< the original stream goes beside
+  bool all_tokens = false;     ///< an expert may be calibrated on every token
+  bool routed = false;         ///< the wave's experts are, so that their tokens may be dispatched
 };
 
 /// Bytes in memory of a matrix quantized by `scheme` (scales are float there).

@@ -28,8 +28,15 @@ constexpr Index kFileBytes = 3 * kMiB;  // HDF5 with a file open
 Index square(Index n) {
   return n * n * kFloat;
 }
-Index sum_bytes(Index n) {
+Index hessian_bytes(Index n) {
   return hessian_size(n) * kFloat;
+}
+Index cross_bytes(const TaskShape& task) {
+  return task.cross_rows * task.columns * kFloat;
+}
+/// Of a task's Hessian and of the cross sum beside it.
+Index sum_bytes(const TaskShape& task) {
+  return task.has_hessian ? hessian_bytes(task.columns) + cross_bytes(task) : 0;
 }
 
 /// Everything that is alive in one layer, moment by moment in the order of work.
@@ -43,7 +50,7 @@ class LayerMemory {
         reduced_(dispatched_ ? wave.limits.reduced : wave.experts) {}
 
   std::vector<MemoryMoment> run() {
-    const Index residual = floats(sizes_.hidden) * (sizes_.two_passes ? 2 : 1);
+    const Index residual = floats(sizes_.hidden) * (streams() + (sizes_.two_passes ? 1 : 0));
     const Index tokens = share_.tokens * 2 * kFloat;  // and the rows of the sequences
     base_.libraries = kLibraryBytes + (share_.bf16 ? kCompiledBytes : 0) +
                       share_.threads * kLibraryBytesThread + messages() + workspaces() + gaps();
@@ -54,7 +61,9 @@ class LayerMemory {
     attention();
     experts();
     if (dispatched_) dispatched_experts();
-    base_ = {.activations = floats(sizes_.hidden), .buffers = tokens, .libraries = base_.libraries};
+    base_ = {.activations = streams() * floats(sizes_.hidden),
+             .buffers = tokens,
+             .libraries = base_.libraries};
     packed_ = sizes_.layer_packed_bytes;
     if (sizes_.two_passes) whole_layer(Phase::forward, {.weights = own_share(packed_)});
     add(Stage::layer, Phase::write,
@@ -68,6 +77,7 @@ class LayerMemory {
   }
 
  private:
+  Index streams() const { return sizes_.runs_original ? 2 : 1; }
   /// A matrix of one row a token.
   Index floats(Index width) const { return share_.tokens * width * kFloat; }
   Index threads_of(Index pieces) const { return std::min<Index>(share_.threads, pieces); }
@@ -96,7 +106,7 @@ class LayerMemory {
     Index travels = dispatched_ ? floats(sizes_.hidden) / 2 : 0;
     const auto see = [&](const TaskShape& task, Index tasks) {
       if (task.has_hessian)
-        travels = std::max(travels, tasks * share_.inbound * sum_bytes(task.columns) / 2);
+        travels = std::max(travels, tasks * share_.inbound * sum_bytes(task) / 2);
     };
     for (const StageShape& group : sizes_.attention) see(group.task, 1);
     see(sizes_.gate_up, reduced_);
@@ -152,7 +162,7 @@ class LayerMemory {
   /// Reduce, factor, solve and exchange of a stage of `tasks` tasks; `rest` is alive throughout.
   void quantize(Stage stage, const TaskShape& task, Index tasks, const MemoryEstimate& rest) {
     const Index owned = ceil_div(tasks, Index{share_.ranks});
-    const Index sum = task.has_hessian ? sum_bytes(task.columns) : 0;
+    const Index sum = sum_bytes(task);
     if (share_.ranks > 1) {
       MemoryEstimate now = rest;
       now.hessians += tasks * share_.kept * sum;
@@ -178,12 +188,12 @@ class LayerMemory {
                          const MemoryEstimate& rest) {
     const Index chunk = threads_of(owned);
     const Index n = task.columns;
-    const Index sum = task.has_hessian ? sum_bytes(n) : 0;
+    const Index sum = sum_bytes(task), cross = cross_bytes(task);
     const Index part = square(n) / 2;
-    const Index factor = task.has_hessian ? part + (sizes_.refines ? square(n) : 0) : 0;
+    const Index factor = task.has_hessian ? part + (sizes_.refines ? square(n) : 0) + cross : 0;
     MemoryEstimate now = rest;
     now.hessians += owned * sum + chunk * factor;
-    if (task.has_hessian && sizes_.reorders) now.hessians += chunk * sum;
+    if (task.has_hessian && sizes_.reorders) now.hessians += chunk * hessian_bytes(n);
     if (const Index workspace = factor_workspace_bytes(n);
         task.has_hessian && workspace > kKeptWorkspaceBytes)
       now.buffers += chunk * workspace;
@@ -191,8 +201,9 @@ class LayerMemory {
     const Index own = task.rows == 0 ? 0 : owned * (task.packed_bytes * rows / task.rows);
     now = rest;
     now.hessians += (owned - chunk) * sum + chunk * factor;
-    now.weights += chunk * rows * n * kFloat + own;
+    now.weights += chunk * rows * n * kFloat * (cross > 0 ? 2 : 1) + own;
     now.buffers += share_.threads * std::min(kReadBuffer, task.rows * n * 2);
+    if (cross > 0) now.buffers += square(n);  // U of one whole
     add(stage, Phase::solve, now);
     return own;
   }
@@ -205,20 +216,29 @@ class LayerMemory {
     return task.columns >= kWideSum ? 1 : threads_of(lanes);
   }
 
+  /// Floats of what a token lacks, while it is made and as it is summed beside its input.
+  static Index lack_width(const TaskShape& task) {
+    return task.cross_rows == 0 ? 0 : 3 * task.cross_rows + task.columns;
+  }
+
   /// The sums of one Hessian over all tokens, lanes on threads: their norms, and these scaled.
   MemoryEstimate dense_sum(const TaskShape& task) const {
     if (!task.has_hessian) return {};
     const Index busy = sums_at_once(task, share_.lanes);
-    return {.buffers = busy * piece() * 2 * task.columns * kFloat,
-            .hessians = (share_.pending + busy - 1) * sum_bytes(task.columns)};
+    return {.buffers = busy * piece() * (2 * task.columns + lack_width(task)) * kFloat,
+            .hessians = (share_.pending + busy - 1) * sum_bytes(task)};
   }
 
   void attention() {
     const StageShape* before = nullptr;
+    const Index original_o =
+        sizes_.runs_original ? sizes_.attention.back().task.weights * product_bytes() : 0;
     for (const StageShape& group : sizes_.attention) {
       if (before == nullptr || before->stage != group.stage) run_to(group.stage);
       before = &group;
-      const MemoryEstimate rest{.activations = inputs_of(group.stage)};
+      MemoryEstimate rest{.activations = inputs_of(group.stage)};
+      if (group.stage == Stage::latent) rest.activations *= streams();
+      if (group.stage == Stage::o) rest.weights = original_o;
       MemoryEstimate sum = dense_sum(group.task);
       sum += rest;
       add(group.stage, Phase::hessian, sum);
@@ -247,37 +267,39 @@ class LayerMemory {
     const Index latents = inputs_of(Stage::latent);
     if (stage == Stage::latent)
       add(Stage::latent, Phase::forward,
-          {.activations = latents,
+          {.activations = latents * streams(),
            .buffers = worker_buffers(sizes_.hidden + sizes_.latent_width),
            .weights = sizes_.attention.front().task.weights * product_bytes()});
     if (stage == Stage::o)
       add(Stage::core, Phase::forward,
-          {.activations = inputs_of(Stage::o) + latents,
+          {.activations = (inputs_of(Stage::o) + latents) * streams(),
            .buffers = attention_buffers(),
            .weights = sizes_.attention_weights * kFloat});
   }
 
   /// A layer that runs with its results: from disk, or in its second pass.
   void whole_layer(Phase phase, const MemoryEstimate& rest) {
-    MemoryEstimate most{.activations = core_bytes() + floats(sizes_.latent_width),
-                        .buffers = attention_buffers(),
-                        .weights = sizes_.attention_weights * kFloat};
-    const auto see = [&](MemoryEstimate now) {
-      now.activations += 2 * floats(sizes_.hidden);
-      now.buffers += routing();
-      most = larger(most, now);
-    };
+    MemoryEstimate attention{.activations = core_bytes() + floats(sizes_.latent_width),
+                             .buffers = attention_buffers(),
+                             .weights = sizes_.attention_weights * kFloat};
+    MemoryEstimate mlps = all_experts();
+    mlps.activations += 2 * floats(sizes_.hidden);
+    MemoryEstimate most = larger(attention, mlps);
+    add(Stage::layer, phase, most += rest);
+  }
+
+  /// All MLPs run, beside what they read and the sum of what they give.
+  MemoryEstimate all_experts() const {
     const Index step = threads_of(sizes_.experts);
     const bool kept = sizes_.routed && !one_after_the_other(step, share_.threads);
-    see({.activations = kept ? hidden_bytes(group_rows(step)) : 0,
-         .buffers = kept ? outputs(step) : pieces_of_mlp(),
-         .weights = step * sizes_.gate_up.weights * kFloat});
-    if (dispatched_) {
-      MemoryEstimate away = dispatched_run();
-      away.weights += step * sizes_.gate_up.weights * kFloat;
-      see(away);
-    }
-    add(Stage::layer, phase, most += rest);
+    MemoryEstimate now{.activations = kept ? hidden_bytes(group_rows(step)) : 0,
+                       .buffers = routing() + (kept ? outputs(step) : pieces_of_mlp()),
+                       .weights = step * sizes_.gate_up.weights * kFloat};
+    if (!dispatched_) return now;
+    MemoryEstimate away = dispatched_run();
+    away.weights += step * sizes_.gate_up.weights * kFloat;
+    away.buffers += routing();
+    return larger(now, away);
   }
 
   /// What down reads of so many tokens, as it is kept.
@@ -339,8 +361,9 @@ class LayerMemory {
                               ? share_.threads * unfinished
                               : unfinished + sums_at_once(task, summing.lanes) - 1;
     // Scaled, and before that as float32 where they are kept in bfloat16.
-    return {.buffers = busy_rows(summing) * task.columns * kFloat * (share_.bf16 ? 2 : 1),
-            .hessians = (summing.experts * summing.kept + in_work) * sum_bytes(task.columns)};
+    return {.buffers = busy_rows(summing) * kFloat *
+                       (task.columns * (share_.bf16 ? 2 : 1) + lack_width(task)),
+            .hessians = (summing.experts * summing.kept + in_work) * sum_bytes(task)};
   }
 
   /// gate and up run and the inputs of down are summed, while `hidden` of them are kept.
@@ -350,14 +373,24 @@ class LayerMemory {
     now.activations += hidden_bytes(hidden);
     now.weights += threads_of(summing.experts) * sizes_.gate_up.weights * kFloat;
     now.buffers += busy_rows(summing) * width * product_bytes();
+    if (sizes_.down.cross_rows > 0) {  // the expert with its original weights too
+      now.weights += threads_of(summing.experts) *
+                     (sizes_.gate_up.weights * kFloat + sizes_.down.weights * product_bytes());
+      now.buffers += busy_rows(summing) * width * product_bytes();
+    }
     return now;
   }
 
   /// Experts whose sums travel to their owners.
   void experts() {
     const Index y = sizes_.two_passes ? 0 : floats(sizes_.hidden);
-    base_.activations += floats(sizes_.hidden) + y;
+    base_.activations += floats(sizes_.hidden);
     base_.buffers += routing();
+    if (sizes_.runs_original) {
+      base_.activations += 2 * floats(sizes_.hidden);  // what inputs and outputs lack
+      add(Stage::gate_up, Phase::forward, all_experts());
+    }
+    base_.activations += y;
     // The last wave has the results of all the others beside it.
     packed_ =
         std::max(packed_, sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes) -
@@ -381,7 +414,8 @@ class LayerMemory {
 
   /// Inputs of the tokens that come to one owner.
   Index gathered() const {
-    return std::min(shape_.limits.rows, share_.all_tokens) * sizes_.hidden * kFloat;
+    const Index arrays = sizes_.runs_original ? 3 : 1;
+    return std::min(shape_.limits.rows, share_.all_tokens) * arrays * sizes_.hidden * kFloat;
   }
   /// Places and weights of tokens, on the way and as they are kept.
   Index token_lists() const {

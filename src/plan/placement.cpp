@@ -23,7 +23,7 @@ double solve_cost(const TaskPlan& task) {
   double rows = 0;
   for (const MatrixPlan& matrix : task.matrices)
     if (matrix.assignment.method != Method::copy) rows += static_cast<double>(matrix.linear.rows);
-  return rows * n * (task.needs_hessian ? n : 1.0);
+  return rows * n * (task.needs_hessian ? n * (1 + target_flops(task.cross)) : 1.0);
 }
 
 /// The row tiles of all matrices of the task dealt in order to the ranks [first, first + count).
@@ -51,7 +51,8 @@ void place_split(TaskPlan& task, int first, int count, int ranks, int rotation) 
 }
 
 /// Most ranks that it pays to deal the rows of a task to: the owner sends the factor to each, 6 n^2
-/// bytes with the damped H, and each saves a part of what GPTQ and refinement take.
+/// bytes with the damped H and 4 n for each row of a cross sum, and each saves a part of what GPTQ,
+/// refinement and targets take.
 int most_ranks(const TaskPlan& task, int sweeps) {
   Index rows = 0, tiles = 0;
   for (const MatrixPlan& matrix : task.matrices) {
@@ -60,8 +61,11 @@ int most_ranks(const TaskPlan& task, int sweeps) {
     tiles += ceil_div(matrix.linear.rows, kRowTile);
   }
   if (!task.needs_hessian) return checked_cast<int>(tiles);
-  const double worth =
-      static_cast<double>(rows) * (1 + refine_flops(1, sweeps)) / (6 * kOperationsPerByte);
+  const double bytes =
+      6 + 4 * static_cast<double>(task.cross_rows) / static_cast<double>(task.columns);
+  const double worth = static_cast<double>(rows) *
+                       (1 + target_flops(task.cross) + refine_flops(1, sweeps)) /
+                       (bytes * kOperationsPerByte);
   const auto ranks = static_cast<Index>(std::ceil(std::sqrt(worth)));
   return checked_cast<int>(std::min(tiles, std::max(kLeastSplit, ranks)));
 }

@@ -5,6 +5,7 @@
 
 #include "aq/core/text.h"
 #include "aq/plan/dispatch.h"
+#include "aq/quant/hessian.h"
 #include "aq/runtime/workspace.h"
 #include "plan/memory.h"
 #include "plan/placement.h"
@@ -12,6 +13,15 @@
 
 namespace aq {
 namespace {
+
+/// The cross sum of linears that share a Hessian.
+CrossSum cross_of(Stage stage) {
+  return stage == Stage::o || stage == Stage::down ? CrossSum::outputs : CrossSum::inputs;
+}
+Index cross_rows(const LinearGroup& group) {
+  const LinearSpec& linear = *group.linears.front();
+  return cross_of(group.stage) == CrossSum::outputs ? linear.rows : linear.columns;
+}
 
 TaskPlan make_task(const Assignments& assignments, const LinearGroup& group) {
   TaskPlan task;
@@ -21,6 +31,10 @@ TaskPlan make_task(const Assignments& assignments, const LinearGroup& group) {
     const Assignment& assignment = assignments.of(*linear);
     task.needs_hessian = task.needs_hessian || assignment.method == Method::gptq;
     task.matrices.push_back({*linear, assignment, {}});
+  }
+  if (task.needs_hessian && assignments.settings.runs_original()) {
+    task.cross = cross_of(group.stage);
+    task.cross_rows = cross_rows(group);
   }
   return task;
 }
@@ -42,6 +56,8 @@ TaskShape shape_of(const Assignments& assignments, const LinearGroup& group) {
     shape.group = std::max(shape.group, group_width(assignment.scheme, linear->columns));
     shape.has_hessian = shape.has_hessian || assignment.method == Method::gptq;
   }
+  if (shape.has_hessian && assignments.settings.runs_original())
+    shape.cross_rows = cross_rows(group);
   return shape;
 }
 
@@ -71,6 +87,7 @@ void raise(TaskShape& shape, const TaskShape& other) {
   shape.packed_bytes = std::max(shape.packed_bytes, other.packed_bytes);
   shape.group = std::max(shape.group, other.group);
   shape.has_hessian = shape.has_hessian || other.has_hessian;
+  shape.cross_rows = std::max(shape.cross_rows, other.cross_rows);
 }
 
 /// Sizes of a layer without its experts.
@@ -87,6 +104,7 @@ LayerSizes sizes_of(const Model& model, const LayerSpec& layer, const Assignment
   sizes.refines = settings.gptq.refine > 0;
   sizes.reorders = settings.gptq.act_order == ActOrder::fixed;
   sizes.two_passes = settings.sequential == Sequential::layer;
+  sizes.runs_original = settings.runs_original();
   sizes.all_tokens =
       layer.moe && (settings.expert_tokens == ExpertTokens::all ||
                     (settings.starved == Starved::all_tokens && settings.min_tokens > 0));
@@ -110,8 +128,8 @@ void set_experts(LayerSizes& sizes, const Assignments& assignments, const LayerS
 /// with two are planned as if each was alone, and as if they went the direct way.)
 void mark_tree_sums(LayerSizes& sizes, SumTraffics& sums) {
   const auto mark = [&](TaskShape& task, bool alone) {
-    task.along_tree =
-        alone && task.has_hessian && always_along_tree(std::span(&sums.of(task.columns), 1));
+    task.along_tree = alone && task.has_hessian &&
+                      always_along_tree(std::span(&sums.of(hessian_size(task.columns)), 1));
   };
   for (StageShape& group : sizes.attention)
     mark(group.task, std::ranges::count(sizes.attention, group.stage, &StageShape::stage) == 1);

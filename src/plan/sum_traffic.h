@@ -1,5 +1,5 @@
 #pragma once
-/// Traffic of Hessian sums, kept by their size, as if every lane had tokens for each.
+/// Traffic of sums, kept by their size, as if every lane had tokens for each.
 
 #include <map>
 
@@ -11,8 +11,8 @@ class SumTraffics {
  public:
   SumTraffics(const LaneLayout& layout, int ranks)
       : ranks_(ranks), leaves_(tree_leaves(layout, ranks)) {}
-  /// Of the Hessian of linears with so many inputs.
-  const SumTraffic& of(Index columns);
+  /// Of so many values.
+  const SumTraffic& of(Index values);
 
  private:
   int ranks_;

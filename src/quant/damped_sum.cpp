@@ -40,6 +40,11 @@ RtnReason examine(const WeightedSum& sum, Index columns, FactorFacts& facts) {
   return RtnReason::none;
 }
 
+double damping_of(const FactorFacts& facts, const GptqSettings& settings) {
+  return settings.damping + settings.few_tokens_damping * static_cast<double>(facts.columns) /
+                                static_cast<double>(facts.tokens);
+}
+
 Factor not_usable(const FactorFacts& facts, RtnReason reason) {
   Factor factor{facts};
   factor.damping = 0;

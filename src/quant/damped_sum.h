@@ -18,6 +18,9 @@ RtnReason examine(const WeightedSum& sum, Index columns, FactorFacts& facts);
 /// The factor of a sum that has none.
 Factor not_usable(const FactorFacts& facts, RtnReason reason);
 
+/// λ as a share of the mean diagonal, of a sum whose facts are known, before the ladder.
+double damping_of(const FactorFacts& facts, const GptqSettings& settings);
+
 /// The diagonal of the damped matrix from that of the normalised one.
 template <class Real>
 Real damped(Real diagonal, const FactorFacts& facts, double damping) {

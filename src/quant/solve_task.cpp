@@ -25,6 +25,22 @@ void prepare(SolveTask& task) {
   task.weight_norm.assign(weight.rows, 0);
 }
 
+void compare_rows(SolveTask& task, Index first, Index count) {
+  Matrix stored(1, task.weight.columns);
+  for (Index r = first; r < first + count; ++r) {
+    dequantize(slice_rows(task.result, r, 1), stored.view());
+    const std::span<const float> weight = task.weight.row(r);
+    double error = 0, norm = 0;
+    for (Index c = 0; c < stored.columns; ++c) {
+      const double w = weight[c], difference = w - stored(0, c);
+      error += difference * difference;
+      norm += w * w;
+    }
+    task.weight_error[r] = error;
+    task.weight_norm[r] = norm;
+  }
+}
+
 GridSearch grid_search(const SolveTask& task, const GptqSettings& settings) {
   return {
       .rule = grid_rule(task.scheme, task.scale_rule, task.global_scale),

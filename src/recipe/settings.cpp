@@ -55,6 +55,9 @@ const std::vector<Setting>& settings_table() {
       number(
           "damping", 0, 100, "share of the mean diagonal added to H",
           [](auto& s) -> auto& { return s.gptq.damping; }),
+      number(
+          "few_tokens_damping", 0, 100, "times columns / tokens is added to damping",
+          [](auto& s) -> auto& { return s.gptq.few_tokens_damping; }),
       choice(
           "scale_search", {"absmax", "mse", "hessian"}, "how the scale of a group is found",
           [](auto& s) -> auto& { return s.gptq.scale_search; }),
@@ -73,6 +76,9 @@ const std::vector<Setting>& settings_table() {
       choice(
           "sequential", {"stage", "layer", "none"}, "what is quantized when inputs are taken",
           [](auto& s) -> auto& { return s.sequential; }),
+      choice(
+          "target", {"own", "original"}, "whose outputs a matrix should come near",
+          [](auto& s) -> auto& { return s.target; }),
       number(
           "routing_exponent", 0, 16, "p of H = sum of s^p x x'",
           [](auto& s) -> auto& { return s.routing_exponent; }),

@@ -22,9 +22,10 @@ Index bytes_of_tasks(const Plan& plan, const BytesOf& bytes_of) {
   return bytes;
 }
 
-/// Of the sum that --keep-hessians writes.
+/// Of the sums that --keep-hessians writes.
 Index kept_bytes(const TaskPlan& task) {
-  const Index floats = task.needs_hessian ? task.columns * (task.columns + 1) / 2 : 0;
+  if (!task.needs_hessian) return 0;
+  const Index floats = task.columns * (task.columns + 1) / 2 + task.cross_rows * task.columns;
   return floats * static_cast<Index>(sizeof(float));
 }
 

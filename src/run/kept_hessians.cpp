@@ -44,8 +44,13 @@ void HessianKeeper::start(Index part) {
 void HessianKeeper::keep(const TaskPlan& task, const TaskSum& sum) {
   if (!writer_) writer_.emplace(run_.hessians() / RunDirectory::shard_name(part_, rank_));
   const std::vector<std::string> names = names_of(task);
-  writer_->write_hessian({names.front(), names, hessian_upper(sum.sum, task.columns),
-                          sum.sum.weight_sum, sum.sum.tokens, sum.starved});
+  NamedHessian kept{names.front(),      names,          hessian_upper(sum.sum, task.columns),
+                    sum.sum.weight_sum, sum.sum.tokens, sum.starved};
+  if (!sum.cross.values.empty()) {
+    kept.cross = Matrix::uninitialized(task.cross_rows, task.columns);
+    kept.cross.values = sum.cross.values;
+  }
+  writer_->write_hessian(kept);
 }
 
 bool HessianKeeper::finish() {

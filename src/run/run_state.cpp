@@ -282,7 +282,7 @@ std::vector<std::string> RunState::written_files(Index part, bool mine) const {
 
 std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> records,
                                    std::optional<bool> kept_hessians, const Batch& batch,
-                                   const Tensor* output) {
+                                   const Streams* output) {
   CompletePart complete;
   complete.layer = part;
   complete.sources = sources_of(part);
@@ -324,33 +324,40 @@ std::vector<LogRow> RunState::save(Index part, std::vector<QuantizedRecord> reco
 
 namespace {
 
-/// The rows of each lane, as they lie in x.
-std::vector<LaneActivations> lanes_of(const Batch& batch, Tensor x) {
+/// The rows of each lane, as they lie in the streams.
+std::vector<LaneActivations> lanes_of(const Batch& batch, const Streams& streams) {
   std::vector<LaneActivations> lanes;
-  for (Index lane = 0; lane < batch.lanes(); ++lane)
-    lanes.push_back({batch.first_lane + lane, x.window(batch.rows_of_lane(lane)).host()});
+  const auto list = [&](const Tensor& stream, ActivationsOf model) {
+    Tensor x = stream.window();
+    for (Index lane = 0; lane < batch.lanes() && x.columns() > 0; ++lane)
+      lanes.push_back({batch.first_lane + lane, x.window(batch.rows_of_lane(lane)).host(), model});
+  };
+  list(streams.own, ActivationsOf::quantized);
+  list(streams.original, ActivationsOf::original);
   return lanes;
 }
 
 }  // namespace
 
-void RunState::write_output(Index part, const Batch& batch, const Tensor& x) const {
+void RunState::write_output(Index part, const Batch& batch, const Streams& streams) const {
   write_activations(directory_.activations() / RunDirectory::shard_name(part, comm_.rank()),
-                    lanes_of(batch, x.window()));
+                    lanes_of(batch, streams));
 }
 
-Index RunState::load_output(const Batch& batch, Index hidden, Tensor& x) const {
+Index RunState::load_output(const Batch& batch, Index hidden, bool runs_original,
+                            Streams& streams) const {
   Index part = static_cast<Index>(manifest_.complete.size()) - 1;
   while (part >= 0 && manifest_.complete[part].activations.empty()) --part;
   if (part < 0) return 0;
   std::array<std::int64_t, 1> damaged{0};
-  Tensor read(batch.rows(), hidden, {}, Storage::offload);
+  Streams read{Tensor(batch.rows(), hidden, {}, Storage::offload), {}};
+  if (runs_original) read.original = Tensor(batch.rows(), hidden, {}, Storage::offload);
   try {
     std::vector<std::filesystem::path> files;
     for (const std::string& file : manifest_.complete[part].activations)
       files.push_back(directory_.activations() / file);
-    read_patiently([&] { read_activations(files, lanes_of(batch, read.window())); });
-    x = std::move(read);
+    read_patiently([&] { read_activations(files, lanes_of(batch, read)); });
+    streams = std::move(read);
   } catch (const ReadError&) {
     throw;
   } catch (const Error& error) {

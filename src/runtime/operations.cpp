@@ -3,6 +3,7 @@
 #include "aq/runtime/operations.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "aq/core/error.h"
 #include "aq/core/parallel.h"
@@ -63,6 +64,24 @@ void add(const Tensor& y, Tensor x) {
   AQ_CHECK(from.rows == to.rows && from.columns == to.columns, "[", from.rows, ", ", from.columns,
            "] to [", to.rows, ", ", to.columns, "]");
   for (Index t = 0; t < to.rows; ++t) add(to.row(t).data(), from.row(t).data(), to.columns);
+}
+
+void scale_rows(std::span<const float> factors, Tensor x) {
+  const MatrixView<float> to = x.host();
+  AQ_CHECK(std::ssize(factors) == to.rows, factors.size(), " factors for ", to.rows, " rows");
+  for (Index t = 0; t < to.rows; ++t)
+    for (float& value : to.row(t)) value *= factors[static_cast<std::size_t>(t)];
+}
+
+Tensor difference(const Tensor& x, const Tensor& y) {
+  Tensor out(x.rows(), x.columns(), x.kind());
+  const MatrixView<const float> from = x.host(), less = y.host();
+  const MatrixView<float> to = out.host();
+  AQ_CHECK(from.rows == less.rows && from.columns == less.columns, "[", from.rows, ", ",
+           from.columns, "] less [", less.rows, ", ", less.columns, "]");
+  for (Index t = 0; t < to.rows; ++t)
+    std::ranges::transform(from.row(t), less.row(t), to.row(t).begin(), std::minus<>{});
+  return out;
 }
 
 void add_weighted(const Tensor& x, std::span<const std::int32_t> rows,

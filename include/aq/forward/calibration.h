@@ -10,8 +10,21 @@ namespace aq {
 
 using LanePartials = std::vector<TreeSum::Partial>;
 
+/// The sums of one task.
+struct TaskPartials {
+  LanePartials hessian;
+  LanePartials cross;  ///< Solver::add_cross; empty without a second stream
+};
+
+/// d of a cross sum: what tokens `rows` lack, whose inputs are x (float32).
+using Lack = std::function<Tensor(const Tensor& x, Range rows)>;
+/// How their inputs in the original model differ.
+Lack input_lack(LinearInput original);
+
 /// Every token with weight 1, sequence by sequence: attention, routers, the head.
-LanePartials sum_tokens(const Solver& solver, const Batch& batch, const LinearInput& input);
+/// @param lack  may be empty
+TaskPartials sum_tokens(const Solver& solver, const Batch& batch, const LinearInput& input,
+                        const Lack& lack);
 
 /// The tokens that calibrate an expert.
 enum class CalibratedOn {
@@ -33,10 +46,10 @@ struct ExpertSums {
   double exponent;  ///< p of s^p
 
   /// Of what gate and up read, for each of `experts`.
-  std::vector<LanePartials> gate_up(std::span<const CalibratedExpert> experts) const;
+  std::vector<TaskPartials> gate_up(std::span<const CalibratedExpert> experts) const;
   /// Runs gate and up and sums what down reads, for each of `experts`. With `hidden` all of them
   /// run, and what down reads is kept there.
-  std::vector<LanePartials> down(std::span<const CalibratedExpert> experts, ByExpert* hidden) const;
+  std::vector<TaskPartials> down(std::span<const CalibratedExpert> experts, ByExpert* hidden) const;
 };
 
 }  // namespace aq

@@ -40,8 +40,12 @@ struct DecoderLayer {
     return {spec, weights, batch, normed, routing};
   }
 
+  /// y += the outputs of all MLPs. With `dispatched` routed experts run where they live; collective
+  /// then.
+  void add_experts(const ExpertPass& pass, const DispatchedRun* dispatched, Tensor& y) const;
+
   /// The whole layer: x becomes the next layer's input. The routing is returned for whoever wants
-  /// to look at it. With `dispatched` routed experts run where they live; collective then.
+  /// to look at it. `dispatched`: see add_experts.
   Routing run(Tensor& x, const DispatchedRun* dispatched = nullptr) const;
 };
 

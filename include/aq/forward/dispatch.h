@@ -3,6 +3,8 @@
 /// expert stay together in their order, so that what the owner computes from them is, bit for bit,
 /// what every rank would compute from its own.
 
+#include <optional>
+
 #include "aq/comm/transport.h"
 #include "aq/forward/expert_pass.h"
 #include "aq/plan/dispatch.h"
@@ -29,11 +31,13 @@ class Dispatch {
   /// The tokens that came here, in the lanes of all ranks. Experts that live elsewhere have none.
   const ExpertPass& owner() const { return owner_; }
 
-  /// Fetches the inputs of owner(): a token that several experts here need comes once. Rows on the
-  /// way are at most those of this rank. Collective.
+  /// Fetches the inputs of owner(), and the drift where home() has one: a token that several
+  /// experts here need comes once. Rows on the way are at most those of this rank. Collective.
   void gather();
   /// Frees them.
-  void forget_inputs() { gathered_ = {}; }
+  void forget_inputs() {
+    for (Tensor* tensor : {&gathered_, &drift_input_, &drift_output_}) *tensor = {};
+  }
   /// Of the experts()[some], outputs where these live become outputs where their tokens are.
   /// Collective.
   ByExpert combine(Range some, ByExpert outputs);
@@ -44,6 +48,7 @@ class Dispatch {
   void exchange_lists();
   void read_list(int from, std::span<const std::byte> bytes);
   Range gathered_rows_of(int rank) const;
+  Tensor gather(const Tensor& home) const;
 
   Transport& transport_;
   Communicator& comm_;
@@ -56,7 +61,8 @@ class Dispatch {
   std::vector<Index> gathered_begin_;  ///< [ranks + 1] rows that came from each rank
   Index all_tokens_ = 0;
   Batch gathered_batch_;
-  Tensor gathered_;
+  Tensor gathered_, drift_input_, drift_output_;
+  std::optional<Drift> drift_;
   Routing gathered_routing_;
   ExpertPass owner_;
 };

@@ -17,6 +17,15 @@ enum class TokensAt {
   owner,  ///< on the rank that owns their expert: they were dispatched
 };
 
+/// What tokens lack beside the original model, row for row.
+struct Drift {
+  const Weights& original;
+  const Tensor& input;  ///< norm(x) there less here `[rows, hidden]`
+  /// What MLPs with their original weights leave of the way to the original model's output, over
+  /// Σ s² of the token `[rows, hidden]`: an MLP with factor s makes up for s² of it.
+  const Tensor& output;
+};
+
 /// MLPs of a layer with the tokens that they work on.
 struct ExpertPass {
   const LayerSpec& layer;
@@ -25,6 +34,7 @@ struct ExpertPass {
   const Tensor& normed;  ///< norm(x) `[rows, hidden]`
   const Routing& routing;
   TokensAt at = TokensAt::home;
+  const Drift* drift = nullptr;  ///< where targets come from the original model
 
   const TokenList& tokens(Index expert) const { return routing.experts[expert]; }
   /// activation(gate(x), up(x)) of each expert for the tokens of its list `[tokens, width]`.

@@ -26,6 +26,9 @@ struct RmsNorm {
 struct LinearInput {
   const Tensor& x;
   std::optional<RmsNorm> norm = std::nullopt;
+
+  /// As float32.
+  Tensor rows(Range range) const;
 };
 
 }  // namespace aq

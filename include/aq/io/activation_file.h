@@ -1,6 +1,7 @@
 #pragma once
 /// Activations between two layers, kept so that a resumed run need not repeat the layers before:
-/// `/lanes/<number>` float32 `[rows, hidden]` with an attribute `checksum`. One file a rank.
+/// `/lanes/<number>` float32 `[rows, hidden]` with an attribute `checksum`, and where tokens go
+/// through the original model too, `/original_lanes/<number>`. One file a rank.
 
 #include <filesystem>
 #include <vector>
@@ -9,10 +10,14 @@
 
 namespace aq {
 
+/// Whose activations they are.
+enum class ActivationsOf { quantized, original };
+
 /// The rows of one lane, one after the other in memory of the caller's.
 struct LaneActivations {
   Index lane = 0;
   MatrixView<float> rows;
+  ActivationsOf model = ActivationsOf::quantized;
 };
 
 /// Writes the file under a temporary name and renames it.

@@ -1,7 +1,7 @@
 #pragma once
 /// Kept Hessian sums: `/hessians/<dotted name of the first linear that uses it>/upper` with
-/// attributes weight_sum, tokens, used_by, starved and checksum. Written by
-/// MatrixWriter::write_hessian.
+/// attributes weight_sum, tokens, used_by, starved and checksum, and `cross` beside it where
+/// targets came from the original model. Written by MatrixWriter::write_hessian.
 
 #include <cstdint>
 #include <filesystem>
@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "aq/core/index.h"
+#include "aq/core/matrix_view.h"
 
 namespace aq {
 
@@ -22,6 +22,7 @@ struct NamedHessian {
   double weight_sum = 0;  ///< Σ s^p
   std::int64_t tokens = 0;
   std::string starved = "none";  ///< what was done with a starved expert
+  Matrix cross = {};  ///< Solver::add_cross, over the same tokens; no rows where there is none
 };
 
 /// Reads kept sums; everything that comes from the file is checked (Error{input} names file, object
@@ -36,7 +37,7 @@ class HessianReader {
   const std::filesystem::path& path() const;
   /// Names in the order in which they were written.
   const std::vector<std::string>& names() const;
-  /// All but the sum itself.
+  /// All but the sums themselves.
   NamedHessian describe(const std::string& name) const;
   /// @pre the linears have `columns` inputs
   NamedHessian read(const std::string& name, Index columns) const;

@@ -17,14 +17,20 @@ constexpr double refine_flops(double n, double sweeps) {
   return sweeps > 0 ? n * n * (1 + 0.9 * sweeps) : 0;
 }
 
+/// Operations for each row and column pair to find where a row of n columns should aim: two
+/// triangles solved, of inputs after a product.
+constexpr double target_flops(CrossSum cross) {
+  return cross == CrossSum::none ? 0 : cross == CrossSum::inputs ? 4 : 2;
+}
+
 /// Floating point operations by kind.
 struct Flops {
   double forward = 0;    ///< linears over calibration tokens
   double attention = 0;  ///< scores and values
-  double hessian = 0;    ///< sums over inputs: tokens * n * (n + 1)
-  double factor = 0;     ///< n^3 / 3 a Hessian
-  double solve = 0;      ///< n^2 a row, and on every 16th row the errors beside it
-  double refine = 0;     ///< refine_flops() a row
+  double hessian = 0;  ///< sums over inputs: tokens * n * (n + 1), and 2 n for a row of a cross sum
+  double factor = 0;   ///< n^3 / 3 a Hessian
+  double solve = 0;    ///< n^2 (1 + target_flops()) a row, and the errors beside every 16th
+  double refine = 0;   ///< refine_flops() a row
   double total() const { return forward + attention + hessian + factor + solve + refine; }
 };
 

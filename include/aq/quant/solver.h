@@ -55,7 +55,9 @@ enum class ActOrder {
 };
 
 struct GptqSettings {
-  double damping = 0.01;  ///< λ as a share of mean(diag H)
+  double damping = 0.01;  ///< λ as a share of mean(diag H), of many tokens
+  /// Times columns / tokens, is added to it: what few tokens say of an input channel is noise.
+  double few_tokens_damping = 1;
   ScaleSearch scale_search = ScaleSearch::mse;
   /// Symmetric integers: the search tries negative scales too. Their levels reach one step further
   /// below zero than above (-2 to 1 with two bits), and the sign says which side of the group that
@@ -73,6 +75,14 @@ struct GptqSettings {
   bool operator==(const GptqSettings&) const = default;
 };
 
+/// What is known of a matrix beside its Hessian: Σ s^p d_t x_tᵀ over the same tokens, d_t what
+/// token t lacks.
+enum class CrossSum {
+  none,
+  inputs,   ///< d: its input in the original model less x, `[columns]`
+  outputs,  ///< d: what its output should bring beside W x, `[rows]`
+};
+
 /// What factorising a Hessian found out. Damping is a share of the mean diagonal of the normalised
 /// H.
 struct FactorFacts {
@@ -84,6 +94,7 @@ struct FactorFacts {
   double weight_sum = 0;    ///< Σ s^p of the sum
   std::int64_t tokens = 0;  ///< of the sum
   RtnReason rtn_reason = RtnReason::none;
+  CrossSum cross = CrossSum::none;
   bool usable() const { return fallback != Fallback::rtn; }
 };
 
@@ -93,22 +104,27 @@ class FactorData {
   virtual ~FactorData() = default;
 };
 
-/// U of H/weight_sum + λ·mean(diag)·I = U Uᵀ. Copies share their data, which never change.
+/// U of Hλ = H/weight_sum + λ·mean(diag)·I = U Uᵀ. Copies share their data, which never change.
 struct Factor : FactorFacts {
   std::shared_ptr<FactorData> data{};  ///< null when not usable
+  /// C = cross sum / weight_sum. Where there is one, solve aims at W + R Hλ⁻¹ in place of W, with R
+  /// = W C (of inputs, `[columns, columns]`) or C (of outputs, `[rows of the matrix, columns]`).
+  std::shared_ptr<Matrix> lack{};
 };
 
 /// A factor on its way between ranks: what is said before its arrays, whose bytes follow as they
 /// are. Between ranks with the same solver only.
 struct FactorHeader {
   FactorFacts facts;
-  std::array<std::int64_t, 4> sizes;  ///< elements of each array
+  std::array<std::int64_t, 5> sizes;  ///< elements of each array
 };
 
-/// A sum to be factored. The sum is consumed.
+/// A sum to be factored. The sums are consumed.
 struct FactorTask {
   WeightedSum sum;
   Index columns = 0;
+  WeightedSum cross = {};  ///< `[., columns]` row by row (Solver::add_cross); may be empty
+  CrossSum cross_of = CrossSum::none;
   Factor factor = {};  ///< filled
 };
 
@@ -126,12 +142,14 @@ struct SolveTask {
   float global_scale = 1;  ///< nvfp4: fitted on all matrices that share it (fit_global_scale)
   bool refine = true;      ///< false: without the sweeps of the settings (too few tokens)
   const Factor* factor = nullptr;  ///< null, or not usable: round to nearest
-  QuantizedMatrix result = {};     ///< filled
+  /// Filled with the rows that the result should come near where they are not `weight`; w below.
+  Matrix target = {};
+  QuantizedMatrix result = {};  ///< filled
   /// Filled when there is a usable factor: per row ‖(w−q)U‖², of GPTQ and of round to nearest, and
   /// ‖wU‖². The last two only on rows with (first_row + r) % kErrorRowStride == 0, else 0. Where a
   /// row's error overflows, its tile of kRowTile rows is rounded and their errors are infinite.
   std::vector<double> error = {}, error_rtn = {}, norm = {};
-  /// Filled: per row ‖w−q‖² and ‖w‖², of what is stored.
+  /// Filled: per row ‖weight−q‖² and ‖weight‖², of what is stored.
   std::vector<double> weight_error = {}, weight_norm = {};
   /// Filled: groups whose weights ask for a float16 scale that rounds to infinity, or to 0 (its
   /// largest and its least value are stored then). A per-tensor scale counts with the first rows.
@@ -161,12 +179,18 @@ class Solver {
                           std::span<const std::int32_t> rows, std::span<const float> weights,
                           double weight_sum) const = 0;
 
+  /// sum += Σ weights[t] d_t x_tᵀ, `[columns of d, columns of x]` row by row; the rest as for
+  /// add_tokens.
+  virtual void add_cross(WeightedSum& sum, MatrixView<const float> d, MatrixView<const float> x,
+                         std::span<const std::int32_t> rows, std::span<const float> weights,
+                         double weight_sum) const = 0;
+
   /// Tasks that are best given to factorize and solve at one time; plan counts memory for them.
   virtual Index tasks_at_once() const = 0;
 
   /// Normalises, repairs dead channels, damps and factors each sum. Climbs the ladder where it must
   /// (Fallback); when all fails, or a sum is empty or not finite, the factor is not usable() and
-  /// the caller rounds.
+  /// the caller rounds. A cross sum becomes the factor's `lack`.
   virtual void factorize(std::span<FactorTask> tasks, const GptqSettings& settings) const = 0;
 
   /// Solves all tasks. A row's result depends on the row, the factor, the scheme and the kernel of

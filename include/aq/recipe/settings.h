@@ -29,6 +29,13 @@ enum class Sequential {
   none,   ///< the original model; such Hessians can be kept and used for other recipes
 };
 
+/// What the outputs of a quantized matrix should come near.
+enum class Target {
+  own,       ///< those of its original weights for the same inputs
+  original,  ///< those of the original model for the same tokens: what is lost before is made up
+             ///< for
+};
+
 /// The object "gptq" of a recipe. The keys, their ranges and words: setting_keys().
 struct QuantizeSettings {
   GptqSettings gptq;
@@ -37,6 +44,11 @@ struct QuantizeSettings {
   Index min_tokens = 32;
   ExpertTokens expert_tokens = ExpertTokens::routed;
   Sequential sequential = Sequential::stage;
+  Target target = Target::original;
+  /// Whether tokens go through the original model too, beside what is quantized.
+  bool runs_original() const {
+    return target == Target::original && sequential != Sequential::none;
+  }
   bool operator==(const QuantizeSettings&) const = default;
 };
 

@@ -9,9 +9,10 @@
 
 namespace aq {
 
-/// The Hessian of one task.
+/// The sums of one task, on its owner; empty elsewhere.
 struct TaskSum {
-  WeightedSum sum;               ///< on the task's owner; empty elsewhere
+  WeightedSum sum;               ///< the Hessian
+  WeightedSum cross = {};        ///< Solver::add_cross
   std::string starved = "none";  ///< on every rank
 };
 

@@ -9,6 +9,7 @@
 #include "aq/run/options.h"
 #include "aq/run/prepare.h"
 #include "aq/run/records.h"
+#include "aq/run/streams.h"
 
 namespace aq {
 
@@ -41,11 +42,11 @@ class RunState {
   /// was asked to. `output`: what the next layer reads, where it is to be kept; older ones go then.
   std::vector<LogRow> save(Index part, std::vector<QuantizedRecord> records,
                            std::optional<bool> kept_hessians, const Batch& batch,
-                           const Tensor* output);
+                           const Streams* output);
 
-  /// The layers whose joint output was kept and is whole, and that output in x; 0 without one.
-  /// Collective.
-  Index load_output(const Batch& batch, Index hidden, Tensor& x) const;
+  /// The layers whose joint output was kept and is whole, and that output in the streams; 0 without
+  /// one. `runs_original`: both streams are wanted. Collective.
+  Index load_output(const Batch& batch, Index hidden, bool runs_original, Streams& streams) const;
 
  private:
   /// Forgets parts from the first damaged one on: later layers were computed from it. Each rank
@@ -61,7 +62,7 @@ class RunState {
   std::vector<LogRow> load_once(Index part, Weights& weights,
                                 const std::function<bool(Index expert)>& wanted) const;
   /// Writes the rows of this rank's lanes.
-  void write_output(Index part, const Batch& batch, const Tensor& x) const;
+  void write_output(Index part, const Batch& batch, const Streams& streams) const;
   /// The part's file names of the ranks that wrote one. Collective.
   std::vector<std::string> written_files(Index part, bool mine) const;
 

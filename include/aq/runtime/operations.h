@@ -40,6 +40,10 @@ void copy(const Tensor& from, Tensor out);
 Tensor gather_rows(const Tensor& x, std::span<const std::int32_t> rows);
 /// x += y.
 void add(const Tensor& y, Tensor x);
+/// Row i of x times factors[i].
+void scale_rows(std::span<const float> factors, Tensor x);
+/// x - y.
+Tensor difference(const Tensor& x, const Tensor& y);
 /// y[rows[i]] += weights[i] * x[i]. No row comes twice.
 void add_weighted(const Tensor& x, std::span<const std::int32_t> rows,
                   std::span<const float> weights, Tensor& y);

@@ -184,11 +184,12 @@ Factor factorize(const WeightedSum& hessian, Index columns, const GptqSettings& 
   Making factor;
   const RtnReason reason = examine(hessian, columns, factor);
   if (reason != RtnReason::none) return not_usable(factor, reason);
+  const double damping = damping_of(factor, settings);
   if (settings.act_order == ActOrder::fixed) {
-    factor.order = falling_order(damped_diagonal(hessian, factor, settings.damping));
-    climb_ladder(reordered(hessian, factor.order), settings.damping, factor);
+    factor.order = falling_order(damped_diagonal(hessian, factor, damping));
+    climb_ladder(reordered(hessian, factor.order), damping, factor);
   } else {
-    climb_ladder(hessian, settings.damping, factor);
+    climb_ladder(hessian, damping, factor);
   }
   if (!factor.usable()) return not_usable(factor, RtnReason::not_definite);
   factor.diagonal = damped_diagonal(hessian, factor, factor.damping);

@@ -11,6 +11,7 @@
 #include "quant/cpu/tile_kernel.h"
 #include "quant/row_kernel.h"
 #include "quant/solve_task.h"
+#include "quant/target.h"
 
 namespace aq {
 namespace {
@@ -33,7 +34,7 @@ void set_grids(const SolveTask& task, const GptqSettings& settings, TileJob& job
 /// What the tiles of a task have in common.
 TileJob common_job(const SolveTask& task, const Factor* used, const GptqSettings& settings) {
   TileJob job;
-  job.stride = task.weight.stride;
+  job.stride = (used != nullptr ? aim_of(task) : task.weight).stride;
   job.columns = task.weight.columns;
   job.words = words_per_row(task.scheme.bits, job.columns);
   if (used != nullptr) {
@@ -78,7 +79,7 @@ void solve_tile_with(const Factor* factor, const Item& item, const GptqSettings&
   TileJob job = common_job(task, factor, settings);
   QuantizedMatrix& result = task.result;
   job.rows = std::min(kRowTile, task.weight.rows - item.first);
-  job.weight = task.weight.data + item.first * job.stride;
+  job.weight = (factor != nullptr ? aim_of(task) : task.weight).data + item.first * job.stride;
   job.codes = result.codes.data() + item.first * job.words;
   if (task.scheme.group_size != kPerTensor) {
     job.scales = result.scales.data() + item.first * job.groups;
@@ -102,25 +103,6 @@ void solve_tile(const Item& item, const GptqSettings& settings) {
   std::ranges::fill(errors, std::numeric_limits<double>::infinity());
 }
 
-/// The rows of a tile as they are stored, beside their weights.
-void compare_tile(const Item& item) {
-  SolveTask& task = *item.task;
-  Matrix stored(1, task.weight.columns);
-  const Index end = std::min(item.first + kRowTile, task.weight.rows);
-  for (Index r = item.first; r < end; ++r) {
-    dequantize(slice_rows(task.result, r, 1), stored.view());
-    const std::span<const float> weight = task.weight.row(r);
-    double error = 0, norm = 0;
-    for (Index c = 0; c < stored.columns; ++c) {
-      const double w = weight[c], difference = w - stored(0, c);
-      error += difference * difference;
-      norm += w * w;
-    }
-    task.weight_error[r] = error;
-    task.weight_norm[r] = norm;
-  }
-}
-
 /// Norms and round-to-nearest errors of every kErrorRowStride-th row.
 void sample_norms(const Item& item, const GptqSettings& settings) {
   SolveTask& task = *item.task;
@@ -129,7 +111,8 @@ void sample_norms(const Item& item, const GptqSettings& settings) {
   const auto rows_of = [&](const Factor* factor) {
     TileJob rows = common_job(task, factor, plain);
     rows.rows = ceil_div(std::min(kNormSpan, task.weight.rows - item.first), kErrorRowStride);
-    rows.weight = task.weight.data + item.first * rows.stride;
+    rows.stride = aim_of(task).stride;
+    rows.weight = aim_of(task).data + item.first * rows.stride;
     rows.stride *= kErrorRowStride;
     return rows;
   };
@@ -166,8 +149,11 @@ double tensor_error(const Scheme& scheme, const Grid& grid, MatrixView<const flo
 
 void solve(std::span<SolveTask> tasks, const GptqSettings& settings) {
   std::vector<Item> items;
+  for (SolveTask& task : tasks) prepare(task);
+  form_targets(tasks, [](const Factor& factor) {
+    return WholeFactor{factor_upper(factor), cpu_factor(factor).order};
+  });
   for (SolveTask& task : tasks) {
-    prepare(task);
     if (task.weight.columns == 0) continue;
     for (Index r = 0; usable_factor(task) != nullptr && r < task.weight.rows; r += kNormSpan) {
       items.push_back({&task, r, true});
@@ -178,7 +164,7 @@ void solve(std::span<SolveTask> tasks, const GptqSettings& settings) {
     const Item& item = items[i];
     if (item.norms) return sample_norms(item, settings);
     solve_tile(item, settings);
-    compare_tile(item);
+    compare_rows(*item.task, item.first, std::min(kRowTile, item.task->weight.rows - item.first));
   });
   parallel_for(std::ssize(tasks), [&](Index i) { count_scales(tasks[i]); });
 }
@@ -236,13 +222,22 @@ class CpuSolver final : public Solver {
     accumulate_hessian(sum, scaled.view(), weight_sum, true);
   }
 
+  void add_cross(WeightedSum& sum, MatrixView<const float> d, MatrixView<const float> x,
+                 std::span<const std::int32_t> rows, std::span<const float> weights,
+                 double weight_sum) const override {
+    accumulate_cross(sum, gather_cross(d, x, rows, weights), weight_sum);
+  }
+
   Index tasks_at_once() const override { return thread_count(); }
 
   void factorize(std::span<FactorTask> tasks, const GptqSettings& settings) const override {
     parallel_for(std::ssize(tasks), [&](Index i) {
       FactorTask& task = tasks[i];
-      const WeightedSum sum = std::move(task.sum);  // freed as soon as it is factored
-      task.factor = aq::factorize(sum, task.columns, settings);
+      {
+        const WeightedSum sum = std::move(task.sum);  // freed as soon as it is factored
+        task.factor = aq::factorize(sum, task.columns, settings);
+      }
+      take_cross(task);
     });
   }
 
@@ -255,8 +250,8 @@ class CpuSolver final : public Solver {
     FactorHeader header{facts, {}};
     if (factor.data) {
       const CpuFactor& f = cpu_factor(factor);
-      header.sizes = {std::ssize(f.u), std::ssize(f.h), std::ssize(f.diagonal),
-                      std::ssize(f.order)};
+      header.sizes = {std::ssize(f.u), std::ssize(f.h), std::ssize(f.diagonal), std::ssize(f.order),
+                      lack_size(factor)};
     }
     return header;
   }
@@ -268,7 +263,7 @@ class CpuSolver final : public Solver {
     f->h.resize(header.sizes[1]);
     f->diagonal.resize(header.sizes[2]);
     f->order.resize(header.sizes[3]);
-    return {header.facts, f};
+    return {header.facts, f, room_for_lack(header)};
   }
 
   std::vector<Buffer> arrays_of(Factor& factor) const override {
@@ -277,7 +272,7 @@ class CpuSolver final : public Solver {
     auto& f = static_cast<CpuFactor&>(*factor.data);
     for (const Buffer& array :
          {host_buffer(std::span(f.u)), host_buffer(std::span(f.h)),
-          host_buffer(std::span(f.diagonal)), host_buffer(std::span(f.order))})
+          host_buffer(std::span(f.diagonal)), host_buffer(std::span(f.order)), lack_buffer(factor)})
       if (!array.empty()) arrays.push_back(array);
     return arrays;
   }

@@ -1,5 +1,6 @@
 #include "quant/cuda/batch.h"
 
+#include "aq/core/parallel.h"
 #include "quant/cuda/factor.h"
 #include "quant/solve_task.h"
 
@@ -77,8 +78,8 @@ void Batch::upload(const GptqSettings& settings) {
     uppers.push_back(views.back().factor.upper);
     hs.push_back(views.back().factor.h);
     device_.upload(weight_.data() + i * step,
-                   static_cast<std::size_t>(view_.stride) * sizeof(float), task.weight.data,
-                   static_cast<std::size_t>(task.weight.stride) * sizeof(float),
+                   static_cast<std::size_t>(view_.stride) * sizeof(float), aim_of(task).data,
+                   static_cast<std::size_t>(aim_of(task).stride) * sizeof(float),
                    static_cast<std::size_t>(view_.columns) * sizeof(float), task.weight.rows);
   }
   views_ = {device_, std::span<const TaskView>(views)};
@@ -202,6 +203,10 @@ void Batch::finish() {
     if (view_.has_factor) copy(loss, first, count, task.error);
     copy(errors, first, count, task.weight_error);
     copy(norms, first, count, task.weight_norm);
+    if (task.target.rows > 0)
+      parallel_for(ceil_div(count, kRowTile), [&](Index tile) {
+        compare_rows(task, tile * kRowTile, std::min(kRowTile, count - tile * kRowTile));
+      });
   }
 }
 

@@ -22,7 +22,7 @@ struct Making : FactorFacts {
     if (settings.refine > 0) factor->h = {device, stride * stride};
     if (settings.act_order == ActOrder::fixed)
       factor->order = {device, std::span<const std::int32_t>(falling_order(
-                                   damped_diagonal(of.sum, *this, settings.damping)))};
+                                   damped_diagonal(of.sum, *this, damping_of(*this, settings))))};
   }
 
   SumView sum_view(bool ordered) const {
@@ -131,10 +131,10 @@ void complete_on_host(Accelerator& device, Making& making, const GptqSettings& s
 void climb_ladder(Accelerator& device, std::vector<Making>& makings, const GptqSettings& settings) {
   Batch left;
   for (Making& making : makings) left.push_back(&making);
-  double share = settings.damping;
-  for (int step = 0; step <= kDampingSteps && !left.empty(); ++step, share *= kDampingFactor) {
+  double raised = 1;
+  for (int step = 0; step <= kDampingSteps && !left.empty(); ++step, raised *= kDampingFactor) {
     for (Making* making : left) {
-      making->damping = share;
+      making->damping = raised * damping_of(*making, settings);
       making->fallback = step == 0 ? Fallback::none : Fallback::more_damping;
     }
     const std::vector<int> failed =
@@ -163,8 +163,22 @@ void factorize(Accelerator& device, std::span<FactorTask> tasks, const GptqSetti
         tasks[end].factor = not_usable(facts, reason);
     }
     climb_ladder(device, makings, settings);
-    for (; first < end; ++first) tasks[first].sum = {};
+    for (; first < end; ++first) {
+      tasks[first].sum = {};
+      take_cross(tasks[first]);
+    }
   }
+}
+
+WholeFactor whole_factor(const Factor& factor) {
+  const DeviceFactor& f = device_factor(factor);
+  const std::vector<float> lower = f.lower.download();
+  const Index n = factor.columns, last = f.stride - 1;
+  WholeFactor whole{Matrix(n, n), {}};
+  for (Index i = 0; i < n; ++i)
+    for (Index j = i; j < n; ++j) whole.upper(i, j) = lower[(last - i) * f.stride + last - j];
+  if (!f.order.empty()) whole.order = f.order.download();
+  return whole;
 }
 
 }  // namespace aq::cuda

@@ -2,6 +2,7 @@
 /// Factors on a device.
 
 #include "quant/cuda/accelerator.h"
+#include "quant/target.h"
 
 namespace aq::cuda {
 
@@ -25,5 +26,8 @@ inline const DeviceFactor& device_factor(const Factor& factor) {
 
 /// See Solver::factorize.
 void factorize(Accelerator& device, std::span<FactorTask> tasks, const GptqSettings& settings);
+
+/// U from L, which is U with rows and columns reversed.
+WholeFactor whole_factor(const Factor& factor);
 
 }  // namespace aq::cuda

@@ -1,7 +1,8 @@
 #pragma once
-/// Hessian sums on a device.
+/// Hessian and cross sums on a device.
 
 #include "quant/cuda/accelerator.h"
+#include "quant/target.h"
 
 namespace aq::cuda {
 
@@ -10,5 +11,9 @@ namespace aq::cuda {
 /// the calls alone.
 void accumulate_hessian(Accelerator& device, WeightedSum& sum,
                         MatrixView<const float> scaled_reversed, double weight_sum);
+
+/// sum += D'X of a cross sum's tokens; the rest as above.
+void accumulate_cross(Accelerator& device, WeightedSum& sum, const CrossTokens& tokens,
+                      double weight_sum);
 
 }  // namespace aq::cuda

@@ -5,7 +5,9 @@
 
 #include "quant/cpu/solver.h"
 #include "quant/cuda/batch.h"
+#include "quant/cuda/factor.h"
 #include "quant/solve_task.h"
+#include "quant/target.h"
 
 namespace aq::cuda {
 namespace {
@@ -157,9 +159,10 @@ bool alike(const SolveTask& a, const SolveTask& b) {
 }  // namespace
 
 void solve(Accelerator& device, std::span<SolveTask> tasks, const GptqSettings& settings) {
+  for (SolveTask& task : tasks) prepare(task);
+  form_targets(tasks, whole_factor);
   std::vector<SolveTask*> left;
   for (SolveTask& task : tasks) {
-    prepare(task);
     if (task.weight.rows > 0 && task.weight.columns > 0) left.push_back(&task);
   }
   while (!left.empty()) {

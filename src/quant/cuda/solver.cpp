@@ -10,6 +10,7 @@
 #endif
 #include "quant/cuda/hessian.h"
 #include "quant/cuda/solve.h"
+#include "quant/target.h"
 
 namespace aq {
 namespace {
@@ -29,6 +30,14 @@ class DeviceSolver final : public Solver {
     cuda::accumulate_hessian(device_, sum, scaled.view(), weight_sum);
   }
 
+  void add_cross(WeightedSum& sum, MatrixView<const float> d, MatrixView<const float> x,
+                 std::span<const std::int32_t> rows, std::span<const float> weights,
+                 double weight_sum) const override {
+    const CrossTokens tokens = gather_cross(d, x, rows, weights);
+    const std::lock_guard lock(adding_);
+    cuda::accumulate_cross(device_, sum, tokens, weight_sum);
+  }
+
   Index tasks_at_once() const override { return device_.tasks_at_once(); }
 
   void factorize(std::span<FactorTask> tasks, const GptqSettings& settings) const override {
@@ -44,7 +53,8 @@ class DeviceSolver final : public Solver {
     FactorHeader header{facts, {}};
     if (!factor.data) return header;
     const cuda::DeviceFactor& f = cuda::device_factor(factor);
-    header.sizes = {f.lower.size(), f.h.parts().size(), f.diagonal.size(), f.order.size()};
+    header.sizes = {f.lower.size(), f.h.parts().size(), f.diagonal.size(), f.order.size(),
+                    lack_size(factor)};
     return header;
   }
 
@@ -58,7 +68,7 @@ class DeviceSolver final : public Solver {
         header.sizes[1] > 0 ? cuda::DevicePairs(device_, header.sizes[1] / 2) : cuda::DevicePairs();
     f->diagonal = {device_, header.sizes[2]};
     if (header.sizes[3] > 0) f->order = {device_, header.sizes[3]};
-    return {header.facts, f};
+    return {header.facts, f, room_for_lack(header)};
   }
 
   /// They go where messages reach them first.
@@ -77,6 +87,7 @@ class DeviceSolver final : public Solver {
     add(f.h.parts());
     add(f.diagonal);
     add(f.order);
+    if (const Buffer lack = lack_buffer(factor); !lack.empty()) arrays.push_back(lack);
     return arrays;
   }
 

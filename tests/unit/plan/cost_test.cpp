@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "aq/core/error.h"
+#include "aq/core/text.h"
 #include "balance.h"
 #include "plans.h"
 
@@ -15,8 +16,11 @@ namespace {
 
 constexpr int kRankCounts[] = {1, 2, 3, 5, 7, 16, 48, 64, 100, 255, 256, 1000, 1024, 4096};
 
-Recipe int4() {
-  return parse_recipe(R"({"default": {"wq": "int4", "group_size": 32}})", "recipe.json");
+Recipe int4(const std::string& target = "own") {
+  return parse_recipe(
+      str("{\"default\": {\"wq\": \"int4\", \"group_size\": 32}, \"gptq\": {\"target\": \"", target,
+          "\"}}"),
+      "recipe.json");
 }
 
 CostOptions options(int threads = 1) {
@@ -26,8 +30,8 @@ CostOptions options(int threads = 1) {
           .weight_bytes = [](const LinearSpec&) { return 2.0; }};
 }
 
-CostEstimate cost_on(const Model& model, const Workload& work, int ranks) {
-  const Recipe recipe = int4();
+CostEstimate cost_on(const Model& model, const Workload& work, int ranks,
+                     const Recipe& recipe = int4()) {
   const Plan plan = test::plan_of(model, recipe, ranks, work, {});
   return estimate_cost(model, recipe.settings, plan, work, options());
 }
@@ -58,6 +62,33 @@ TEST(Cost, WorkedByHand) {
   EXPECT_DOUBLE_EQ(cost.shard_bytes, layers * stored);
   EXPECT_EQ(cost.shard_files, 3);
   EXPECT_EQ(cost.balance, 1);
+}
+
+/// The same beside the original model: what comes on top.
+TEST(Cost, OfTheOriginalModelByHand) {
+  const Model model = test::small_dense();
+  const CostEstimate own = cost_on(model, test::workload(4, 50), 1);
+  const CostEstimate cost = cost_on(model, test::workload(4, 50), 1, int4("original"));
+  const double n = 320, m = 700, tokens = 200, layers = 3;
+  const double qkv = 448, o = 320, gate_up = 1400, down = 320;
+  // Cross sums: inputs by inputs of q, k, v and of gate, up; outputs by inputs of o and down.
+  EXPECT_DOUBLE_EQ(cost.all.flops.hessian - own.all.flops.hessian,
+                   layers * tokens * 2 * (2 * n * n + o * n + down * m));
+  EXPECT_DOUBLE_EQ(cost.all.flops.factor, own.all.flops.factor);
+  // Rows of q, k, v, gate and up times a sum; then two triangles solved for every row.
+  EXPECT_DOUBLE_EQ(cost.all.flops.solve - own.all.flops.solve,
+                   layers * 2 * ((2 * qkv + 2 * gate_up + o) * n * n + down * m * m));
+  EXPECT_DOUBLE_EQ(cost.all.flops.refine, own.all.flops.refine);
+  // The original stream; o and the MLPs with original weights for the own one, and for what their
+  // linears lack.
+  const double weights = (qkv + 2 * o + 3 * gate_up) * n + 3 * down * m;
+  EXPECT_DOUBLE_EQ(cost.all.flops.forward - own.all.flops.forward, layers * 2 * tokens * weights);
+  EXPECT_DOUBLE_EQ(cost.all.flops.attention, 2 * own.all.flops.attention);
+  EXPECT_DOUBLE_EQ(cost.all.traffic.read - own.all.traffic.read, 2 * layers * weights);
+  const CostEstimate two = cost_on(model, test::workload(4, 50), 2, int4("original"));
+  const CostEstimate own_two = cost_on(model, test::workload(4, 50), 2);
+  EXPECT_DOUBLE_EQ(two.all.traffic.reduce_sent - own_two.all.traffic.reduce_sent,
+                   layers * 4 * (2 * n * n + o * n + down * m));
 }
 
 /// Two ranks with one partial each: every Hessian travels once, from the rank that is not its

@@ -174,13 +174,14 @@ TEST(ChoosePlan, DispatchNeedsRoutedExperts) {
 }
 
 /// By hand: 4 ranks, 64 experts, hidden 2048, top-8, 6,400 tokens; three quarters of the inputs go
-/// elsewhere, and as many outputs come back.
+/// elsewhere, and as many outputs come back. So do those of the original stream, and the own one
+/// goes through original weights first; then two more arrays tell what tokens lack.
 TEST(ChoosePlan, DispatchMovesTokensInsteadOfSums) {
   const Workload work = test::workload(64, 100);
   const ChosenPlan reduce = choose(TokensToExperts::reduce, work, 4);
   const ChosenPlan dispatch = choose(TokensToExperts::dispatch, work, 4);
   const auto layers = static_cast<double>(test::published_moe().layers.size());
-  const double moved = 2 * 6400 * 8 * 0.75 * 2048 * 4 * layers;
+  const double moved = (3 * 2 + 2) * 6400 * 8 * 0.75 * 2048 * 4 * layers;
   EXPECT_NEAR(dispatch.cost.all.traffic.dispatch_sent, moved, 1e-9 * moved);
   EXPECT_NEAR(dispatch.cost.all.traffic.dispatch_received, moved, 1e-9 * moved);
   EXPECT_EQ(reduce.cost.all.traffic.dispatch_sent, 0);

@@ -87,11 +87,12 @@ TEST(Scale, SumsOfManyLanesAreAddedAlongTheTree) {
   const Plan plan = test::plan_of(model, recipe, 1024, work, {.dispatch = true});
   const CostOptions options{.machine = {}, .weight_bytes = [](const LinearSpec&) { return 1.0; }};
   const CostEstimate cost = estimate_cost(model, recipe.settings, plan, work, options);
-  double once = 0, routed = 0, largest = 0;  // bytes of the sums of all Hessians
+  double once = 0, routed = 0, largest = 0;  // bytes of the sums of all tasks
   for (const LayerPlan& layer : plan.layers)
     for (const StagePlan* stage : layer.stages())
       for (const TaskPlan& task : stage->tasks) {
-        const double bytes = 4 * static_cast<double>(hessian_size(task.columns));
+        const double bytes =
+            4 * static_cast<double>(hessian_size(task.columns) + task.cross_rows * task.columns);
         (task.expert >= 0 ? routed : once) += bytes;
         largest = std::max(largest, bytes);
       }
@@ -100,7 +101,7 @@ TEST(Scale, SumsOfManyLanesAreAddedAlongTheTree) {
   EXPECT_LE(cost.most.traffic.reduce_received, once + 2 * largest);
   for (const MemoryMoment& moment : plan.moments)
     if (moment.stage == Stage::o && moment.phase == Phase::reduce) {
-      EXPECT_EQ(moment.memory.hessians, 4 * hessian_size(16384));
+      EXPECT_EQ(moment.memory.hessians, 4 * (hessian_size(16384) + 7168 * Index{16384}));
       const Index tokens = Index{512} / 256 * 4096;  // of a lane: each has its number and its row
       EXPECT_LE(moment.memory.buffers, ReduceLimits{}.window_bytes + 8 * tokens);
     }

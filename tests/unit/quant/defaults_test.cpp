@@ -70,7 +70,7 @@ std::vector<GptqSettings> all_settings() {
   for (const ScaleSearch search : {ScaleSearch::absmax, ScaleSearch::mse, ScaleSearch::hessian})
     for (const ActOrder order : {ActOrder::none, ActOrder::fixed})
       for (const int refine : {0, 2}) {
-        GptqSettings settings;
+        GptqSettings settings{.few_tokens_damping = 0};
         settings.scale_search = search;
         settings.act_order = order;
         settings.refine = refine;
@@ -119,7 +119,7 @@ TEST(Defaults, ScaleSearchFindsTheBestCandidate) {
     const Scheme scheme = *scheme_from_format(name);
     SolveTask task{.weight = w.view(), .scheme = scheme};
     task.global_scale = global_scale_of(scheme, w);
-    GptqSettings settings;
+    GptqSettings settings{.few_tokens_damping = 0};
     solve({&task, 1}, settings);
     const Index width = group_width(scheme, 64);
     for (Index r = 0; r < w.rows; ++r)
@@ -177,7 +177,7 @@ TEST(Defaults, ScaleRulesOfMx) {
 TEST(Defaults, RefinementEndsWhereNoCodeCanBeImproved) {
   const Problem& p = problem();
   const Matrix w = make_weights(6, 200, 3);
-  GptqSettings settings;
+  GptqSettings settings{.few_tokens_damping = 0};
   settings.refine = 60;
   const Factor factor = factorize(p.sum, 200, settings);
   for (const std::string_view name : {"int2", "int4", "mxfp4", "nvfp4", "fp8"}) {

@@ -51,7 +51,10 @@ double objective(const Matrix& w, const QuantizedMatrix& q, const Doubles& dampe
   return sum;
 }
 
-Doubles damped_of(const Matrix& x, double damping) {
+Doubles damped_of(const Matrix& x, const GptqSettings& settings) {
+  const double damping = settings.damping + settings.few_tokens_damping *
+                                                static_cast<double>(x.columns) /
+                                                static_cast<double>(x.rows);
   const std::vector<float> weights = token_weights(x.rows);
   return naive_damped(naive_hessian(x, weights), sum_of(x, weights).weight_sum, damping);
 }
@@ -91,7 +94,7 @@ TEST(Device, FactorsAreThoseOfTheDampedMatrix) {
     const cuda::DeviceFactor& data = cuda::device_factor(factor);
     const std::vector<float> lower = data.lower.download();
     const Pairs upper(data.upper), h(data.h);
-    const Doubles damped = damped_of(x, settings.damping);
+    const Doubles damped = damped_of(x, settings);
     const Index stride = data.stride;
     ASSERT_EQ(stride % cuda::kBlock, 0);
     for (Index i = 0; i < n; ++i)
@@ -157,7 +160,7 @@ TEST(Device, ObjectiveOfTheCpuInEveryFormat) {
     settings.act_order = way.order;
     const Factor device = factor_of(device_solver(), x, settings);
     const Factor host = factor_of(cpu_solver(), x, settings);
-    const Doubles damped = damped_of(x, settings.damping);
+    const Doubles damped = damped_of(x, settings);
     double ratios = 0, shares = 0;
     for (const Scheme& scheme : schemes()) {
       SCOPED_TRACE(to_string(scheme) + ", refine " + std::to_string(way.refine));
@@ -194,7 +197,7 @@ TEST(Device, RunsAndBlocksOfWideMatrices) {
     settings.act_order = order;
     const Factor device = factor_of(device_solver(), x, settings);
     const Factor host = factor_of(cpu_solver(), x, settings);
-    const Doubles damped = damped_of(x, settings.damping);
+    const Doubles damped = damped_of(x, settings);
     for (const Scheme& scheme : all) {
       const SolveTask found = solved(device_solver(), w, scheme, &device, settings);
       const SolveTask expected = solved(cpu_solver(), w, scheme, &host, settings);
@@ -268,7 +271,7 @@ TEST(Device, TheLadderIsThatOfTheCpu) {
     return tasks;
   };
   for (const double damping : {0.01, 0x1p-40}) {
-    const GptqSettings settings{.damping = damping};
+    const GptqSettings settings{.damping = damping, .few_tokens_damping = 0};
     std::vector<FactorTask> found = make_tasks(), expected = make_tasks();
     device_solver().factorize(found, settings);
     cpu_solver().factorize(expected, settings);

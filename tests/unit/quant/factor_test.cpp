@@ -35,9 +35,9 @@ TEST_P(FactorOfWidth, AgreesWithDoubles) {
   const Matrix x = make_inputs(2 * n, n, 3);
   const Factor factor = factorize(sum_of(x), n, GptqSettings{});
   EXPECT_EQ(factor.fallback, Fallback::none);
-  EXPECT_EQ(factor.damping, 0.01);
+  EXPECT_EQ(factor.damping, 0.51);  // two tokens a column
   EXPECT_EQ(factor.dead_channels, 0);
-  const Doubles damped = naive_damped(naive_hessian(x, {}), static_cast<double>(2 * n), 0.01);
+  const Doubles damped = naive_damped(naive_hessian(x, {}), static_cast<double>(2 * n), 0.51);
   const Doubles expected = naive_upper(damped);
   const Matrix upper = factor_upper(factor);
   for (Index i = 0; i < n; ++i) {
@@ -69,7 +69,7 @@ TEST(Factor, DeadChannelsGetTheMean) {
     if (j == 17) continue;
     EXPECT_EQ(upper(std::min<Index>(j, 17), std::max<Index>(j, 17)), 0);
   }
-  EXPECT_NEAR(upper(17, 17), std::sqrt(1.01 * factor.mean_diagonal), 1e-5 * upper(17, 17));
+  EXPECT_NEAR(upper(17, 17), std::sqrt(1.16 * factor.mean_diagonal), 1e-5 * upper(17, 17));
   EXPECT_NEAR(upper(0, 0), upper(17, 17), 1e-6 * upper(17, 17));
 }
 
@@ -95,12 +95,22 @@ TEST(Factor, PoorSumsAreNotUsable) {
   EXPECT_FALSE(factorize(weightless, 20, GptqSettings{}).usable());
 }
 
+TEST(Factor, FewTokensAreDampedMore) {
+  const auto damping = [](Index tokens, const GptqSettings& settings) {
+    return factorize(sum_of(make_inputs(tokens, 40, 3)), 40, settings).damping;
+  };
+  EXPECT_NEAR(damping(10, {}), 0.01 + 4, 1e-12);
+  EXPECT_NEAR(damping(4000, {}), 0.01 + 0.01, 1e-12);
+  EXPECT_NEAR(damping(80, {.damping = 0.02, .few_tokens_damping = 0.25}), 0.02 + 0.125, 1e-12);
+  EXPECT_EQ(damping(10, {.few_tokens_damping = 0}), 0.01);
+}
+
 TEST(Factor, LadderOfDamping) {
   // Eigenvalues 1 ± a: positive definite once damping > a - 1.
   const auto with = [](float a) {
     WeightedSum sum = identity_sum(20);
     element(sum, 20, 4, 5) = 10 * a;
-    return factorize(sum, 20, GptqSettings{});
+    return factorize(sum, 20, {.few_tokens_damping = 0});
   };
   EXPECT_EQ(with(0.9F).fallback, Fallback::none);
   EXPECT_EQ(with(1.05F).fallback, Fallback::more_damping);
@@ -119,7 +129,8 @@ TEST(Factor, Float64WhereFloatFails) {
   element(sum, n, 1, 1) = 1 + 0x1p-22F;
   element(sum, n, 0, 1) = 1 + 0x1p-23F;
   // determinant 1 + 2⁻²² - (1 + 2⁻²³)² = -2⁻⁴⁶; a damping of 2⁻³⁰ is lost in float, not in double
-  const Factor factor = factorize(sum, n, GptqSettings{.damping = 0x1p-40});
+  const Factor factor =
+      factorize(sum, n, GptqSettings{.damping = 0x1p-40, .few_tokens_damping = 0});
   EXPECT_EQ(factor.fallback, Fallback::float64);
   EXPECT_EQ(factor.damping, 0x1p-40);
 }

@@ -11,11 +11,12 @@
 
 namespace aq::test {
 
-/// GPTQ as in the paper: absmax scales, columns in their order, no refinement.
+/// GPTQ as in the paper: absmax scales, columns in their order, one damping, no refinement.
 inline GptqSettings plain_gptq() {
   GptqSettings settings;
   settings.scale_search = ScaleSearch::absmax;
   settings.refine = 0;
+  settings.few_tokens_damping = 0;
   return settings;
 }
 

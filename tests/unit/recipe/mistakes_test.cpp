@@ -88,7 +88,7 @@ TEST(WrongRecipe, Keys) {
        "'default.extra.fromat' is not known; did you mean 'format'?"},
       {"{`default`: {},\n`gptq`: {`damping`: 0.1,\n`dampening`: 0.1}}",
        "'gptq.dampening' is not known; did you mean 'damping'?"},
-      {"{`default`: {},\n`gptq`: {\n`sweeps`: 3}}", "known are 'damping', 'scale_search'"},
+      {"{`default`: {},\n`gptq`: {\n`sweeps`: 3}}", "known are 'damping', 'few_tokens_damping'"},
       // missing
       {"{}", "'default' is missing"},
       {"{`overrides`: []}", "'default' is missing"},

@@ -21,12 +21,14 @@ QuantizeSettings settings_of(const std::string& gptq) {
 QuantizeSettings other_settings() {
   QuantizeSettings settings;
   settings.gptq = {.damping = 0.05,
+                   .few_tokens_damping = 0,
                    .scale_search = ScaleSearch::hessian,
                    .negative_scales = false,
                    .act_order = ActOrder::fixed,
                    .refine = 7,
                    .block = 64};
   settings.sequential = Sequential::none;
+  settings.target = Target::own;
   settings.routing_exponent = 0.5;
   settings.starved = Starved::rtn;
   settings.min_tokens = 0;
@@ -36,12 +38,14 @@ QuantizeSettings other_settings() {
 
 /// The values of other_settings() as flags.
 const std::vector<std::pair<std::string, std::string>> kFlags{{"damping", "0.05"},
+                                                              {"few_tokens_damping", "0"},
                                                               {"scale_search", "hessian"},
                                                               {"scale_sign", "positive"},
                                                               {"act_order", "static"},
                                                               {"refine", "7"},
                                                               {"block", "64"},
                                                               {"sequential", "none"},
+                                                              {"target", "own"},
                                                               {"routing_exponent", ".5"},
                                                               {"starved", "rtn"},
                                                               {"min_tokens", "0"},
@@ -51,10 +55,12 @@ TEST(RecipeSettings, AreTheDefaultsWhenNothingIsSaid) {
   const QuantizeSettings plain = parse_recipe(R"({"default": {"wq": "int4"}})", "r.json").settings;
   EXPECT_EQ(plain, QuantizeSettings{});
   EXPECT_EQ(plain.gptq.damping, 0.01);
+  EXPECT_EQ(plain.gptq.few_tokens_damping, 1);
   EXPECT_EQ(plain.gptq.act_order, ActOrder::none);
   EXPECT_EQ(plain.gptq.block, 128);
   EXPECT_EQ(plain.routing_exponent, 1);
   EXPECT_EQ(plain.sequential, Sequential::stage);
+  EXPECT_EQ(plain.target, Target::original);
   EXPECT_EQ(plain.expert_tokens, ExpertTokens::routed);
   EXPECT_EQ(plain.min_tokens, 32);
   EXPECT_EQ(plain.starved, Starved::all_tokens);
@@ -103,10 +109,11 @@ TEST(RecipeSettings, KeysTellWhatTheyTake) {
   for (const SettingKey& key : setting_keys()) lines.push_back(str(key.key, ": ", key.values));
   EXPECT_THAT(lines,
               testing::ElementsAre(
-                  "damping: a number in [0, 100]", "scale_search: absmax, mse or hessian",
-                  "scale_sign: positive or any", "act_order: none or static",
-                  "refine: a whole number in [0, 64]", "block: a whole number in [1, 1048576]",
-                  "sequential: stage, layer or none", "routing_exponent: a number in [0, 16]",
+                  "damping: a number in [0, 100]", "few_tokens_damping: a number in [0, 100]",
+                  "scale_search: absmax, mse or hessian", "scale_sign: positive or any",
+                  "act_order: none or static", "refine: a whole number in [0, 64]",
+                  "block: a whole number in [1, 1048576]", "sequential: stage, layer or none",
+                  "target: own or original", "routing_exponent: a number in [0, 16]",
                   "starved: all_tokens or rtn", "min_tokens: a whole number in [0, 1099511627776]",
                   "expert_tokens: routed or all"));
 }

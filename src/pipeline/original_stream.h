@@ -1,0 +1,49 @@
+#pragma once
+/// The tokens in the original model, beside a layer that is quantized: what its linears lack.
+/// Where tokens meet quantized layers, each linear aims at the original model's outputs: q, k, v
+/// and gate, up at those for the inputs there (GPTAQ, arXiv 2504.02692), o and down at what brings
+/// the residual stream back to that of the original model.
+
+#include <optional>
+
+#include "aq/forward/decoder_layer.h"
+#include "pipeline/stage.h"
+
+namespace aq {
+
+/// How routed experts with original weights run where tokens travel to them.
+DispatchedRun original_experts(const StageContext& context, const LayerPlan& plan);
+
+class OriginalStream {
+ public:
+  /// @param x  the layer's input there, which becomes its output; null: there is no such stream,
+  ///   and nothing is done
+  OriginalStream(const StageContext& context, const DecoderLayer& own, const LayerPlan& plan,
+                 Tensor* x);
+
+  /// Of a stage's inputs, in the order of its tasks; nothing without a stream. To be called in the
+  /// order of work.
+  std::vector<Lack> attention();
+  std::vector<Lack> latents();
+  /// @param x  the own stream before o is added; it must outlive what is returned
+  std::vector<Lack> output(const Tensor& x);
+  std::vector<Lack> router();
+  /// What the MLPs lack for these tokens of the own stream; x is the one before they are added.
+  /// Null without a stream. Collective.
+  const Drift* mlps(const Tensor& x, const Tensor& normed, const Routing& routing);
+
+ private:
+  Tensor owed(const Tensor& x, const Tensor& normed, const Routing& routing,
+              const DispatchedRun* dispatched) const;
+
+  const StageContext& context_;
+  const LayerPlan& plan_;
+  DecoderLayer layer_;
+  Tensor* x_;
+  Latents latents_;
+  UsedLinear o_;
+  Tensor drift_, owed_;
+  std::optional<Drift> found_;
+};
+
+}  // namespace aq

@@ -1,0 +1,174 @@
+#include "quant/target.h"
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+
+#include "aq/core/finite.h"
+#include "aq/core/parallel.h"
+#include "quant/damped_sum.h"
+#include "quant/solve_task.h"
+
+// Of BLAS, column-major: a matrix of ours is seen as its transpose.
+extern "C" {
+void sgemm_(const char* transpose_a, const char* transpose_b, const int* rows, const int* columns,
+            const int* depth, const float* alpha, const float* a, const int* a_stride,
+            const float* b, const int* b_stride, const float* beta, float* c, const int* c_stride);
+void strsm_(const char* side, const char* uplo, const char* transpose, const char* diagonal,
+            const int* rows, const int* columns, const float* alpha, const float* a,
+            const int* a_stride, float* b, const int* b_stride);
+}
+
+namespace aq {
+namespace {
+
+constexpr Index kRowsAtOnce = 256;  ///< of a sum, that one thread works on
+constexpr float kOne = 1;
+
+/// rows += dᵀ x, of the columns of d that they stand for.
+void add_product(MatrixView<const float> d, MatrixView<const float> x, MatrixView<float> rows) {
+  const auto count = checked_cast<int>(rows.rows), width = checked_cast<int>(x.columns);
+  const auto depth = checked_cast<int>(x.rows), d_stride = checked_cast<int>(d.stride);
+  const auto x_stride = checked_cast<int>(x.stride), stride = checked_cast<int>(rows.stride);
+  sgemm_("N", "T", &width, &count, &depth, &kOne, x.data, &x_stride, d.data, &d_stride, &kOne,
+         rows.data, &stride);
+}
+
+/// rows = rows (U Uᵀ)⁻¹.
+void solve_rows(const Matrix& upper, MatrixView<float> rows) {
+  const auto n = checked_cast<int>(upper.columns), count = checked_cast<int>(rows.rows);
+  const auto stride = checked_cast<int>(rows.stride);
+  for (const char* transpose : {"T", "N"})
+    strsm_("L", "L", transpose, "N", &n, &count, &kOne, upper.values.data(), &n, rows.data,
+           &stride);
+}
+
+/// to = from C.
+void multiply(MatrixView<const float> from, const Matrix& c, MatrixView<float> to) {
+  constexpr float kZero = 0;
+  const auto n = checked_cast<int>(c.columns), count = checked_cast<int>(from.rows);
+  const auto from_stride = checked_cast<int>(from.stride), stride = checked_cast<int>(to.stride);
+  sgemm_("N", "N", &n, &count, &n, &kOne, c.values.data(), &n, from.data, &from_stride, &kZero,
+         to.data, &stride);
+}
+
+/// Column i of each row becomes what column order[i] was; with `back` it goes there.
+void reorder(MatrixView<float> rows, std::span<const std::int32_t> order, bool back) {
+  for (Index r = 0; r < rows.rows && !order.empty(); ++r) {
+    const std::span<float> row = rows.row(r);
+    const std::vector<float> old(row.begin(), row.end());
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      const auto column = static_cast<std::size_t>(order[i]);
+      if (back)
+        row[column] = old[i];
+      else
+        row[i] = old[column];
+    }
+  }
+}
+
+/// target = weight + R Hλ⁻¹ of a tile of rows, which begin at row `first` of the matrix.
+void aim(const Factor& factor, const WholeFactor& whole, MatrixView<const float> weight,
+         Index first, MatrixView<float> target) {
+  if (factor.cross == CrossSum::inputs)
+    multiply(weight, *factor.lack, target);
+  else
+    for (Index r = 0; r < target.rows; ++r)
+      std::ranges::copy(std::as_const(*factor.lack).view().row(first + r), target.row(r).begin());
+  reorder(target, whole.order, false);
+  solve_rows(whole.upper, target);
+  reorder(target, whole.order, true);
+  for (Index r = 0; r < target.rows; ++r)
+    std::ranges::transform(weight.row(r), target.row(r), target.row(r).begin(), std::plus<>{});
+}
+
+/// Calls body(first, count) for the tiles of `rows` rows, on threads.
+template <class Body>
+void for_tiles(Index rows, Index step, const Body& body) {
+  parallel_for(ceil_div(rows, step),
+               [&](Index i) { body(i * step, std::min(step, rows - i * step)); });
+}
+
+}  // namespace
+
+CrossTokens gather_cross(MatrixView<const float> d, MatrixView<const float> x,
+                         std::span<const std::int32_t> rows, std::span<const float> weights) {
+  AQ_CHECK(d.rows == x.rows, d.rows, " and ", x.rows, " tokens");
+  const Index tokens = rows.empty() ? x.rows : std::ssize(rows);
+  AQ_CHECK(weights.empty() || std::ssize(weights) == tokens, weights.size(), " weights");
+  CrossTokens gathered{Matrix::uninitialized(tokens, d.columns),
+                       Matrix::uninitialized(tokens, x.columns)};
+  for (Index t = 0; t < tokens; ++t) {
+    const auto i = static_cast<std::size_t>(t);
+    const Index row = rows.empty() ? t : rows[i];
+    AQ_CHECK(row >= 0 && row < x.rows, "token row ", row, " of ", x.rows);
+    const float weight = weights.empty() ? 1.0F : weights[i];
+    std::ranges::copy(d.row(row), gathered.d.view().row(t).begin());
+    std::ranges::transform(x.row(row), gathered.x.view().row(t).begin(),
+                           [weight](float value) { return weight * value; });
+  }
+  return gathered;
+}
+
+void accumulate_cross(WeightedSum& sum, const CrossTokens& tokens, double weight_sum) {
+  const Index rows = tokens.d.columns, columns = tokens.x.columns;
+  if (tokens.x.rows == 0) return;
+  const auto size = static_cast<std::size_t>(rows * columns);
+  if (sum.values.empty()) sum.values.assign(size, 0.0F);
+  AQ_CHECK(sum.values.size() == size, sum.values.size(), " floats for ", rows, " x ", columns);
+  for_tiles(rows, kRowsAtOnce, [&](Index first, Index count) {
+    MatrixView<const float> d = tokens.d.view();
+    d.data += first;
+    add_product(d, tokens.x.view(), {sum.values.data() + first * columns, count, columns, columns});
+  });
+  sum.weight_sum += weight_sum;
+  sum.tokens += tokens.x.rows;
+}
+
+void take_cross(FactorTask& task) {
+  const WeightedSum cross = std::move(task.cross);
+  if (task.cross_of == CrossSum::none || cross.empty() || !task.factor.usable()) return;
+  if (!all_finite(cross.values)) {
+    task.factor = not_usable(task.factor, RtnReason::not_finite);
+    return;
+  }
+  task.factor.cross = task.cross_of;
+  task.factor.lack = std::make_shared<Matrix>(
+      Matrix::uninitialized(std::ssize(cross.values) / task.columns, task.columns));
+  std::ranges::transform(
+      cross.values, task.factor.lack->values.begin(),
+      [scale = static_cast<float>(1 / cross.weight_sum)](float value) { return scale * value; });
+}
+
+void form_targets(std::span<SolveTask> tasks,
+                  const std::function<WholeFactor(const Factor&)>& whole_factor) {
+  const Factor* before = nullptr;  // tasks of one factor follow each other
+  WholeFactor whole;
+  for (SolveTask& task : tasks) {
+    const Factor* factor = usable_factor(task);
+    if (factor == nullptr || factor->cross == CrossSum::none) continue;
+    if (factor != before) whole = whole_factor(*factor);
+    before = factor;
+    task.target = Matrix::uninitialized(task.weight.rows, task.weight.columns);
+    for_tiles(task.weight.rows, kRowTile, [&](Index first, Index count) {
+      aim(*factor, whole, task.weight.slice_rows(first, count), task.first_row + first,
+          task.target.view().slice_rows(first, count));
+    });
+  }
+}
+
+std::int64_t lack_size(const Factor& factor) {
+  return factor.lack ? std::ssize(factor.lack->values) : 0;
+}
+
+std::shared_ptr<Matrix> room_for_lack(const FactorHeader& header) {
+  if (header.facts.cross == CrossSum::none) return nullptr;
+  return std::make_shared<Matrix>(
+      Matrix::uninitialized(header.sizes.back() / header.facts.columns, header.facts.columns));
+}
+
+Buffer lack_buffer(const Factor& factor) {
+  return factor.lack ? host_buffer(std::span(factor.lack->values)) : Buffer{};
+}
+
+}  // namespace aq
