@@ -39,7 +39,7 @@ DISTURBED = 0.03  # share of the cores
 BF16 = {"avx512_bf16", "amx_bf16"}  # instructions of processors on which aq-dist multiplies bfloat16
 HELD_OUT = 8  # sequences
 EQUAL = ["--scale-search", "absmax", "--scale-sign", "positive", "--act-order", "none", "--refine", "0", "--damping", "0.01",
-         "--routing-exponent", "0", "--expert-tokens", "routed"]
+         "--few-tokens-damping", "0", "--target", "own", "--routing-exponent", "0", "--expert-tokens", "routed"]
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n"]
 MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
        "OMPI_MCA_btl_vader_single_copy_mechanism": "none"}

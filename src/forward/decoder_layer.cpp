@@ -1,5 +1,6 @@
 #include "aq/forward/decoder_layer.h"
 
+#include "aq/comm/timed.h"
 #include "aq/forward/finite.h"
 #include "aq/runtime/operations.h"
 
@@ -34,19 +35,21 @@ Routing DecoderLayer::run(Tensor& x, const DispatchedRun* dispatched) const {
   const Tensor normed = mlp_input(x);
   Routing routing = route(normed);
   Tensor y = Tensor::zeros(x.rows(), x.columns(), x.kind(), Storage::offload);
-  add_experts(experts(normed, routing), dispatched, y);
+  PhaseTimes unused;
+  add_experts(experts(normed, routing), dispatched, unused, y);
   add_to_stream(y, x);
   return routing;
 }
 
 void DecoderLayer::add_experts(const ExpertPass& pass, const DispatchedRun* dispatched,
-                               Tensor& y) const {
+                               PhaseTimes& times, Tensor& y) const {
   Index first = 0;
   if (dispatched != nullptr && spec.moe) {
-    dispatched->run(pass, y);
+    dispatched->run(pass, times, y);
     first = spec.moe->routing.experts;
   }
-  pass.run({first, std::ssize(pass.routing.experts)}, y);
+  timed(times, Phase::forward, "experts",
+        [&] { pass.run({first, std::ssize(pass.routing.experts)}, y); });
 }
 
 Tensor embed_tokens(const Weights& weights, const Batch& batch) {

@@ -119,7 +119,7 @@ namespace {
 
 /// y += the outputs of the experts `part`. Collective.
 void run_part(const DispatchedRun& run, const ExpertPass& home, const ExpertPlacement& placement,
-              Range part, Tensor& y) {
+              Range part, PhaseTimes& times, Tensor& y) {
   std::vector<Index> stay, away;
   std::vector<int> owners;
   for (Index e = part.begin; e < part.end; ++e) {
@@ -128,23 +128,23 @@ void run_part(const DispatchedRun& run, const ExpertPass& home, const ExpertPlac
     if (owner != kEverywhere) owners.push_back(owner);
   }
   Dispatch dispatch(run.transport, run.lanes, home, away, owners);
-  dispatch.gather();
-  ByExpert hidden = dispatch.owner().hidden(away);
+  timed(times, Phase::dispatch, "inputs of experts", [&] { dispatch.gather(); });
+  ByExpert hidden = timed(times, Phase::forward, "gate and up of experts that live here",
+                          [&] { return dispatch.owner().hidden(away); });
   dispatch.forget_inputs();
-  PhaseTimes unused;  // the caller measures the whole
-  combine_outputs(dispatch, stay, std::move(hidden), unused, y);
+  combine_outputs(dispatch, stay, std::move(hidden), times, y);
 }
 
 }  // namespace
 
-void DispatchedRun::run(const ExpertPass& home, Tensor& y) const {
+void DispatchedRun::run(const ExpertPass& home, PhaseTimes& times, Tensor& y) const {
   std::vector<std::int64_t> tokens = routed_tokens(home.layer, home.routing);
   transport.control().all_reduce_sum(tokens);
   const ExpertPlacement placement = place(tokens);
   for (const WavePlan& wave : plan.waves) {
     if (!wave.is_routed()) continue;
     for (const Range& part : cut_by_rows(wave.experts, placement, tokens, wave.limits.rows))
-      run_part(*this, home, placement, part, y);
+      run_part(*this, home, placement, part, times, y);
   }
 }
 

@@ -48,17 +48,16 @@ LayerResult quantize_linears(StageContext& context, const DecoderLayer& layer,
   const auto forward = [&](const char* what, const auto& work) {
     return timed(context.times, Phase::forward, what, work);
   };
-  const auto beside = [&](const auto& work) { return forward("the original model", work); };
   quantize(Stage::qkv, {layer.attention_input(x)}, original.attention());
   Latents latents = forward("latents", [&] { return layer.latents(x); });
-  quantize(Stage::latent, layer.latent_inputs(latents), beside([&] { return original.latents(); }));
+  quantize(Stage::latent, layer.latent_inputs(latents), original.latents());
   Tensor core = forward("attention", [&] { return layer.attention_core(x, std::move(latents)); });
-  quantize(Stage::o, {LinearInput{core}}, beside([&] { return original.output(x); }));
+  quantize(Stage::o, {LinearInput{core}}, original.output(x));
   forward("attention output", [&] { layer.add_attention_output(std::move(core), x); });
   const Tensor normed = forward("norm", [&] { return layer.mlp_input(x); });
-  quantize(Stage::router, {LinearInput{normed}}, beside([&] { return original.router(); }));
+  quantize(Stage::router, {LinearInput{normed}}, original.router());
   const Routing routing = forward("routing", [&] { return layer.route(normed); });
-  const Drift* drift = beside([&] { return original.mlps(x, normed, routing); });
+  const Drift* drift = original.mlps(x, normed, routing);
   result.expert_tokens = count_expert_tokens(context.comm, layer.spec, routing);
   const std::vector<ExpertCalibration> calibrations =
       choose_tokens(context.settings, layer.spec, result.expert_tokens);

@@ -41,6 +41,11 @@ OriginalStream::OriginalStream(const StageContext& context, const DecoderLayer& 
       layer_{own.model, own.spec, context.original, own.batch},
       x_(x) {}
 
+template <class Work>
+auto OriginalStream::forward(const Work& work) const {
+  return timed(context_.times, Phase::forward, "the original model", work);
+}
+
 std::vector<Lack> OriginalStream::attention() {
   if (x_ == nullptr) return {};
   return {input_lack(layer_.attention_input(*x_))};
@@ -48,7 +53,7 @@ std::vector<Lack> OriginalStream::attention() {
 
 std::vector<Lack> OriginalStream::latents() {
   if (x_ == nullptr) return {};
-  latents_ = layer_.latents(*x_);
+  latents_ = forward([&] { return layer_.latents(*x_); });
   std::vector<Lack> lacks;
   for (LinearInput& input : layer_.latent_inputs(latents_))
     lacks.push_back(input_lack(std::move(input)));
@@ -57,8 +62,10 @@ std::vector<Lack> OriginalStream::latents() {
 
 std::vector<Lack> OriginalStream::output(const Tensor& x) {
   if (x_ == nullptr) return {};
-  layer_.add_attention_output(layer_.attention_core(*x_, std::move(latents_)), *x_);
-  o_ = context_.original.used(layer_.spec.o);
+  forward([&] {
+    layer_.add_attention_output(layer_.attention_core(*x_, std::move(latents_)), *x_);
+    o_ = context_.original.used(layer_.spec.o);
+  });
   return {[this, &x](const Tensor& core, Range rows) {
     const Tensor way =
         runtime::difference(std::as_const(*x_).window(rows), std::as_const(x).window(rows));
@@ -69,41 +76,45 @@ std::vector<Lack> OriginalStream::output(const Tensor& x) {
 std::vector<Lack> OriginalStream::router() {
   if (x_ == nullptr) return {};
   o_ = {};
-  drift_ = layer_.mlp_input(*x_);  // until mlps() it is the norm itself
+  drift_ = forward([&] { return layer_.mlp_input(*x_); });  // until mlps() it is the norm itself
   return {input_lack({drift_})};
 }
 
 const Drift* OriginalStream::mlps(const Tensor& x, const Tensor& normed, const Routing& routing) {
   if (x_ == nullptr) return nullptr;
-  const DispatchedRun experts = original_experts(context_, plan_);
-  const DispatchedRun* dispatched = context_.dispatch ? &experts : nullptr;
+  const auto zeros = [&] {
+    return Tensor::zeros(x.rows(), x.columns(), x.kind(), Storage::offload);
+  };
   {
-    const Routing own_routing = layer_.route(drift_);
-    Tensor y = Tensor::zeros(x.rows(), x.columns(), x.kind(), Storage::offload);
-    layer_.add_experts(layer_.experts(drift_, own_routing), dispatched, y);
+    const Routing there = forward([&] { return layer_.route(drift_); });
+    Tensor y = zeros();
+    add_experts(drift_, there, y);
     add_to_stream(y, *x_);
   }
   if (!needs_drift(plan_)) return nullptr;
-  runtime::for_each_range(layer_.batch.sequence_rows, [&](Index, Range rows) {
-    runtime::copy(runtime::difference(std::as_const(drift_).window(rows), normed.window(rows)),
-                  drift_.window(rows));
-  });
-  owed_ = owed(x, normed, routing, dispatched);
+  owed_ = zeros();
+  add_experts(normed, routing, owed_);
+  forward([&] { find_drift(x, normed, shares(routing, x.rows())); });
   return &found_.emplace(Drift{context_.original, drift_, owed_});
 }
 
-/// Collective.
-Tensor OriginalStream::owed(const Tensor& x, const Tensor& normed, const Routing& routing,
-                            const DispatchedRun* dispatched) const {
-  Tensor y = Tensor::zeros(x.rows(), x.columns(), x.kind(), Storage::offload);
-  layer_.add_experts(layer_.experts(normed, routing), dispatched, y);
-  const std::vector<float> factors = shares(routing, x.rows());
+void OriginalStream::add_experts(const Tensor& normed, const Routing& routing, Tensor& y) const {
+  const DispatchedRun experts = original_experts(context_, plan_);
+  layer_.add_experts(layer_.experts(normed, routing), context_.dispatch ? &experts : nullptr,
+                     context_.times, y);
+}
+
+/// drift_ is the norm there, and owed_ what the original MLPs give here.
+void OriginalStream::find_drift(const Tensor& x, const Tensor& normed,
+                                const std::vector<float>& shares) {
   runtime::for_each_range(layer_.batch.sequence_rows, [&](Index, Range rows) {
-    const Tensor way = runtime::difference(std::as_const(*x_).window(rows), x.window(rows));
-    runtime::copy(runtime::difference(way, std::as_const(y).window(rows)), y.window(rows));
-    runtime::scale_rows(std::span(factors).subspan(rows.begin, rows.size()), y.window(rows));
+    const auto less = [rows](Tensor from, const Tensor& value) {
+      return runtime::difference(from, value.window(rows));
+    };
+    runtime::copy(less(drift_.window(rows), normed), drift_.window(rows));
+    runtime::copy(less(less(x_->window(rows), x), owed_), owed_.window(rows));
+    runtime::scale_rows(std::span(shares).subspan(rows.begin, rows.size()), owed_.window(rows));
   });
-  return y;
 }
 
 }  // namespace aq

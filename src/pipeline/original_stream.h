@@ -33,8 +33,10 @@ class OriginalStream {
   const Drift* mlps(const Tensor& x, const Tensor& normed, const Routing& routing);
 
  private:
-  Tensor owed(const Tensor& x, const Tensor& normed, const Routing& routing,
-              const DispatchedRun* dispatched) const;
+  template <class Work>
+  auto forward(const Work& work) const;
+  void add_experts(const Tensor& normed, const Routing& routing, Tensor& y) const;
+  void find_drift(const Tensor& x, const Tensor& normed, const std::vector<float>& shares);
 
   const StageContext& context_;
   const LayerPlan& plan_;

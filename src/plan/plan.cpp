@@ -1,6 +1,7 @@
 #include "aq/plan/plan.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "aq/core/text.h"
@@ -153,7 +154,7 @@ Index wave_size(const LayerSizes& sizes, Index wanted, const RankShare& share, I
 }
 
 [[noreturn]] void refuse_limit(const Model& model, const Plan& plan, Index limit,
-                               const std::string& other_remedy) {
+                               const std::string& other_remedies) {
   const auto& [stage, phase, memory] = plan.least;
   throw Error(ErrorKind::policy, "plan the run", model.architecture,
               str("even with one expert at a time stage ", stage_name(stage), ", phase ",
@@ -162,7 +163,7 @@ Index wave_size(const LayerSizes& sizes, Index wanted, const RankShare& share, I
                   ", Hessians ", bytes_text(memory.hessians), ", weights ",
                   bytes_text(memory.weights), "), the limit is ", bytes_text(limit)),
               str("raise --memory to ", ceil_div(memory.total(), Index{1} << 20), "MiB, ",
-                  other_remedy, "use more ranks, or fewer or shorter sequences"));
+                  other_remedies, "use more ranks, or fewer or shorter sequences"));
 }
 
 struct BitCount {
@@ -341,16 +342,30 @@ bool StagePlan::quantizes() const {
 
 namespace {
 
-/// Offloading, where the run would fit with it.
-std::string offload_remedy(const Model& model, const Assignments& assignments, int ranks,
-                           const Workload& workload, PlanLimits limits) {
-  if (std::exchange(limits.offload, true)) return "";
+/// The plan, if it fits.
+std::optional<Plan> plan_that_fits(const Model& model, const Assignments& assignments, int ranks,
+                                   const Workload& workload, const PlanLimits& limits) {
   try {
-    const Plan plan = make_plan(model, assignments, ranks, workload, limits);
-    return str("use --offload DIR (", bytes_text(plan.offloaded_bytes), " a rank in files), ");
+    return make_plan(model, assignments, ranks, workload, limits);
   } catch (const Error&) {
-    return "";
+    return std::nullopt;
   }
+}
+
+/// Offloading, and doing without the original stream, where the run would fit with it.
+std::string other_remedies(const Model& model, Assignments assignments, int ranks,
+                           const Workload& workload, PlanLimits limits) {
+  std::string text;
+  if (!std::exchange(limits.offload, true)) {
+    if (const auto plan = plan_that_fits(model, assignments, ranks, workload, limits))
+      text += str("use --offload DIR (", bytes_text(plan->offloaded_bytes), " a rank in files), ");
+    limits.offload = false;
+  }
+  const bool two_streams = assignments.settings.runs_original();
+  assignments.settings.target = Target::own;
+  if (two_streams && plan_that_fits(model, assignments, ranks, workload, limits))
+    text += "use --target own (one stream of tokens, at a loss of fidelity), ";
+  return text;
 }
 
 }  // namespace
@@ -378,7 +393,7 @@ Plan make_plan(const Model& model, const Assignments& assignments, int ranks,
     plan.offloaded_bytes = std::max(plan.offloaded_bytes, moment.memory.offloaded);
   if (limits.memory > 0 && plan.memory.total() > limits.memory)
     refuse_limit(model, plan, limits.memory,
-                 offload_remedy(model, assignments, ranks, workload, limits));
+                 other_remedies(model, assignments, ranks, workload, limits));
   plan.mean_bits = count.weights > 0 ? count.bits / count.weights : 0;
   return plan;
 }

@@ -39,7 +39,7 @@ struct Layer {
         damped(0, 0),
         inverse_factor(0, 0),
         plain(factorize(sum, n, plain_gptq())),
-        refining(factorize(sum, n, GptqSettings{})) {
+        refining(factorize(sum, n, {.few_tokens_damping = 0})) {
     Doubles h(n, n);
     std::ranges::copy(hessian_natural(sum, n).values, h.values.begin());
     damped = naive_damped(h, sum.weight_sum, GptqSettings{}.damping);

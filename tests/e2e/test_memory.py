@@ -74,20 +74,24 @@ class Memory(ProgramTest):
             tokens = numpy.random.default_rng(7).integers(0, VOCABULARY, (8, 128), numpy.int32)
             file["tokens"] = tokens
             file["lengths"] = numpy.full(8, 128, numpy.int32)
-        self.succeed(*self.arguments("whole"))
-        whole = self.measured()
         hessians = EXPERTS * (HIDDEN * (HIDDEN + 1) + WIDTH * (WIDTH + 1)) // 2 * 4  # of one layer
-        limit = hessians * 2 // 5
-        self.assertGreater(max(whole["peak_rss_bytes"]), hessians)
+        cross = EXPERTS * (HIDDEN * HIDDEN + HIDDEN * WIDTH) * 4
+        self.check("own", hessians, hessians * 2 // 5)
+        self.check("original", hessians + cross, (hessians + cross) // 5)
+
+    def check(self, target, sums, limit):
+        """`sums`: bytes of those of one layer."""
+        self.succeed(*self.arguments(f"whole-{target}", "--target", target))
+        self.assertGreater(max(self.measured()["peak_rss_bytes"]), sums)
         for ranks, way in ((0, "auto"), (2, "reduce"), (3, "dispatch")):
-            with self.subTest(ranks=ranks, way=way):
-                name = f"waves-{ranks}"
-                done = self.succeed(*self.arguments(name, "--memory", limit, "--tokens-to-experts", way),
-                                    ranks=ranks)
+            with self.subTest(target=target, ranks=ranks, way=way):
+                name = f"waves-{target}-{ranks}"
+                done = self.succeed(*self.arguments(name, "--target", target, "--memory", limit,
+                                                    "--tokens-to-experts", way), ranks=ranks)
                 self.assertRegex(done.stderr, "experts in ([2-9]|[1-9][0-9]+) waves")
                 self.assertLessEqual(self.measured()["planned_bytes"], limit)
                 self.assertLessEqual(max(self.measured()["peak_rss_bytes"]), limit)
-                self.assertEqual(results(self.directory / name), results(self.directory / "whole"))
+                self.assertEqual(results(self.directory / name), results(self.directory / f"whole-{target}"))
 
 
 if __name__ == "__main__":

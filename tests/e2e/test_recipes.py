@@ -9,9 +9,9 @@ CONFIGS = sorted((SOURCE / "configs").glob("*.json"))
 MODELS = [EXAMPLE] + sorted(path.parent for path in FIXTURES.glob("*/config.json"))
 # Every key of "gptq": away from its default in the file, and the default as a flag.
 SETTINGS = {
-    "damping": (0.05, 0.02), "scale_search": ("hessian", "absmax"), "scale_sign": ("positive", "any"),
+    "damping": (0.05, 0.02), "few_tokens_damping": (0.5, 0.25), "scale_search": ("hessian", "absmax"), "scale_sign": ("positive", "any"),
     "act_order": ("static", "none"),
-    "refine": (3, 0), "block": (32, 64), "sequential": ("none", "stage"), "routing_exponent": (2, 0.5),
+    "refine": (3, 0), "block": (32, 64), "sequential": ("none", "stage"), "target": ("original", "own"), "routing_exponent": (2, 0.5),
     "starved": ("rtn", "all_tokens"), "min_tokens": (7, 3), "expert_tokens": ("all", "routed"),
 }
 

@@ -42,10 +42,11 @@ struct DecoderLayer {
 
   /// y += the outputs of all MLPs. With `dispatched` routed experts run where they live; collective
   /// then.
-  void add_experts(const ExpertPass& pass, const DispatchedRun* dispatched, Tensor& y) const;
+  void add_experts(const ExpertPass& pass, const DispatchedRun* dispatched, PhaseTimes& times,
+                   Tensor& y) const;
 
   /// The whole layer: x becomes the next layer's input. The routing is returned for whoever wants
-  /// to look at it. `dispatched`: see add_experts.
+  /// to look at it. `dispatched`: see add_experts. The caller measures its time.
   Routing run(Tensor& x, const DispatchedRun* dispatched = nullptr) const;
 };
 

@@ -32,7 +32,7 @@ struct DispatchedRun {
   std::function<ExpertPlacement(std::span<const std::int64_t> tokens)> place;
 
   /// y += the outputs of all routed experts. Collective.
-  void run(const ExpertPass& home, Tensor& y) const;
+  void run(const ExpertPass& home, PhaseTimes& times, Tensor& y) const;
 };
 
 }  // namespace aq

@@ -98,6 +98,27 @@ TEST(Waves, AnImpossibleLimitSaysHowMuchWouldDo) {
       }
 }
 
+TEST(Waves, ARefusalNamesTheSingleStreamWhereItFits) {
+  const Model model = test::published_moe();
+  const Workload work = test::workload(64, 1024);
+  const auto text_of_refusal = [&](Index limit) -> std::string {
+    try {
+      test::plan_of(model, int4(), 2, work, {.memory = limit});
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  Recipe own = int4();
+  own.settings.target = Target::own;
+  const Index least = test::plan_of(model, own, 2, work, {}).least.memory.total();
+  EXPECT_EQ(test::plan_of(model, own, 2, work, {.memory = least}).memory.total(), least);
+  EXPECT_THAT(text_of_refusal(least), testing::HasSubstr("use --target own"));
+  const std::string refusal = text_of_refusal(least / 2);
+  EXPECT_THAT(refusal, testing::HasSubstr("raise --memory"));
+  EXPECT_THAT(refusal, testing::Not(testing::HasSubstr("--target")));
+}
+
 /// Files take what was planned for activations, moment by moment, and a plan that fails for want of
 /// memory says so where they would be enough.
 TEST(Waves, OffloadedActivationsAreNoMemory) {
