@@ -55,17 +55,38 @@ TaskPartials sum_lanes(const Batch& batch, Index columns, const LaneSum& lane_su
   return {hessian.take(), cross.take()};
 }
 
+/// use(piece, make(piece)) of each piece in order, whose makings run side by side on threads that
+/// are free. `ahead`: whether making takes so long that it is worth the memory.
+template <class Make, class Use>
+void in_order(const std::vector<Range>& pieces, bool ahead, const Make& make, const Use& use) {
+  const Index step = ahead && !in_parallel_for() ? thread_count() : 1;
+  for (Index first = 0; first < std::ssize(pieces); first += step) {
+    const Index count = std::min(step, std::ssize(pieces) - first);
+    std::vector<decltype(make(pieces[0]))> made(count);
+    parallel_for(count, [&](Index i) { made[i] = make(pieces[first + i]); });
+    for (Index i = 0; i < count; ++i) use(pieces[first + i], made[i]);
+  }
+}
+
 /// Every token with weight 1; `input(rows)` are the rows that are summed.
 template <class Input>
 TaskPartials sum_all(const Solver& solver, const Batch& batch, Index columns, const Input& input,
                      const Lack& lack) {
+  struct Made {
+    Tensor x, d;
+  };
   return sum_lanes(batch, columns, [&](Index lane) {
     LaneSums sums;
-    for (const Range& rows : pieces_of(batch.rows_of_lane(lane))) {
-      const Tensor x = input(rows);
-      sums.add(solver, x, lack ? lack(x, rows) : Tensor{}, {}, {},
-               static_cast<double>(rows.size()));
-    }
+    in_order(
+        pieces_of(batch.rows_of_lane(lane)), static_cast<bool>(lack),
+        [&](Range rows) {
+          Tensor x = input(rows);
+          Tensor d = lack ? lack(x, rows) : Tensor{};
+          return Made{std::move(x), std::move(d)};
+        },
+        [&](Range rows, const Made& made) {
+          sums.add(solver, made.x, made.d, {}, {}, static_cast<double>(rows.size()));
+        });
     return sums;
   });
 }
@@ -73,7 +94,7 @@ TaskPartials sum_all(const Solver& solver, const Batch& batch, Index columns, co
 /// The inputs of some tokens of an expert, and what they lack: rows `rows` of both, or all of them
 /// when empty.
 struct PieceInput {
-  const Tensor x, d;
+  Tensor x, d;
   std::span<const std::int32_t> rows;
 };
 
@@ -83,12 +104,13 @@ TaskPartials sum_routed(const ExpertSums& sums, const TokenList& list, Index col
                         const Input& input) {
   return sum_lanes(sums.pass.batch, columns, [&](Index lane) {
     LaneSums lane_sums;
-    for (const Range& places : pieces_of(list.lane(lane))) {
-      const PieceInput in = input(places);
-      double weight_sum = 0;
-      const std::vector<float> weights = powers(list.weights_at(places), sums.exponent, weight_sum);
-      lane_sums.add(sums.solver, in.x, in.d, in.rows, weights, weight_sum);
-    }
+    in_order(pieces_of(list.lane(lane)), sums.pass.drift != nullptr, input,
+             [&](Range places, const PieceInput& in) {
+               double weight_sum = 0;
+               const std::vector<float> weights =
+                   powers(list.weights_at(places), sums.exponent, weight_sum);
+               lane_sums.add(sums.solver, in.x, in.d, in.rows, weights, weight_sum);
+             });
     return lane_sums;
   });
 }
@@ -109,7 +131,10 @@ class OriginalMlp {
 
   /// down of what tokens `rows` of `normed` lack beside their hidden values a (float32).
   Tensor lack(const Tensor& normed, std::span<const std::int32_t> rows, const Tensor& a) const {
-    return SharedInput(runtime::difference(gate_up_.hidden(normed, rows), a)).multiply(down_);
+    Tensor original = gate_up_.hidden(normed, rows);
+    if (original.kind() != down_.weight.kind())  // rounded as a was
+      original = original.as(down_.weight.kind().dtype).as(DType::f32);
+    return SharedInput(runtime::difference(original, a)).multiply(down_);
   }
 
  private:
@@ -138,12 +163,15 @@ struct DownInputs {
     return lack;
   }
 
-  /// Σ over every token; those that it does not serve owe it nothing.
+  /// Σ over every token, those among them that it does not serve: it aims at what it would give for
+  /// their inputs in the original model.
   TaskPartials sum_all_tokens(const Solver& solver) const {
     Lack lack;
     if (original)
       lack = [this](const Tensor& a, Range rows) {
-        return original->lack(pass.normed, numbers_of(rows), a);
+        Tensor there = pass.normed.window(rows).clone();
+        runtime::add(pass.drift->input.window(rows), there.window());
+        return original->lack(there, numbers_of({0, rows.size()}), a);
       };
     return sum_all(
         solver, pass.batch, weights.gate.weight.rows(),
@@ -164,8 +192,8 @@ std::vector<Index> busy(const ExpertPass& pass, std::span<const CalibratedExpert
 }  // namespace
 
 Lack input_lack(LinearInput original) {
-  return [input = std::make_shared<LinearInput>(std::move(original))](const Tensor& x, Range rows) {
-    return runtime::difference(input->rows(rows), x);
+  return [input = std::move(original)](const Tensor& x, Range rows) {
+    return runtime::difference(input.rows(rows), x);
   };
 }
 

@@ -64,6 +64,7 @@ void read_sums(const hdf5::Object& group, NamedHessian& hessian) {
   hdf5::read_dataset(upper, hdf5::Type::f32, hessian.upper.data());
   if (hdf5::exists(group, kCross)) {
     const hdf5::Object cross = open_floats(group, kCross, 2, shape);
+    checked_multiply(shape[0], shape[1], cross.text());
     hessian.cross = Matrix::uninitialized(shape[0], shape[1]);
     hdf5::read_dataset(cross, hdf5::Type::f32, hessian.cross.values.data());
   }
@@ -121,6 +122,8 @@ NamedHessian HessianReader::read(const std::string& name, Index columns) const {
   if (static_cast<Index>(hessian.upper.size()) != floats)
     fail(group.text(kUpper), str("its shape is [", hessian.upper.size(), "], but ", columns,
                                  " columns ask for [", floats, "]"));
+  if (hessian.cross.rows > 0 && hessian.cross.columns != columns)
+    fail(group.text(kCross), str("it has ", hessian.cross.columns, " columns, not ", columns));
   if (hessian.tokens > 0) check_values(hessian.upper, columns, group.text(kUpper));
   return hessian;
 }

@@ -16,6 +16,8 @@ std::vector<QuantizedRecord> quantize_inputs(StageContext& context, const StageP
                                              const Batch& batch,
                                              const std::vector<LinearInput>& inputs,
                                              std::vector<Lack> lacks) {
+  AQ_CHECK(lacks.empty() || lacks.size() == inputs.size(), lacks.size(), " lacks of ",
+           inputs.size(), " inputs");
   lacks.resize(inputs.size());
   std::vector<TaskCalibration> calibrations(stage.tasks.size());
   for (std::size_t i = 0; i < stage.tasks.size(); ++i)
@@ -57,10 +59,10 @@ LayerResult quantize_linears(StageContext& context, const DecoderLayer& layer,
   const Tensor normed = forward("norm", [&] { return layer.mlp_input(x); });
   quantize(Stage::router, {LinearInput{normed}}, original.router());
   const Routing routing = forward("routing", [&] { return layer.route(normed); });
-  const Drift* drift = original.mlps(x, normed, routing);
   result.expert_tokens = count_expert_tokens(context.comm, layer.spec, routing);
   const std::vector<ExpertCalibration> calibrations =
       choose_tokens(context.settings, layer.spec, result.expert_tokens);
+  const Drift* drift = original.mlps(x, normed, routing, calibrations);
   result.placement =
       place_experts(plan, result.expert_tokens, staying(calibrations), context.comm.size());
 
@@ -93,15 +95,17 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
   Tensor& x = streams.own;
   const DecoderLayer original{model, spec, context.original, batch};
   const DecoderLayer quantized{model, spec, context.quantized, batch};
-  OriginalStream beside(context, quantized, plan,
-                        context.settings.runs_original() ? &streams.original : nullptr);
+  OriginalStream no_stream(context, original, plan, nullptr);
   switch (context.settings.sequential) {
-    case Sequential::stage:  // a linear runs right after it was quantized
+    case Sequential::stage: {  // a linear runs right after it was quantized
+      OriginalStream beside(context, quantized, plan,
+                            context.settings.runs_original() ? &streams.original : nullptr);
       return quantize_linears(context, quantized, plan, x, beside, false, before_wave);
+    }
     case Sequential::layer: {  // once as it was for the Hessians, once more quantized
       Tensor scratch = x.clone(Storage::offload);
       LayerResult result =
-          quantize_linears(context, original, plan, scratch, beside, true, before_wave);
+          quantize_linears(context, original, plan, scratch, no_stream, true, before_wave);
       scratch = {};
       const DispatchedRun dispatched{
           context.transport, context.lanes, plan,
@@ -111,7 +115,7 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
       return result;
     }
     case Sequential::none:  // the original model runs
-      return quantize_linears(context, original, plan, x, beside, false, before_wave);
+      return quantize_linears(context, original, plan, x, no_stream, false, before_wave);
   }
   return {};
 }

@@ -15,16 +15,6 @@ bool needs_drift(const LayerPlan& plan) {
   });
 }
 
-/// 1 / Σ s² over the MLPs of each token.
-std::vector<float> shares(const Routing& routing, Index tokens) {
-  std::vector<float> squares(static_cast<std::size_t>(tokens), 0.0F);
-  for (const TokenList& list : routing.experts)
-    for (std::size_t i = 0; i < list.rows.size(); ++i)
-      squares[static_cast<std::size_t>(list.rows[i])] += list.weights[i] * list.weights[i];
-  for (float& square : squares) square = square > 0 ? 1 / square : 0;
-  return squares;
-}
-
 }  // namespace
 
 DispatchedRun original_experts(const StageContext& context, const LayerPlan& plan) {
@@ -62,59 +52,75 @@ std::vector<Lack> OriginalStream::latents() {
 
 std::vector<Lack> OriginalStream::output(const Tensor& x) {
   if (x_ == nullptr) return {};
-  forward([&] {
-    layer_.add_attention_output(layer_.attention_core(*x_, std::move(latents_)), *x_);
-    o_ = context_.original.used(layer_.spec.o);
-  });
-  return {[this, &x](const Tensor& core, Range rows) {
+  forward(
+      [&] { layer_.add_attention_output(layer_.attention_core(*x_, std::move(latents_)), *x_); });
+  if (!plan_.stage(Stage::o).needs_hessian()) return {};
+  const auto o = std::make_shared<UsedLinear>(context_.original.used(layer_.spec.o));
+  return {[this, &x, o](const Tensor& core, Range rows) {
     const Tensor way =
         runtime::difference(std::as_const(*x_).window(rows), std::as_const(x).window(rows));
-    return runtime::difference(way, SharedInput(core).multiply(o_));
+    return runtime::difference(way, SharedInput(core).multiply(*o));
   }};
 }
 
 std::vector<Lack> OriginalStream::router() {
   if (x_ == nullptr) return {};
-  o_ = {};
-  drift_ = forward([&] { return layer_.mlp_input(*x_); });  // until mlps() it is the norm itself
-  return {input_lack({drift_})};
+  normed_ = forward([&] { return layer_.mlp_input(*x_); });
+  return {input_lack({normed_})};
 }
 
-const Drift* OriginalStream::mlps(const Tensor& x, const Tensor& normed, const Routing& routing) {
+const Drift* OriginalStream::mlps(const Tensor& x, const Tensor& normed, const Routing& routing,
+                                  std::span<const ExpertCalibration> calibrations) {
   if (x_ == nullptr) return nullptr;
   const auto zeros = [&] {
     return Tensor::zeros(x.rows(), x.columns(), x.kind(), Storage::offload);
   };
+  input_lack_ = std::move(normed_);
   {
-    const Routing there = forward([&] { return layer_.route(drift_); });
+    const Routing there = forward([&] { return layer_.route(input_lack_); });
     Tensor y = zeros();
-    add_experts(drift_, there, y);
+    add_experts(input_lack_, there, y);
     add_to_stream(y, *x_);
   }
   if (!needs_drift(plan_)) return nullptr;
-  owed_ = zeros();
-  add_experts(normed, routing, owed_);
-  forward([&] { find_drift(x, normed, shares(routing, x.rows())); });
-  return &found_.emplace(Drift{context_.original, drift_, owed_});
+  output_lack_ = zeros();
+  add_experts(normed, routing, output_lack_);
+  const std::vector<float> factors = shares(routing, x.rows(), calibrations);
+  const auto subtract = [](const Tensor& from, const Tensor& value, Tensor to) {
+    runtime::copy(runtime::difference(from, value), std::move(to));
+  };
+  forward([&] {
+    runtime::for_each_range(layer_.batch.sequence_rows, [&](Index, Range rows) {
+      subtract(input_lack_.window(rows), normed.window(rows), input_lack_.window(rows));
+      const Tensor way = runtime::difference(x_->window(rows), x.window(rows));
+      subtract(way, output_lack_.window(rows), output_lack_.window(rows));
+      runtime::scale_rows(std::span(factors).subspan(rows.begin, rows.size()),
+                          output_lack_.window(rows));
+    });
+  });
+  return &drift_.emplace(Drift{context_.original, input_lack_, output_lack_});
+}
+
+/// 1 / Σ s² of each token, over the MLPs whose down makes up for a part.
+std::vector<float> OriginalStream::shares(const Routing& routing, Index tokens,
+                                          std::span<const ExpertCalibration> calibrations) const {
+  std::vector<float> squares(static_cast<std::size_t>(tokens), 0.0F);
+  for (const WavePlan& wave : plan_.waves)
+    for (Index e = wave.experts.begin; e < wave.experts.end; ++e) {
+      const bool takes = wave.down.tasks[e - wave.experts.begin].needs_hessian &&
+                         calibrations[e].tokens == CalibratedOn::routed;
+      const TokenList& list = routing.experts[e];
+      for (std::size_t i = 0; takes && i < list.rows.size(); ++i)
+        squares[list.rows[i]] += list.weights[i] * list.weights[i];
+    }
+  for (float& square : squares) square = square > 0 ? 1 / square : 0;
+  return squares;
 }
 
 void OriginalStream::add_experts(const Tensor& normed, const Routing& routing, Tensor& y) const {
   const DispatchedRun experts = original_experts(context_, plan_);
   layer_.add_experts(layer_.experts(normed, routing), context_.dispatch ? &experts : nullptr,
                      context_.times, y);
-}
-
-/// drift_ is the norm there, and owed_ what the original MLPs give here.
-void OriginalStream::find_drift(const Tensor& x, const Tensor& normed,
-                                const std::vector<float>& shares) {
-  runtime::for_each_range(layer_.batch.sequence_rows, [&](Index, Range rows) {
-    const auto less = [rows](Tensor from, const Tensor& value) {
-      return runtime::difference(from, value.window(rows));
-    };
-    runtime::copy(less(drift_.window(rows), normed), drift_.window(rows));
-    runtime::copy(less(less(x_->window(rows), x), owed_), owed_.window(rows));
-    runtime::scale_rows(std::span(shares).subspan(rows.begin, rows.size()), owed_.window(rows));
-  });
 }
 
 }  // namespace aq

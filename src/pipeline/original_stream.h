@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "aq/forward/decoder_layer.h"
-#include "pipeline/stage.h"
+#include "pipeline/experts.h"
 
 namespace aq {
 
@@ -29,23 +29,25 @@ class OriginalStream {
   std::vector<Lack> output(const Tensor& x);
   std::vector<Lack> router();
   /// What the MLPs lack for these tokens of the own stream; x is the one before they are added.
-  /// Null without a stream. Collective.
-  const Drift* mlps(const Tensor& x, const Tensor& normed, const Routing& routing);
+  /// Null without a stream. After router(). Collective.
+  const Drift* mlps(const Tensor& x, const Tensor& normed, const Routing& routing,
+                    std::span<const ExpertCalibration> calibrations);
 
  private:
   template <class Work>
   auto forward(const Work& work) const;
   void add_experts(const Tensor& normed, const Routing& routing, Tensor& y) const;
-  void find_drift(const Tensor& x, const Tensor& normed, const std::vector<float>& shares);
+  std::vector<float> shares(const Routing& routing, Index tokens,
+                            std::span<const ExpertCalibration> calibrations) const;
 
   const StageContext& context_;
   const LayerPlan& plan_;
   DecoderLayer layer_;
   Tensor* x_;
   Latents latents_;
-  UsedLinear o_;
-  Tensor drift_, owed_;
-  std::optional<Drift> found_;
+  Tensor normed_;                    ///< norm(x) there, until mlps()
+  Tensor input_lack_, output_lack_;  ///< see Drift
+  std::optional<Drift> drift_;
 };
 
 }  // namespace aq

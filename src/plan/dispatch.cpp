@@ -11,8 +11,14 @@ namespace {
 /// Multiply-adds of one expert: solving, and summing and running its tokens.
 double expert_cost(const TaskPlan& gate_up, const TaskPlan& down, std::int64_t tokens) {
   const auto columns = [](const TaskPlan& task) { return static_cast<double>(task.columns); };
-  const double sums = (columns(gate_up) * columns(gate_up) + columns(down) * columns(down)) / 2;
-  const double run = 3 * columns(gate_up) * columns(down);
+  const auto cross = [&](const TaskPlan& task) {
+    return static_cast<double>(task.cross_rows) * columns(task);
+  };
+  const double sums = (columns(gate_up) * columns(gate_up) + columns(down) * columns(down)) / 2 +
+                      cross(gate_up) + cross(down);
+  // With its original weights too, where it is to be known what its tokens lack.
+  const double runs = down.cross_rows > 0 ? 2 : 1;
+  const double run = runs * 3 * columns(gate_up) * columns(down);
   return task_cost(gate_up) + task_cost(down) + static_cast<double>(tokens) * (sums + run);
 }
 

@@ -203,7 +203,7 @@ class LayerMemory {
     now.hessians += (owned - chunk) * sum + chunk * factor;
     now.weights += chunk * rows * n * kFloat * (cross > 0 ? 2 : 1) + own;
     now.buffers += share_.threads * std::min(kReadBuffer, task.rows * n * 2);
-    if (cross > 0) now.buffers += square(n);  // U of one whole
+    if (cross > 0) now.buffers += chunk * square(n);  // U whole
     add(stage, Phase::solve, now);
     return own;
   }
@@ -225,7 +225,8 @@ class LayerMemory {
   MemoryEstimate dense_sum(const TaskShape& task) const {
     if (!task.has_hessian) return {};
     const Index busy = sums_at_once(task, share_.lanes);
-    return {.buffers = busy * piece() * (2 * task.columns + lack_width(task)) * kFloat,
+    const Index ahead = share_.threads * lack_width(task);
+    return {.buffers = piece() * (busy * 2 * task.columns + ahead) * kFloat,
             .hessians = (share_.pending + busy - 1) * sum_bytes(task)};
   }
 
@@ -412,9 +413,8 @@ class LayerMemory {
          .weights = step * sizes_.down.weights * product_bytes()});
   }
 
-  /// Inputs of the tokens that come to one owner.
-  Index gathered() const {
-    const Index arrays = sizes_.runs_original ? 3 : 1;
+  /// Inputs of the tokens that come to one owner, `arrays` of them.
+  Index gathered(Index arrays) const {
     return std::min(shape_.limits.rows, share_.all_tokens) * arrays * sizes_.hidden * kFloat;
   }
   /// Places and weights of tokens, on the way and as they are kept.
@@ -431,7 +431,7 @@ class LayerMemory {
     const Index stay = share_.tokens * sizes_.mlp_width * kFloat;
     const Index outputs = rows * sizes_.hidden * kFloat + 2 * floats(sizes_.hidden) + narrowed();
     const Index hidden = hidden_bytes(shape_.limits.rows);
-    return larger({.activations = hidden, .buffers = token_lists() + gathered()},
+    return larger({.activations = hidden, .buffers = token_lists() + gathered(1)},
                   {.activations = hidden + stay, .buffers = token_lists() + outputs});
   }
 
@@ -445,7 +445,8 @@ class LayerMemory {
   void dispatched_experts() {
     const Index owned = shape_.limits.experts, step = threads_of(owned);
     packed_ = sizes_.layer_packed_bytes + own_share(sizes_.layer_packed_bytes);
-    const MemoryEstimate tokens{.buffers = gathered() + token_lists()};
+    const Index arrays = sizes_.runs_original ? 3 : 1;  // with what they lack
+    const MemoryEstimate tokens{.buffers = gathered(arrays) + token_lists()};
     const auto beside_tokens = [&](MemoryEstimate now) { return now += tokens; };
     add(Stage::gate_up, Phase::dispatch, beside_tokens({.buffers = floats(sizes_.hidden)}));
     add(Stage::gate_up, Phase::hessian, beside_tokens(expert_sums(sizes_.gate_up, at_owner())));

@@ -15,10 +15,10 @@
 namespace aq {
 namespace {
 
-/// The cross sum of linears that share a Hessian.
 CrossSum cross_of(Stage stage) {
   return stage == Stage::o || stage == Stage::down ? CrossSum::outputs : CrossSum::inputs;
 }
+
 Index cross_rows(const LinearGroup& group) {
   const LinearSpec& linear = *group.linears.front();
   return cross_of(group.stage) == CrossSum::outputs ? linear.rows : linear.columns;
@@ -358,7 +358,7 @@ std::string other_remedies(const Model& model, Assignments assignments, int rank
   std::string text;
   if (!std::exchange(limits.offload, true)) {
     if (const auto plan = plan_that_fits(model, assignments, ranks, workload, limits))
-      text += str("use --offload DIR (", bytes_text(plan->offloaded_bytes), " a rank in files), ");
+      text = str("use --offload DIR (", bytes_text(plan->offloaded_bytes), " a rank in files), ");
     limits.offload = false;
   }
   const bool two_streams = assignments.settings.runs_original();

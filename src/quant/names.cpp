@@ -22,6 +22,8 @@ std::string_view rtn_reason_text(RtnReason reason) {
       return "no token reached it";
     case RtnReason::not_finite:
       return "its Hessian is not finite";
+    case RtnReason::lack_not_finite:
+      return "the sum of what its tokens lack is not finite";
     case RtnReason::no_input:
       return "its inputs are zero";
     case RtnReason::not_definite:

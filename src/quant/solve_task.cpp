@@ -63,8 +63,9 @@ void count_scales(SolveTask& task) {
   GridRule rule = grid_rule(scheme);
   rule.scale_type = ScaleType::f32;  // as the weights ask for it
   const auto width = static_cast<std::size_t>(group_width(scheme, task.weight.columns));
-  for (Index r = 0; r < task.weight.rows; ++r)
-    for (std::span<const float> row = task.weight.row(r); !row.empty();) {
+  const MatrixView<const float> weights = aim_of(task);
+  for (Index r = 0; r < weights.rows; ++r)
+    for (std::span<const float> row = weights.row(r); !row.empty();) {
       const std::span<const float> group = row.first(std::min(row.size(), width));
       const auto [least, most] = std::ranges::minmax(group);
       float scale = 1, zero = 0;

@@ -25,7 +25,7 @@ namespace {
 constexpr Index kRowsAtOnce = 256;  ///< of a sum, that one thread works on
 constexpr float kOne = 1;
 
-/// rows += dᵀ x, of the columns of d that they stand for.
+/// rows += dᵀ x.
 void add_product(MatrixView<const float> d, MatrixView<const float> x, MatrixView<float> rows) {
   const auto count = checked_cast<int>(rows.rows), width = checked_cast<int>(x.columns);
   const auto depth = checked_cast<int>(x.rows), d_stride = checked_cast<int>(d.stride);
@@ -82,13 +82,6 @@ void aim(const Factor& factor, const WholeFactor& whole, MatrixView<const float>
     std::ranges::transform(weight.row(r), target.row(r), target.row(r).begin(), std::plus<>{});
 }
 
-/// Calls body(first, count) for the tiles of `rows` rows, on threads.
-template <class Body>
-void for_tiles(Index rows, Index step, const Body& body) {
-  parallel_for(ceil_div(rows, step),
-               [&](Index i) { body(i * step, std::min(step, rows - i * step)); });
-}
-
 }  // namespace
 
 CrossTokens gather_cross(MatrixView<const float> d, MatrixView<const float> x,
@@ -98,7 +91,7 @@ CrossTokens gather_cross(MatrixView<const float> d, MatrixView<const float> x,
   AQ_CHECK(weights.empty() || std::ssize(weights) == tokens, weights.size(), " weights");
   CrossTokens gathered{Matrix::uninitialized(tokens, d.columns),
                        Matrix::uninitialized(tokens, x.columns)};
-  for (Index t = 0; t < tokens; ++t) {
+  parallel_for(tokens, [&](Index t) {
     const auto i = static_cast<std::size_t>(t);
     const Index row = rows.empty() ? t : rows[i];
     AQ_CHECK(row >= 0 && row < x.rows, "token row ", row, " of ", x.rows);
@@ -106,7 +99,7 @@ CrossTokens gather_cross(MatrixView<const float> d, MatrixView<const float> x,
     std::ranges::copy(d.row(row), gathered.d.view().row(t).begin());
     std::ranges::transform(x.row(row), gathered.x.view().row(t).begin(),
                            [weight](float value) { return weight * value; });
-  }
+  });
   return gathered;
 }
 
@@ -116,10 +109,10 @@ void accumulate_cross(WeightedSum& sum, const CrossTokens& tokens, double weight
   const auto size = static_cast<std::size_t>(rows * columns);
   if (sum.values.empty()) sum.values.assign(size, 0.0F);
   AQ_CHECK(sum.values.size() == size, sum.values.size(), " floats for ", rows, " x ", columns);
-  for_tiles(rows, kRowsAtOnce, [&](Index first, Index count) {
-    MatrixView<const float> d = tokens.d.view();
-    d.data += first;
-    add_product(d, tokens.x.view(), {sum.values.data() + first * columns, count, columns, columns});
+  parallel_for(ceil_div(rows, kRowsAtOnce), [&](Index i) {
+    const Index first = i * kRowsAtOnce, count = std::min(kRowsAtOnce, rows - first);
+    add_product(tokens.d.view().slice_columns(first, count), tokens.x.view(),
+                {sum.values.data() + first * columns, count, columns, columns});
   });
   sum.weight_sum += weight_sum;
   sum.tokens += tokens.x.rows;
@@ -129,7 +122,7 @@ void take_cross(FactorTask& task) {
   const WeightedSum cross = std::move(task.cross);
   if (task.cross_of == CrossSum::none || cross.empty() || !task.factor.usable()) return;
   if (!all_finite(cross.values)) {
-    task.factor = not_usable(task.factor, RtnReason::not_finite);
+    task.factor = not_usable(task.factor, RtnReason::lack_not_finite);
     return;
   }
   task.factor.cross = task.cross_of;
@@ -142,19 +135,30 @@ void take_cross(FactorTask& task) {
 
 void form_targets(std::span<SolveTask> tasks,
                   const std::function<WholeFactor(const Factor&)>& whole_factor) {
-  const Factor* before = nullptr;  // tasks of one factor follow each other
-  WholeFactor whole;
+  struct Tile {
+    SolveTask* task;
+    std::size_t factor;
+    Index first, count;
+  };
+  std::vector<const Factor*> factors;  // tasks of one factor follow each other
+  std::vector<Tile> tiles;
   for (SolveTask& task : tasks) {
     const Factor* factor = usable_factor(task);
     if (factor == nullptr || factor->cross == CrossSum::none) continue;
-    if (factor != before) whole = whole_factor(*factor);
-    before = factor;
+    if (factors.empty() || factors.back() != factor) factors.push_back(factor);
     task.target = Matrix::uninitialized(task.weight.rows, task.weight.columns);
-    for_tiles(task.weight.rows, kRowTile, [&](Index first, Index count) {
-      aim(*factor, whole, task.weight.slice_rows(first, count), task.first_row + first,
-          task.target.view().slice_rows(first, count));
-    });
+    for (Index first = 0; first < task.weight.rows; first += kRowTile)
+      tiles.push_back(
+          {&task, factors.size() - 1, first, std::min(kRowTile, task.weight.rows - first)});
   }
+  std::vector<WholeFactor> whole(factors.size());
+  parallel_for(std::ssize(factors), [&](Index i) { whole[i] = whole_factor(*factors[i]); });
+  parallel_for(std::ssize(tiles), [&](Index i) {
+    const Tile& tile = tiles[i];
+    SolveTask& task = *tile.task;
+    aim(*factors[tile.factor], whole[tile.factor], task.weight.slice_rows(tile.first, tile.count),
+        task.first_row + tile.first, task.target.view().slice_rows(tile.first, tile.count));
+  });
 }
 
 std::int64_t lack_size(const Factor& factor) {

@@ -48,7 +48,7 @@ class Dispatch {
   void exchange_lists();
   void read_list(int from, std::span<const std::byte> bytes);
   Range gathered_rows_of(int rank) const;
-  Tensor gather(const Tensor& home) const;
+  Tensor gather(const Tensor& x) const;
 
   Transport& transport_;
   Communicator& comm_;

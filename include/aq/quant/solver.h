@@ -31,11 +31,12 @@ std::string_view fallback_name(Fallback fallback);
 /// Why a matrix, or rows of it, are rounded where GPTQ was asked for.
 enum class RtnReason {
   none,
-  no_tokens,     ///< nothing was summed
-  not_finite,    ///< the sum overflowed, or activations did
-  no_input,      ///< all inputs are zero
-  not_definite,  ///< no rung of the ladder held
-  overflow,      ///< errors of rows overflowed while they were quantized
+  no_tokens,        ///< nothing was summed
+  not_finite,       ///< the sum overflowed, or activations did
+  lack_not_finite,  ///< the cross sum beside it did
+  no_input,         ///< all inputs are zero
+  not_definite,     ///< no rung of the ladder held
+  overflow,         ///< errors of rows overflowed while they were quantized
 };
 /// "its Hessian is not finite"; empty for none.
 std::string_view rtn_reason_text(RtnReason reason);
@@ -243,8 +244,8 @@ QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& s
 
 /// What the BLAS library is and which kernel it chose: "OpenBLAS 0.3.21", "Cooperlake"; and the
 /// instruction set of the kernels of this module: "x86-64-v4", "x86-64-v3" or "baseline". Hessian
-/// sums, factors and solutions depend on the latter (BLAS only in the float64 rung of the ladder);
-/// "x86-64-v3" and "x86-64-v4" give the same codes.
+/// sums, factors and solutions depend on the latter, cross sums and targets on BLAS, as does the
+/// float64 rung of the ladder; "x86-64-v3" and "x86-64-v4" give the same codes of one target.
 struct BlasInfo {
   std::string library, kernel, row_kernel;
   /// Empty, or a warning with the variable to export when the kernel does not fit this CPU.

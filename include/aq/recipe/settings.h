@@ -31,9 +31,10 @@ enum class Sequential {
 
 /// What the outputs of a quantized matrix should come near.
 enum class Target {
-  own,       ///< those of its original weights for the same inputs
-  original,  ///< those of the original model for the same tokens: what is lost before is made up
-             ///< for
+  own,  ///< those of its original weights for the same inputs
+  /// Those of the original model for the same tokens: what is lost before is made up for. With
+  /// Sequential::stage; in the other orders the matrices of a layer do not see each other.
+  original,
 };
 
 /// The object "gptq" of a recipe. The keys, their ranges and words: setting_keys().
@@ -47,7 +48,7 @@ struct QuantizeSettings {
   Target target = Target::original;
   /// Whether tokens go through the original model too, beside what is quantized.
   bool runs_original() const {
-    return target == Target::original && sequential != Sequential::none;
+    return target == Target::original && sequential == Sequential::stage;
   }
   bool operator==(const QuantizeSettings&) const = default;
 };

@@ -252,7 +252,7 @@ TEST(Target, ACrossSumThatOverflowedIsNotUsed) {
     task.cross.values[7] = std::numeric_limits<float>::infinity();
     solver->factorize({&task, 1}, GptqSettings{});
     EXPECT_FALSE(task.factor.usable());
-    EXPECT_EQ(task.factor.rtn_reason, RtnReason::not_finite);
+    EXPECT_EQ(task.factor.rtn_reason, RtnReason::lack_not_finite);
     const SolveTask rounded = solved(*solver, problem.w, Scheme{}, task.factor, GptqSettings{});
     EXPECT_EQ(rounded.target.rows, 0);
     EXPECT_TRUE(rounded.error.empty());
