@@ -17,6 +17,7 @@ constexpr Index kReadBuffer = 2 * kMiB;  // of a tensor that is not stored as fl
 /// What BLAS, LibTorch, HDF5, MPI and the allocator keep for themselves (measured).
 constexpr Index kLibraryBytes = 8 * kMiB;
 constexpr Index kLibraryBytesThread = kMiB;
+constexpr Index kOriginalBytesThread = kMiB;  // beside the original stream (measured)
 constexpr Index kCompiledBytes = 2 * kMiB;   // kernels that oneDNN compiles for bfloat16 (measured)
 constexpr Index kNeighbourBytes = kMiB;      // of MPI, for each other rank of the node (measured)
 constexpr Index kSegmentBytes = 4 * kMiB;    // of shared memory, of each of them at most
@@ -53,7 +54,8 @@ class LayerMemory {
     const Index residual = floats(sizes_.hidden) * (streams() + (sizes_.two_passes ? 1 : 0));
     const Index tokens = share_.tokens * 2 * kFloat;  // and the rows of the sequences
     base_.libraries = kLibraryBytes + (share_.bf16 ? kCompiledBytes : 0) +
-                      share_.threads * kLibraryBytesThread + messages() + workspaces() + gaps();
+                      share_.threads * kLibraryBytesThread + messages() + workspaces() + gaps() +
+                      (sizes_.runs_original ? share_.threads * kOriginalBytesThread : 0);
     base_.activations = residual;
     base_.buffers = tokens;
     const Index table = std::min(share_.tokens, sizes_.vocabulary) * sizes_.hidden * kFloat;
