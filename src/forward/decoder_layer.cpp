@@ -48,8 +48,9 @@ void DecoderLayer::add_experts(const ExpertPass& pass, const DispatchedRun* disp
     dispatched->run(pass, times, y);
     first = spec.moe->routing.experts;
   }
-  timed(times, Phase::forward, "experts",
-        [&] { pass.run({first, std::ssize(pass.routing.experts)}, y); });
+  timed(times, Phase::forward, "experts", [&] {
+    pass.run({first, std::ssize(pass.routing.experts)}, y);
+  });
 }
 
 Tensor embed_tokens(const Weights& weights, const Batch& batch) {
