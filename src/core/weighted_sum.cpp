@@ -4,6 +4,11 @@
 
 namespace aq {
 
+void WeightedSum::make_room(Index size) {
+  if (values.empty()) values.assign(static_cast<std::size_t>(size), 0.0F);
+  AQ_CHECK(std::ssize(values) == size, values.size(), " and ", size);
+}
+
 void WeightedSum::add(const WeightedSum& other) {
   if (other.empty()) return;
   if (empty()) {

@@ -1,7 +1,5 @@
 #include "aq/io/activation_file.h"
 
-#include <algorithm>
-
 #include "aq/core/text.h"
 #include "io/checksum.h"
 #include "io/hdf5.h"
@@ -46,18 +44,14 @@ void write_activations(const std::filesystem::path& path,
   PosixFile::create(partial_path(place));  // a plain reason when it cannot be made
   try {
     hdf5::Object file = hdf5::create_file(partial_path(place));
-    {
-      for (const ActivationsOf model : {ActivationsOf::quantized, ActivationsOf::original}) {
-        if (std::ranges::count(lanes, model, &LaneActivations::model) == 0) continue;
-        const hdf5::Object group = hdf5::create_group(file, group_of(model));
-        for (const LaneActivations& lane : lanes) {
-          if (lane.model != model) continue;
-          const hdf5::Object dataset =
-              hdf5::write_dataset(group, str(lane.lane), hdf5::Type::f32,
-                                  {lane.rows.rows, lane.rows.columns}, values_of(lane).data());
-          write_checksum(dataset, checksum_of(lane));
-        }
-      }
+    for (const LaneActivations& lane : lanes) {
+      const char* name = group_of(lane.model);
+      const hdf5::Object group =
+          hdf5::exists(file, name) ? hdf5::open_group(file, name) : hdf5::create_group(file, name);
+      const hdf5::Object dataset =
+          hdf5::write_dataset(group, str(lane.lane), hdf5::Type::f32,
+                              {lane.rows.rows, lane.rows.columns}, values_of(lane).data());
+      write_checksum(dataset, checksum_of(lane));
     }
     file.close();
     publish_partial(place);

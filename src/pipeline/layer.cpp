@@ -95,17 +95,15 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
   Tensor& x = streams.own;
   const DecoderLayer original{model, spec, context.original, batch};
   const DecoderLayer quantized{model, spec, context.quantized, batch};
-  OriginalStream no_stream(context, original, plan, nullptr);
+  OriginalStream beside(context, original, plan,
+                        context.settings.runs_original() ? &streams.original : nullptr);
   switch (context.settings.sequential) {
-    case Sequential::stage: {  // a linear runs right after it was quantized
-      OriginalStream beside(context, quantized, plan,
-                            context.settings.runs_original() ? &streams.original : nullptr);
+    case Sequential::stage:  // a linear runs right after it was quantized
       return quantize_linears(context, quantized, plan, x, beside, false, before_wave);
-    }
     case Sequential::layer: {  // once as it was for the Hessians, once more quantized
       Tensor scratch = x.clone(Storage::offload);
       LayerResult result =
-          quantize_linears(context, original, plan, scratch, no_stream, true, before_wave);
+          quantize_linears(context, original, plan, scratch, beside, true, before_wave);
       scratch = {};
       const DispatchedRun dispatched{
           context.transport, context.lanes, plan,
@@ -115,7 +113,7 @@ LayerResult quantize_layer(StageContext& context, const Model& model, const Laye
       return result;
     }
     case Sequential::none:  // the original model runs
-      return quantize_linears(context, original, plan, x, no_stream, false, before_wave);
+      return quantize_linears(context, original, plan, x, beside, false, before_wave);
   }
   return {};
 }

@@ -24,13 +24,6 @@ DispatchedRun original_experts(const StageContext& context, const LayerPlan& pla
           }};
 }
 
-OriginalStream::OriginalStream(const StageContext& context, const DecoderLayer& own,
-                               const LayerPlan& plan, Tensor* x)
-    : context_(context),
-      plan_(plan),
-      layer_{own.model, own.spec, context.original, own.batch},
-      x_(x) {}
-
 template <class Work>
 auto OriginalStream::forward(const Work& work) const {
   return timed(context_.times, Phase::forward, "the original model", work);

@@ -16,10 +16,12 @@ DispatchedRun original_experts(const StageContext& context, const LayerPlan& pla
 
 class OriginalStream {
  public:
+  /// @param layer  with its original weights
   /// @param x  the layer's input there, which becomes its output; null: there is no such stream,
   ///   and nothing is done
-  OriginalStream(const StageContext& context, const DecoderLayer& own, const LayerPlan& plan,
-                 Tensor* x);
+  OriginalStream(const StageContext& context, const DecoderLayer& layer, const LayerPlan& plan,
+                 Tensor* x)
+      : context_(context), plan_(plan), layer_(layer), x_(x) {}
 
   /// Of a stage's inputs, in the order of its tasks; nothing without a stream. To be called in the
   /// order of work.
@@ -42,7 +44,7 @@ class OriginalStream {
 
   const StageContext& context_;
   const LayerPlan& plan_;
-  DecoderLayer layer_;
+  const DecoderLayer& layer_;
   Tensor* x_;
   Latents latents_;
   Tensor normed_;                    ///< norm(x) there, until mlps()

@@ -138,11 +138,10 @@ std::vector<LogRow> resume(Run& run, Index layer, Streams& streams) {
   };
   std::vector<LogRow> rows =
       run.state.load(layer, run.quantized, [&](Index expert) { return runs && !travels(expert); });
+  const DispatchedRun originals = original_experts(run.context, run.plan(layer));
   // The others are read where their tokens go, as soon as these are counted.
   const auto load_own = [&](std::span<const std::int64_t> tokens) {
-    const std::vector<bool> nobody_stays(tokens.size(), false);
-    ExpertPlacement placement =
-        place_experts(run.plan(layer), tokens, nobody_stays, run.comm.size());
+    ExpertPlacement placement = originals.place(tokens);
     if (!runs) return placement;
     run.state.load(layer, run.quantized, [&](Index expert) {
       if (!travels(expert)) return false;
@@ -157,8 +156,7 @@ std::vector<LogRow> resume(Run& run, Index layer, Streams& streams) {
                                                                      dispatch ? &experts : nullptr);
   };
   through(forward_weights(run.context), dispatched, streams.own);
-  if (run.context.settings.runs_original())
-    through(run.original, original_experts(run.context, run.plan(layer)), streams.original);
+  if (run.context.settings.runs_original()) through(run.original, originals, streams.original);
   return rows;
 }
 

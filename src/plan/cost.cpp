@@ -241,7 +241,7 @@ class CostSum {
         if (!gptq) continue;
         rank.work.flops.solve +=
             rows * n * n *
-            (1 + target_flops(task.cross) + 2.0 / static_cast<double>(kErrorRowStride));
+            (1 + target_flops(task.cross_of) + 2.0 / static_cast<double>(kErrorRowStride));
         rank.work.flops.refine += rows * refine_flops(n, sweeps);
       }
     }

@@ -23,7 +23,7 @@ double solve_cost(const TaskPlan& task) {
   double rows = 0;
   for (const MatrixPlan& matrix : task.matrices)
     if (matrix.assignment.method != Method::copy) rows += static_cast<double>(matrix.linear.rows);
-  return rows * n * (task.needs_hessian ? n * (1 + target_flops(task.cross)) : 1.0);
+  return rows * n * (task.needs_hessian ? n * (1 + target_flops(task.cross_of)) : 1.0);
 }
 
 /// The row tiles of all matrices of the task dealt in order to the ranks [first, first + count).
@@ -64,7 +64,7 @@ int most_ranks(const TaskPlan& task, int sweeps) {
   const double bytes =
       6 + 4 * static_cast<double>(task.cross_rows) / static_cast<double>(task.columns);
   const double worth = static_cast<double>(rows) *
-                       (1 + target_flops(task.cross) + refine_flops(1, sweeps)) /
+                       (1 + target_flops(task.cross_of) + refine_flops(1, sweeps)) /
                        (bytes * kOperationsPerByte);
   const auto ranks = static_cast<Index>(std::ceil(std::sqrt(worth)));
   return checked_cast<int>(std::min(tiles, std::max(kLeastSplit, ranks)));

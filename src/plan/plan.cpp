@@ -34,7 +34,7 @@ TaskPlan make_task(const Assignments& assignments, const LinearGroup& group) {
     task.matrices.push_back({*linear, assignment, {}});
   }
   if (task.needs_hessian && assignments.settings.runs_original()) {
-    task.cross = cross_of(group.stage);
+    task.cross_of = cross_of(group.stage);
     task.cross_rows = cross_rows(group);
   }
   return task;

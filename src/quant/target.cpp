@@ -70,7 +70,7 @@ void reorder(MatrixView<float> rows, std::span<const std::int32_t> order, bool b
 /// target = weight + R Hλ⁻¹ of a tile of rows, which begin at row `first` of the matrix.
 void aim(const Factor& factor, const WholeFactor& whole, MatrixView<const float> weight,
          Index first, MatrixView<float> target) {
-  if (factor.cross == CrossSum::inputs)
+  if (factor.cross_of == CrossSum::inputs)
     multiply(weight, *factor.lack, target);
   else
     for (Index r = 0; r < target.rows; ++r)
@@ -106,9 +106,7 @@ CrossTokens gather_cross(MatrixView<const float> d, MatrixView<const float> x,
 void accumulate_cross(WeightedSum& sum, const CrossTokens& tokens, double weight_sum) {
   const Index rows = tokens.d.columns, columns = tokens.x.columns;
   if (tokens.x.rows == 0) return;
-  const auto size = static_cast<std::size_t>(rows * columns);
-  if (sum.values.empty()) sum.values.assign(size, 0.0F);
-  AQ_CHECK(sum.values.size() == size, sum.values.size(), " floats for ", rows, " x ", columns);
+  sum.make_room(rows * columns);
   parallel_for(ceil_div(rows, kRowsAtOnce), [&](Index i) {
     const Index first = i * kRowsAtOnce, count = std::min(kRowsAtOnce, rows - first);
     add_product(tokens.d.view().slice_columns(first, count), tokens.x.view(),
@@ -125,7 +123,7 @@ void take_cross(FactorTask& task) {
     task.factor = not_usable(task.factor, RtnReason::lack_not_finite);
     return;
   }
-  task.factor.cross = task.cross_of;
+  task.factor.cross_of = task.cross_of;
   task.factor.lack = std::make_shared<Matrix>(
       Matrix::uninitialized(std::ssize(cross.values) / task.columns, task.columns));
   std::ranges::transform(
@@ -144,7 +142,7 @@ void form_targets(std::span<SolveTask> tasks,
   std::vector<Tile> tiles;
   for (SolveTask& task : tasks) {
     const Factor* factor = usable_factor(task);
-    if (factor == nullptr || factor->cross == CrossSum::none) continue;
+    if (factor == nullptr || factor->cross_of == CrossSum::none) continue;
     if (factors.empty() || factors.back() != factor) factors.push_back(factor);
     task.target = Matrix::uninitialized(task.weight.rows, task.weight.columns);
     for (Index first = 0; first < task.weight.rows; first += kRowTile)
@@ -166,7 +164,7 @@ std::int64_t lack_size(const Factor& factor) {
 }
 
 std::shared_ptr<Matrix> room_for_lack(const FactorHeader& header) {
-  if (header.facts.cross == CrossSum::none) return nullptr;
+  if (header.facts.cross_of == CrossSum::none) return nullptr;
   return std::make_shared<Matrix>(
       Matrix::uninitialized(header.sizes.back() / header.facts.columns, header.facts.columns));
 }

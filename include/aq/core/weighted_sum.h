@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "aq/core/block_array.h"
+#include "aq/core/index.h"
 
 namespace aq {
 
@@ -14,6 +15,8 @@ struct WeightedSum {
   std::int64_t tokens = 0;  ///< number of tokens
 
   bool empty() const { return tokens == 0; }
+  /// Makes `values` that many zeros on first use; from then on it has to be as long.
+  void make_room(Index size);
   /// Adds `other`, element by element in fp32. Adding an empty sum changes nothing.
   void add(const WeightedSum& other);
   bool operator==(const WeightedSum&) const = default;

@@ -32,10 +32,10 @@ struct MatrixPlan {
 struct TaskPlan {
   std::vector<MatrixPlan> matrices;
   Index columns = 0;
-  Index expert = -1;                ///< -1 when not of a routed expert
-  int owner = 0;                    ///< collects the Hessian and factors it
-  bool needs_hessian = false;       ///< some matrix is quantized by GPTQ
-  CrossSum cross = CrossSum::none;  ///< that is made beside the Hessian, `[cross_rows, columns]`
+  Index expert = -1;                   ///< -1 when not of a routed expert
+  int owner = 0;                       ///< collects the Hessian and factors it
+  bool needs_hessian = false;          ///< some matrix is quantized by GPTQ
+  CrossSum cross_of = CrossSum::none;  ///< that is made beside the Hessian, `[cross_rows, columns]`
   Index cross_rows = 0;
   bool split = false;  ///< rows are solved by several ranks: the owner sends the factor
 };

@@ -95,7 +95,7 @@ struct FactorFacts {
   double weight_sum = 0;    ///< Σ s^p of the sum
   std::int64_t tokens = 0;  ///< of the sum
   RtnReason rtn_reason = RtnReason::none;
-  CrossSum cross = CrossSum::none;
+  CrossSum cross_of = CrossSum::none;
   bool usable() const { return fallback != Fallback::rtn; }
 };
 

@@ -80,9 +80,7 @@ void accumulate_hessian(WeightedSum& sum, MatrixView<const float> scaled_reverse
                         double weight_sum, bool parallel) {
   const Index columns = scaled_reversed.columns;
   if (scaled_reversed.rows == 0) return;
-  const auto size = static_cast<std::size_t>(hessian_size(columns));
-  if (sum.values.empty()) sum.values.assign(size, 0.0F);
-  AQ_CHECK(sum.values.size() == size, sum.values.size(), " floats for ", columns, " columns");
+  sum.make_room(hessian_size(columns));
   static thread_local AlignedFloats memory;
   const TileKernel& kernel = tile_kernel();
   const Index lanes = kernel.lanes;

@@ -34,7 +34,6 @@ void set_grids(const SolveTask& task, const GptqSettings& settings, TileJob& job
 /// What the tiles of a task have in common.
 TileJob common_job(const SolveTask& task, const Factor* used, const GptqSettings& settings) {
   TileJob job;
-  job.stride = (used != nullptr ? aim_of(task) : task.weight).stride;
   job.columns = task.weight.columns;
   job.words = words_per_row(task.scheme.bits, job.columns);
   if (used != nullptr) {
@@ -79,7 +78,9 @@ void solve_tile_with(const Factor* factor, const Item& item, const GptqSettings&
   TileJob job = common_job(task, factor, settings);
   QuantizedMatrix& result = task.result;
   job.rows = std::min(kRowTile, task.weight.rows - item.first);
-  job.weight = (factor != nullptr ? aim_of(task) : task.weight).data + item.first * job.stride;
+  const MatrixView<const float> aim = factor != nullptr ? aim_of(task) : task.weight;
+  job.weight = aim.data + item.first * aim.stride;
+  job.stride = aim.stride;
   job.codes = result.codes.data() + item.first * job.words;
   if (task.scheme.group_size != kPerTensor) {
     job.scales = result.scales.data() + item.first * job.groups;
@@ -111,9 +112,9 @@ void sample_norms(const Item& item, const GptqSettings& settings) {
   const auto rows_of = [&](const Factor* factor) {
     TileJob rows = common_job(task, factor, plain);
     rows.rows = ceil_div(std::min(kNormSpan, task.weight.rows - item.first), kErrorRowStride);
-    rows.stride = aim_of(task).stride;
-    rows.weight = aim_of(task).data + item.first * rows.stride;
-    rows.stride *= kErrorRowStride;
+    const MatrixView<const float> aim = aim_of(task);
+    rows.weight = aim.data + item.first * aim.stride;
+    rows.stride = aim.stride * kErrorRowStride;
     return rows;
   };
   NormJob job{.rows = rows_of(usable_factor(task)), .rounding = rows_of(nullptr)};

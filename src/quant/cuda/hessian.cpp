@@ -47,9 +47,7 @@ void accumulate_hessian(Accelerator& device, WeightedSum& sum,
                         MatrixView<const float> scaled_reversed, double weight_sum) {
   const Index columns = scaled_reversed.columns;
   if (scaled_reversed.rows == 0) return;
-  const auto size = static_cast<std::size_t>(hessian_size(columns));
-  if (sum.values.empty()) sum.values.assign(size, 0.0F);
-  AQ_CHECK(sum.values.size() == size, sum.values.size(), " floats for ", columns, " columns");
+  sum.make_room(hessian_size(columns));
   DeviceArray<float> values(device, std::span<const float>(sum.values));
   DevicePairs transposed(device, columns * kTokens);
   for (Index first = 0; first < scaled_reversed.rows; first += kTokens) {
@@ -67,9 +65,7 @@ void accumulate_cross(Accelerator& device, WeightedSum& sum, const CrossTokens& 
                       double weight_sum) {
   const Index rows = tokens.d.columns, columns = tokens.x.columns, count = tokens.x.rows;
   if (count == 0) return;
-  const auto size = static_cast<std::size_t>(rows * columns);
-  if (sum.values.empty()) sum.values.assign(size, 0.0F);
-  AQ_CHECK(sum.values.size() == size, sum.values.size(), " floats for ", rows, " x ", columns);
+  sum.make_room(rows * columns);
   DeviceArray<float> values(device, std::span<const float>(sum.values));
   const DevicePairs d(device, rows * kTokens), x(device, columns * kTokens);
   const DeviceArray<PairArray> a = table_of(device, d.view(), 0, 1);

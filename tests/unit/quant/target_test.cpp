@@ -169,7 +169,7 @@ TEST(Target, IsWhatIsQuantizedInEveryFormat) {
   for (const Solver* solver : kSolvers) {
     const Factor factor = problem.factor(*solver, settings);
     Factor plain = factor;
-    plain.cross = CrossSum::none;
+    plain.cross_of = CrossSum::none;
     plain.lack = nullptr;
     for (const std::string_view name : format_names()) {
       SCOPED_TRACE(solver->name() + " " + std::string(name));
@@ -236,7 +236,7 @@ TEST(Target, OfNoLackIsTheMatrix) {
     const GptqSettings settings;
     const Factor factor = problem.factor(*solver, settings);
     Factor plain = factor;
-    plain.cross = CrossSum::none;
+    plain.cross_of = CrossSum::none;
     EXPECT_EQ(solved(*solver, problem.w, Scheme{}, factor, settings).result,
               solved(*solver, problem.w, Scheme{}, plain, settings).result);
   }
