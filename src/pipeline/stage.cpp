@@ -26,8 +26,10 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
   std::vector<Work> work;
   for (const std::size_t t : chunk) {
     const TaskPlan& task = stage.tasks[t];
+    Index first_output = 0;  // of the matrix, among those of the task
     for (std::size_t m = 0; m < task.matrices.size(); ++m) {
       const MatrixPlan& matrix = task.matrices[m];
+      const Index outputs = std::exchange(first_output, first_output + matrix.linear.rows);
       for (const Slice& slice : matrix.slices) {
         if (slice.rank != rank) continue;
         Work item;
@@ -43,6 +45,10 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
         item.weight.rows = slice.rows.size();
         const bool gptq = matrix.assignment.method == Method::gptq;
         item.solve.factor = gptq ? &factor : nullptr;
+        if (gptq && factor.output)
+          item.solve.output_factor = std::as_const(*factor.output)
+                                         .view()
+                                         .slice_rows(outputs + slice.rows.begin, slice.rows.size());
         work.push_back(std::move(item));
       }
     }

@@ -9,6 +9,7 @@
 #include "quant/cpu/tile.inl"
 #include "quant/cpu/fit.inl"
 #include "quant/cpu/refine.inl"
+#include "quant/cpu/coupled.inl"
 #include "quant/cpu/gptq.inl"
 #include "quant/cpu/cholesky.inl"
 #include "quant/cpu/hessian.inl"

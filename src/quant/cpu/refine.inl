@@ -39,15 +39,26 @@ struct GroupWork {
   Rows *level, *image;  ///< begin at the group's first column
 };
 
-/// Moves the group's scale to its least-squares value in the stored type, in the rows where the
-/// error falls. With l the levels of the group and g its G, the error changes by
-/// d (d lHl' - 2 g l') when the scale grows by d.
-/// @return d of each row
-Rows refit_scale(const GroupWork& work, Index group) {
-  const GridRule& rule = work.job.grids.rule;
-  Part& part = work.part;
-  Rows along{};   // g l'
-  Rows square{};  // lHl'
+GroupWork group_work(Tile& tile, int part, Index begin, Index end) {
+  const Index at = tile.job.coupled_sweeps > 0 ? part * group_rows(tile.job) : 0;
+  return {tile.job, tile.parts[part], begin, end, tile.values + at, tile.shift + at};
+}
+
+void take_levels(const GroupWork& work) {
+  for (Index c = work.begin; c < work.end; ++c)
+    work.level[c - work.begin] = lengthen(work.part.level[c]);
+}
+
+/// How a row's error changes with the scale of a group: with l the levels of the group and g its G,
+/// by d (d square - 2 along) when the scale grows by d.
+struct Slope {
+  Rows along;   ///< g l'
+  Rows square;  ///< lHl'
+};
+
+/// work.image receives lH.
+Slope measure_scale(const GroupWork& work) {
+  Slope slope{};
   for (Index s = work.begin / kPanel; s < panels(work.end); ++s) {
     Rows sum[kPanel] = {};
     accumulate<kPanel>(work.level - work.begin, h_strip(work.job, s), work.begin, work.end, sum);
@@ -55,23 +66,40 @@ Rows refit_scale(const GroupWork& work, Index group) {
       const Index column = s * kPanel + c;
       if (column < work.begin || column >= work.end) continue;
       work.image[column - work.begin] = sum[c];
-      along = along + part.tile[column] * work.level[column - work.begin];
-      square = square + sum[c] * work.level[column - work.begin];
+      slope.along = slope.along + work.part.tile[column] * work.level[column - work.begin];
+      slope.square = slope.square + sum[c] * work.level[column - work.begin];
     }
   }
-  Rows old = part.scale[group];
-  Rows step;
-  for (int i = 0; i < kLanes; ++i) {
-    const float least_gain =
-        kLeastRefitGain * static_cast<float>(part.error[i]) / static_cast<float>(work.job.groups);
-    lanes(step)[i] = refit_step(rule, lanes(old)[i], lanes(along)[i], lanes(square)[i], least_gain);
-  }
-  Rows gain = refit_gain(step, along, square);
-  gain = where_positive(gain, gain, Rows{});
-  part.scale[group] = old + step;
+  return slope;
+}
+
+/// By how much a row's error must fall for its scale to move.
+AQ_INLINE float least_gain(const GroupWork& work, int row) {
+  return kLeastRefitGain * static_cast<float>(work.part.error[row]) /
+         static_cast<float>(work.job.groups);
+}
+
+/// The scale of the group grows by `step` in each row.
+void move_scale(const GroupWork& work, Index group, const Slope& slope, Rows step) {
+  Part& part = work.part;
+  part.scale[group] = part.scale[group] + step;
   for (Index at = 0; at < work.end - work.begin; ++at)
     part.tile[work.begin + at] = part.tile[work.begin + at] - step * work.image[at];
-  for (int i = 0; i < kLanes; ++i) part.error[i] -= static_cast<double>(lanes(gain)[i]);
+  Rows gain = refit_gain(step, slope.along, slope.square);
+  for (int i = 0; i < kLanes; ++i)
+    if (lanes(step)[i] != 0) part.error[i] -= static_cast<double>(lanes(gain)[i]);
+}
+
+/// Moves the group's scale to its least-squares value in the stored type, in the rows where the
+/// error falls. @return by how much
+Rows refit_scale(const GroupWork& work, Index group) {
+  Slope slope = measure_scale(work);
+  Rows old = work.part.scale[group];
+  Rows step;
+  for (int i = 0; i < kLanes; ++i)
+    lanes(step)[i] = refit_step(work.job.grids.rule, lanes(old)[i], lanes(slope.along)[i],
+                                lanes(slope.square)[i], least_gain(work, i));
+  move_scale(work, group, slope, step);
   return step;
 }
 
@@ -177,6 +205,14 @@ void add_changes(Part& part, const float* h, Index s) {
   }
 }
 
+/// G follows the listed changes of the group [begin, end) in the panels from `from` on.
+void update_gradient(Tile& tile, Index begin, Index end, Index from) {
+  for (Index s = from; s < panels(tile.job.columns); ++s) {
+    if (s * kPanel < begin || (s + 1) * kPanel > end) add_refits(tile, s, begin, end);
+    for (int p = 0; p < tile.count; ++p) add_changes(tile.parts[p], h_strip(tile.job, s), s);
+  }
+}
+
 /// Refits and refines the group [begin, end) of all rows; G follows in the panels from `from` on.
 /// @return whether anything changed
 template <class Levels>
@@ -187,8 +223,8 @@ bool refine_group(Tile& tile, const Levels& levels, Index begin, Index end, Inde
   tile.refits = 0;
   for (int p = 0; p < tile.count; ++p) {
     Part& part = tile.parts[p];
-    const GroupWork work{job, part, begin, end, tile.values, tile.shift};
-    for (Index c = begin; c < end; ++c) work.level[c - begin] = lengthen(part.level[c]);
+    const GroupWork work = group_work(tile, p, begin, end);
+    take_levels(work);
     if (job.refit) {
       const Rows step = refit_scale(work, group);
       changed = changed || any(step.a) || any(step.b);
@@ -199,26 +235,8 @@ bool refine_group(Tile& tile, const Levels& levels, Index begin, Index end, Inde
     list_changes(work);
     changed = changed || part.changes[0] + part.changes[1] > 0;
   }
-  for (Index s = from; changed && s < panels(job.columns); ++s) {
-    if (s * kPanel < begin || (s + 1) * kPanel > end) add_refits(tile, s, begin, end);
-    for (int p = 0; p < tile.count; ++p) add_changes(tile.parts[p], h_strip(job, s), s);
-  }
+  if (changed) update_gradient(tile, begin, end, from);
   return changed;
-}
-
-/// The tile holds G. A sweep that changes nothing is the last one.
-template <class Levels>
-void refine(Tile& tile, const Levels& levels) {
-  const TileJob& job = tile.job;
-  bool changed = true;
-  for (int sweep = 0; sweep < job.sweeps && changed; ++sweep) {
-    changed = false;
-    for (Index begin = 0; begin < job.columns; begin += job.group) {
-      const Index end = least(job.columns, begin + job.group);
-      const Index from = sweep + 1 < job.sweeps ? 0 : end / kPanel;
-      if (refine_group(tile, levels, begin, end, from)) changed = true;
-    }
-  }
 }
 
 }  // namespace

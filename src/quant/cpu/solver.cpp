@@ -9,6 +9,8 @@
 #include "quant/cpu/factor.h"
 #include "quant/cpu/hessian.h"
 #include "quant/cpu/tile_kernel.h"
+#include "quant/factor_matrices.h"
+#include "quant/output_factor.h"
 #include "quant/row_kernel.h"
 #include "quant/solve_task.h"
 #include "quant/target.h"
@@ -45,6 +47,7 @@ TileJob common_job(const SolveTask& task, const Factor* used, const GptqSettings
       job.h = factor.h.data();
       job.sweeps = settings.refine;
       job.refit = !task.scheme.is_mx() && task.scheme.group_size != kPerTensor;
+      if (task.output_factor.rows > 0) job.coupled_sweeps = settings.refine;
     }
   }
   set_grids(task, settings, job);
@@ -87,6 +90,11 @@ void solve_tile_with(const Factor* factor, const Item& item, const GptqSettings&
     if (!task.scheme.symmetric) job.zeros = result.zeros.data() + item.first * job.groups;
   }
   if (factor != nullptr) job.error = task.error.data() + item.first;
+  alignas(64) float output[kRowTile * kRowTile];
+  if (job.coupled_sweeps > 0) {
+    output_block(task.output_factor.slice_rows(item.first, job.rows), factor->tokens, output);
+    job.output_factor = output;
+  }
   job.workspace = tile_memory({&job});
   tile_kernel().solve(job);
 }
@@ -238,7 +246,7 @@ class CpuSolver final : public Solver {
         const WeightedSum sum = std::move(task.sum);  // freed as soon as it is factored
         task.factor = aq::factorize(sum, task.columns, settings);
       }
-      take_cross(task);
+      take_matrices(task);
     });
   }
 
@@ -251,8 +259,9 @@ class CpuSolver final : public Solver {
     FactorHeader header{facts, {}};
     if (factor.data) {
       const CpuFactor& f = cpu_factor(factor);
-      header.sizes = {std::ssize(f.u), std::ssize(f.h), std::ssize(f.diagonal), std::ssize(f.order),
-                      lack_size(factor)};
+      header.sizes = {std::ssize(f.u), std::ssize(f.h), std::ssize(f.diagonal),
+                      std::ssize(f.order)};
+      put_sizes(factor, header);
     }
     return header;
   }
@@ -264,7 +273,9 @@ class CpuSolver final : public Solver {
     f->h.resize(header.sizes[1]);
     f->diagonal.resize(header.sizes[2]);
     f->order.resize(header.sizes[3]);
-    return {header.facts, f, room_for_lack(header)};
+    Factor factor{header.facts, f};
+    make_matrices(header, factor);
+    return factor;
   }
 
   std::vector<Buffer> arrays_of(Factor& factor) const override {
@@ -273,8 +284,9 @@ class CpuSolver final : public Solver {
     auto& f = static_cast<CpuFactor&>(*factor.data);
     for (const Buffer& array :
          {host_buffer(std::span(f.u)), host_buffer(std::span(f.h)),
-          host_buffer(std::span(f.diagonal)), host_buffer(std::span(f.order)), lack_buffer(factor)})
+          host_buffer(std::span(f.diagonal)), host_buffer(std::span(f.order))})
       if (!array.empty()) arrays.push_back(array);
+    append_matrices(factor, arrays);
     return arrays;
   }
 };

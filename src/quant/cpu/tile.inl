@@ -44,9 +44,14 @@ constexpr bool moves_scales(const TileJob& job) {
   return job.h != nullptr && job.refit && job.groups > 1;
 }
 
-/// Floats of a buffer of one group for one part: it may begin and end inside a panel.
+/// Rows of a buffer of one group for one part: it may begin and end inside a panel.
+constexpr Index group_rows(const TileJob& job) {
+  return round_up(job.group, kPanel) + Index{2} * kPanel;
+}
+
+/// Floats of a buffer of one group: of one part at a time, or of all.
 constexpr Index group_floats(const TileJob& job) {
-  return (round_up(job.group, kPanel) + Index{2} * kPanel) * kLanes;
+  return group_rows(job) * kLanes * (job.coupled_sweeps > 0 ? kParts : 1);
 }
 
 /// Floats before the next part, in the order of Part's arrays.

@@ -32,6 +32,10 @@ struct TileJob {
 
   const float* h = nullptr;  ///< the damped H in strips of whole columns; null: no refinement
   int sweeps = 0;
+  int coupled_sweeps = 0;  ///< after them, under the output factor
+  /// `[kRowTile, kRowTile]`, symmetric, positive definite; 1 on the diagonal and 0 beside it in
+  /// rows beyond the last.
+  const float* output_factor = nullptr;
   bool refit = false;  ///< scales are free: refitted before the codes of their group
 
   std::uint32_t* codes = nullptr;  ///< `[rows, words]`; null: codes and grids are not wanted

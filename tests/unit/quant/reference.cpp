@@ -243,6 +243,8 @@ SolveTask solved_in_slices(const Solver& solver, const SolveTask& whole,
                       .scheme = whole.scheme,
                       .tensor_grid = whole.tensor_grid,
                       .factor = whole.factor});
+    if (whole.output_factor.rows > 0)
+      slices.back().output_factor = whole.output_factor.slice_rows(first, count);
     first += count;
   }
   AQ_CHECK(first == whole.weight.rows, first, " rows");

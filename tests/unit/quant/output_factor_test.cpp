@@ -1,0 +1,267 @@
+/// Sweeps under an output factor, of every solver, beside doubles.
+
+#include "quant/output_factor.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "quant/cpu/solver.h"
+#include "quant/cuda/solver.h"
+#include "unit/quant/reference.h"
+
+namespace aq::test {
+namespace {
+
+constexpr Index kTokens = 400, kColumns = 136, kRows = 100;
+
+const Solver* const kSolvers[] = {&cpu_solver(), &emulated_solver()};
+
+/// Σ g gᵀ of every tile of rows.
+Matrix output_sum(const Matrix& g) {
+  Matrix sum(g.columns, kRowTile);
+  for (Index r = 0; r < g.columns; ++r) {
+    const Index first = r / kRowTile * kRowTile;
+    for (Index c = first; c < std::min(first + kRowTile, g.columns); ++c)
+      for (Index t = 0; t < g.rows; ++t) sum(r, c - first) += g(t, r) * g(t, c);
+  }
+  return sum;
+}
+
+/// A matrix, its inputs, and gradients by its outputs.
+struct Problem {
+  Matrix x = make_inputs(kTokens, kColumns, 3), w = make_weights(kRows, kColumns, 5);
+  Matrix g = make_inputs(kTokens, kRows, 7);
+
+  Factor factor(const Solver& solver, const GptqSettings& settings) const {
+    FactorTask task{.sum = sum_of(x), .columns = kColumns};
+    task.output.values = output_sum(g).values;
+    task.output.weight_sum = static_cast<double>(kTokens);
+    task.output.tokens = kTokens;
+    solver.factorize({&task, 1}, settings);
+    EXPECT_TRUE(task.output.values.empty()) << "it is consumed";
+    return task.factor;
+  }
+
+  /// B / mean(diag B) + β I of the tile that row `row` lies in, between it and `other`.
+  double coupling(Index row, Index other) const {
+    const Index first = row / kRowTile * kRowTile, last = std::min(first + kRowTile, kRows);
+    if (other < first || other >= last) return 0;
+    double trace = 0, value = 0;
+    for (Index t = 0; t < kTokens; ++t) {
+      for (Index r = first; r < last; ++r) trace += double{g(t, r)} * g(t, r);
+      value += double{g(t, row)} * g(t, other);
+    }
+    const double damping = 0.3 + 64.0 / static_cast<double>(kTokens);
+    return value / (trace / static_cast<double>(last - first)) + (row == other ? damping : 0);
+  }
+};
+
+/// tr(B E H Eᵀ) over tiles, and what it is made of.
+struct Objective {
+  const Problem& problem;
+  Doubles h, b{kRows, kRows};
+
+  Objective(const Problem& of, double damping)
+      : problem(of),
+        h(naive_damped(naive_hessian(of.x, std::vector<float>(kTokens, 1.0F)), kTokens, damping)) {
+    for (Index i = 0; i < kRows; ++i)
+      for (Index k = 0; k < kRows; ++k) b(i, k) = of.coupling(i, k);
+  }
+
+  /// E H.
+  Doubles gradient(const Doubles& q) const {
+    Doubles g(kRows, kColumns);
+    for (Index i = 0; i < kRows; ++i)
+      for (Index j = 0; j < kColumns; ++j)
+        for (Index k = 0; k < kColumns; ++k)
+          g(i, k) += (double{problem.w(i, j)} - q(i, j)) * h(j, k);
+    return g;
+  }
+
+  double operator()(const Doubles& q) const {
+    const Doubles g = gradient(q);
+    double total = 0;
+    for (Index i = 0; i < kRows; ++i)
+      for (Index k = 0; k < kRows; ++k)
+        for (Index j = 0; j < kColumns && b(i, k) != 0; ++j)
+          total += b(i, k) * (double{problem.w(i, j)} - q(i, j)) * g(k, j);
+    return total;
+  }
+
+  /// Sweeps of coordinate descent over the codes while scales stay: column by column, in it row by
+  /// row.
+  template <class Round>
+  void sweep(Doubles& q, int sweeps, const Round& round) const {
+    Doubles g = gradient(q);
+    for (int n = 0; n < sweeps; ++n)
+      for (Index j = 0; j < kColumns; ++j)
+        for (Index i = 0; i < kRows; ++i) {
+          double slope = 0;
+          for (Index k = 0; k < kRows; ++k) slope += b(i, k) * g(k, j);
+          const double next = round(i, j, q(i, j) + slope / (b(i, i) * h(j, j)));
+          const double step = next - q(i, j);
+          q(i, j) = next;
+          for (Index k = 0; k < kColumns && step != 0; ++k) g(i, k) -= step * h(j, k);
+        }
+  }
+};
+
+SolveTask solved(const Solver& solver, const Problem& problem, const Scheme& scheme,
+                 const Factor& factor, const GptqSettings& settings, bool coupled = true) {
+  SolveTask task{.weight = problem.w.view(), .scheme = scheme, .factor = &factor};
+  if (coupled) task.output_factor = std::as_const(*factor.output).view();
+  if (scheme.group_size == kPerTensor)
+    task.tensor_grid = fit_tensor_grid(scheme, problem.w.view(), settings.scale_search);
+  if (scheme.is_nvfp4()) task.global_scale = 1024;
+  solver.solve({&task, 1}, settings);
+  return task;
+}
+
+TEST(OutputFactor, BlocksAreNormalised) {
+  const Problem problem;
+  const Matrix sum = output_sum(problem.g);
+  std::vector<float> block(kRowTile * kRowTile);
+  output_block(sum.view().slice_rows(64, 36), kTokens, block.data());
+  for (Index r = 0; r < kRowTile; ++r)
+    for (Index c = 0; c < kRowTile; ++c) {
+      const double outside = r == c ? 1 : 0;
+      const double expected = r < 36 && c < 36 ? problem.coupling(64 + r, 64 + c) : outside;
+      EXPECT_NEAR(block[r * kRowTile + c], expected, 1e-4) << r << ", " << c;
+    }
+  for (const float value : {0.0F, std::numeric_limits<float>::infinity()}) {
+    const Matrix nothing = [&] {
+      Matrix all(kRowTile, kRowTile);
+      std::ranges::fill(all.values, value);
+      return all;
+    }();
+    output_block(nothing.view(), kTokens, block.data());
+    for (Index r = 0; r < kRowTile; ++r)
+      for (Index c = 0; c < kRowTile; ++c) EXPECT_EQ(block[r * kRowTile + c], r == c ? 1 : 0);
+  }
+}
+
+/// In every format, from what the sweeps without it leave; the errors of rows stay those of rows.
+TEST(OutputFactor, EverySweepLowersTheObjective) {
+  const Problem problem;
+  for (const Solver* solver : kSolvers)
+    for (const std::string_view name : format_names()) {
+      SCOPED_TRACE(solver->name() + " " + std::string(name));
+      const Scheme scheme = *scheme_from_format(name);
+      GptqSettings settings;
+      settings.refine = 1;  // and one under the factor
+      const Factor factor = problem.factor(*solver, settings);
+      const Objective objective(problem, factor.damping);
+      const double before =
+          objective(values_of(solved(*solver, problem, scheme, factor, settings, false).result));
+      const SolveTask task = solved(*solver, problem, scheme, factor, settings);
+      const Doubles values = values_of(task.result);
+      EXPECT_LT(objective(values), before);
+      double error = 0, expected = 0;
+      for (Index r = 0; r < kRows; ++r) {
+        error += task.error[static_cast<std::size_t>(r)];
+        expected += row_objective(problem.w, values, objective.h, r);
+      }
+      EXPECT_NEAR(error, expected, 0.01 * expected);
+    }
+}
+
+TEST(OutputFactor, MoreSweepsAreNeverWorse) {
+  const Problem problem;
+  Scheme scheme;
+  scheme.bits = 2;
+  scheme.group_size = 32;
+  for (const Solver* solver : kSolvers) {
+    double last = std::numeric_limits<double>::infinity();
+    for (const int sweeps : {1, 2, 3, 8}) {
+      GptqSettings settings;
+      settings.refine = sweeps;
+      const Factor factor = problem.factor(*solver, settings);
+      const Objective objective(problem, factor.damping);
+      const double now =
+          objective(values_of(solved(*solver, problem, scheme, factor, settings).result));
+      EXPECT_LT(now, last) << solver->name() << ", " << sweeps;
+      last = now;
+    }
+  }
+}
+
+/// MX formats have no refit: codes of a slow descent in doubles.
+TEST(OutputFactor, CodesAreThoseOfCoordinateDescent) {
+  const Problem problem;
+  const Scheme scheme = *scheme_from_format("mxfp4");
+  for (const Solver* solver : kSolvers) {
+    GptqSettings settings;
+    settings.refine = 2;
+    const Factor factor = problem.factor(*solver, settings);
+    const Objective objective(problem, factor.damping);
+    const SolveTask start = solved(*solver, problem, scheme, factor, settings, false);
+    const SolveTask task = solved(*solver, problem, scheme, factor, settings);
+    EXPECT_EQ(start.result.scales, task.result.scales);
+    Doubles q = values_of(start.result);
+    const Index groups = group_count(scheme, kColumns);
+    objective.sweep(q, settings.refine, [&](Index i, Index j, double value) {
+      const double scale = task.result.scales[i * groups + j / scheme.group_size];
+      double nearest = 0;
+      for (const double size : {0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0})
+        for (const double level : {size, -size})
+          if (std::abs(value / scale - level) < std::abs(value / scale - nearest)) nearest = level;
+      return nearest * scale;
+    });
+    const Doubles values = values_of(task.result);
+    std::size_t equal = 0;
+    for (std::size_t i = 0; i < values.values.size(); ++i)
+      if (std::abs(values.values[i] - q.values[i]) < 1e-6) ++equal;
+    EXPECT_GT(static_cast<double>(equal), 0.98 * static_cast<double>(values.values.size()));
+    EXPECT_NEAR(objective(values), objective(q), 1e-3 * objective(q));
+  }
+}
+
+TEST(OutputFactor, SlicesAndThreadsDoNotChangeBits) {
+  const Problem problem;
+  for (const Solver* solver : kSolvers) {
+    const GptqSettings settings;
+    const Factor factor = problem.factor(*solver, settings);
+    const SolveTask whole = solved(*solver, problem, Scheme{}, factor, settings);
+    const SolveTask slices = solved_in_slices(*solver, whole, {64, 36}, settings);
+    EXPECT_EQ(slices.result, whole.result);
+    EXPECT_EQ(slices.error, whole.error);
+  }
+}
+
+TEST(OutputFactor, TravelsWithTheFactor) {
+  const Problem problem;
+  for (const Solver* solver : kSolvers) {
+    const GptqSettings settings;
+    Factor factor = problem.factor(*solver, settings);
+    Factor copy = solver->make_factor(solver->header_of(factor));
+    const std::vector<Buffer> from = solver->arrays_of(factor), to = solver->arrays_of(copy);
+    ASSERT_EQ(from.size(), to.size());
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      ASSERT_EQ(from[i].bytes.size(), to[i].bytes.size());
+      std::ranges::copy(from[i].bytes, to[i].bytes.begin());
+    }
+    EXPECT_EQ(solved(*solver, problem, Scheme{}, copy, settings).result,
+              solved(*solver, problem, Scheme{}, factor, settings).result);
+  }
+}
+
+/// Rows that do not depend on each other are solved as without a factor, and swept more often.
+TEST(OutputFactor, OfTheIdentityAddsSweeps) {
+  Problem problem;
+  std::ranges::fill(problem.g.values, 0.0F);
+  for (const Solver* solver : kSolvers) {
+    GptqSettings settings;
+    settings.refine = 2;
+    const Factor factor = problem.factor(*solver, settings);
+    const SolveTask coupled = solved(*solver, problem, Scheme{}, factor, settings);
+    settings.refine = 4;
+    const SolveTask more = solved(*solver, problem, Scheme{}, factor, settings, false);
+    EXPECT_GT(share_equal(codes_of(coupled.result), codes_of(more.result)), 0.999)
+        << solver->name();
+  }
+}
+
+}  // namespace
+}  // namespace aq::test
