@@ -1,164 +1,38 @@
-/// Causal attention of one sequence, one head and one tile of queries at a time.
+/// Causal attention of one sequence.
 
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <memory>
-#include <optional>
-
-#include "aq/core/error.h"
-#include "aq/runtime/pieces.h"
-#include "aq/runtime/workspace.h"
+#include "runtime/attention_heads.h"
 #include "runtime/products.h"
-#include "runtime/rope.h"
 #include "runtime/vector_loops.h"
 
 namespace aq::runtime {
 namespace {
 
-/// Keys [begin, end).
-struct KeyRange {
-  Index begin = 0;
-  Index end = 0;
-};
-KeyRange keys_of(Index query, Index window) {
-  return {window > 0 ? std::max<Index>(0, query - window + 1) : 0, query + 1};
-}
-
-/// One query head with the key and value head that serve it: q and k [t, head_dim], v and out
-/// [t, value_dim].
-struct Head {
-  MatrixView<const float> q, k, v;
-  MatrixView<float> out;
-  Index window = 0;
-  float scale = 1;
-  std::optional<float> sink;
-};
-
-/// exp(sink - scale * largest), whose exponent is a difference of near numbers.
-float sink_term(double sink, double scale, double largest) {
-  return static_cast<float>(std::exp(sink - scale * largest));
-}
-
-/// scores [rows, keys] of queries `first`.. against keys `range`: exp(score - largest) where a
-/// query sees a key, else 0; what to divide each row by in `sums`. A sink is one more score.
-void exponentials(MatrixView<float> scores, const Head& head, Index first, KeyRange range,
-                  float* sums) {
-  for (Index i = 0; i < scores.rows; ++i) {
-    const KeyRange seen = keys_of(first + i, head.window);
-    float* row = scores.row(i).data();
-    float* begin = row + (seen.begin - range.begin);
-    float* end = row + (seen.end - range.begin);
-    std::fill(row, begin, 0.0F);
-    std::fill(end, row + scores.columns, 0.0F);
-    const Index count = seen.end - seen.begin;
-    float largest = largest_of(begin, count);
-    if (head.sink) largest = std::max(largest, *head.sink / head.scale);
-    sums[i] = exponentiate(begin, head.scale, largest, count);
-    if (head.sink) sums[i] += sink_term(*head.sink, head.scale, largest);
-  }
-}
-
-/// Queries [first, first + rows) of one head.
-void attend(const Head& head, Index first, Index rows, float* scratch) {
-  const KeyRange range = {keys_of(first, head.window).begin, first + rows};
-  const Index keys = range.end - range.begin;
+/// Output of the queries of one head from `first` on.
+void attend(const AttentionHead& head, Index first, float* scratch, MatrixView<float> out) {
+  const Index rows = out.rows;
+  const Range range = keys_of(head, first, rows);
+  const Index keys = range.size();
   const MatrixView<float> scores(scratch, rows, keys);
   multiply_transposed(head.q.slice_rows(first, rows), head.k.slice_rows(range.begin, keys), scores);
-  std::array<float, kQueryTile> sums;
-  exponentials(scores, head, first, range, sums.data());
-  const MatrixView<float> out = head.out.slice_rows(first, rows);
+  const std::array<float, kQueryTile> sums = exponentials(scores, head, first, range);
   multiply(scores, head.v.slice_rows(range.begin, keys), out);
   for (Index i = 0; i < rows; ++i) scale(out.row(i).data(), 1.0F / sums[i], out.columns);
-}
-
-void clip(double limit, MatrixView<float> x) {
-  for (Index t = 0; t < x.rows; ++t) clamp(x.row(t).data(), static_cast<float>(limit), x.columns);
-}
-
-/// Norm of each row, or of each head of each row.
-void normalize(const AttentionSpec& spec, std::span<const float> weight, MatrixView<float> x) {
-  const Index width = std::ssize(weight);
-  for (Index begin = 0; begin < x.columns; begin += width) {
-    const MatrixView<float> part = x.slice_columns(begin, width);
-    rms_norm(part, weight, spec.norm_eps, part);
-  }
-}
-
-/// Norm, clamp and rotary embedding, in this order.
-void prepare(const AttentionSpec& spec, const AttentionVectors& vectors, MatrixView<float> q,
-             MatrixView<float> k, MatrixView<float> v) {
-  if (spec.qk_norm != QkNorm::none) {
-    normalize(spec, vectors.q_norm, q);
-    normalize(spec, vectors.k_norm, k);
-  }
-  if (spec.clip_qkv)
-    for (const MatrixView<float>& x : {q, k, v}) clip(*spec.clip_qkv, x);
-  if (spec.rope.dims == 0) return;
-  const auto table = rope_table(spec.rope, q.rows);
-  rotate(*table, spec.head_dim, q);
-  rotate(*table, spec.head_dim, k);
-}
-
-void check_vectors(const AttentionSpec& spec, const AttentionVectors& vectors) {
-  Index q_norm = 0;
-  Index k_norm = 0;
-  if (spec.qk_norm == QkNorm::projection) {
-    q_norm = spec.q_width();
-    k_norm = spec.k_width();
-  } else if (spec.qk_norm == QkNorm::head) {
-    q_norm = k_norm = spec.head_dim;
-  }
-  AQ_CHECK(std::ssize(vectors.q_norm) == q_norm, "q_norm ", vectors.q_norm.size());
-  AQ_CHECK(std::ssize(vectors.k_norm) == k_norm, "k_norm ", vectors.k_norm.size());
-  AQ_CHECK(vectors.sinks.empty() || std::ssize(vectors.sinks) == spec.heads, "sinks ",
-           vectors.sinks.size());
-}
-
-void check_shapes(const AttentionSpec& spec, MatrixView<const float> q, MatrixView<const float> k,
-                  MatrixView<const float> v, MatrixView<const float> out) {
-  AQ_CHECK(spec.heads > 0 && spec.kv_heads > 0 && spec.heads % spec.kv_heads == 0, "heads ",
-           spec.heads, ", kv heads ", spec.kv_heads);
-  AQ_CHECK(spec.head_dim > 0 && spec.value_dim > 0, "head_dim ", spec.head_dim, ", value_dim ",
-           spec.value_dim);
-  AQ_CHECK(spec.scale > 0, "scale ", spec.scale);
-  AQ_CHECK(k.rows == q.rows && v.rows == q.rows && out.rows == q.rows, "tokens of q ", q.rows,
-           ", k ", k.rows, ", v ", v.rows, ", out ", out.rows);
-  AQ_CHECK(q.columns == spec.q_width() && out.columns == spec.out_width(), "q ", q.columns,
-           ", out ", out.columns);
-  AQ_CHECK(k.columns == spec.k_width() && v.columns == spec.v_width(), "k ", k.columns, ", v ",
-           v.columns);
-}
-
-/// Query head `h` of prepared q, k and v.
-Head make_head(const AttentionSpec& spec, std::span<const float> sinks, Index h,
-               MatrixView<const float> q, MatrixView<const float> k, MatrixView<const float> v,
-               MatrixView<float> out) {
-  const Index kv = h / (spec.heads / spec.kv_heads);
-  Head head;
-  head.q = q.slice_columns(h * spec.head_dim, spec.head_dim);
-  head.k = k.slice_columns(kv * spec.head_dim, spec.head_dim);
-  head.v = v.slice_columns(kv * spec.value_dim, spec.value_dim);
-  head.out = out.slice_columns(h * spec.value_dim, spec.value_dim);
-  head.window = spec.sliding_window;
-  head.scale = static_cast<float>(spec.scale);
-  if (!sinks.empty()) head.sink = sinks[h];
-  return head;
 }
 
 }  // namespace
 
 void attention(const AttentionSpec& spec, const AttentionVectors& vectors, MatrixView<float> q,
                MatrixView<float> k, MatrixView<float> v, MatrixView<float> out) {
-  check_shapes(spec, q, k, v, out);
-  check_vectors(spec, vectors);
+  check_attention(spec, vectors, q, k, v, out);
   if (q.rows == 0) return;
   prepare(spec, vectors, q, k, v);
   FloatArray scratch(std::min(q.rows, kQueryTile) * q.rows);
   for (Index h = 0; h < spec.heads; ++h) {
-    const Head head = make_head(spec, vectors.sinks, h, q, k, v, out);
+    const AttentionHead head = make_head(spec, vectors.sinks, h, q, k, v);
+    const MatrixView<float> to = out.slice_columns(h * spec.value_dim, spec.value_dim);
     for (Index first = 0; first < q.rows; first += kQueryTile)
-      attend(head, first, std::min(kQueryTile, q.rows - first), scratch.data());
+      attend(head, first, scratch.data(),
+             to.slice_rows(first, std::min(kQueryTile, q.rows - first)));
   }
 }
 

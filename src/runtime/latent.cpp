@@ -38,4 +38,21 @@ void expand_latent(const AttentionSpec& spec, MatrixView<const float> kv,
     expand_token(spec, kv.row(t).data(), rope_key.row(t), k.row(t).data(), v.row(t).data());
 }
 
+void expand_latent_gradient(const AttentionSpec& spec, MatrixView<const float> k,
+                            MatrixView<const float> v, MatrixView<float> kv) {
+  const Index width = kv.columns / spec.heads, plain = width - spec.value_dim;
+  AQ_CHECK(spec.heads == spec.kv_heads && plain >= 0 && plain <= spec.head_dim &&
+               kv.columns == spec.heads * width,
+           "kv ", kv.columns, " of ", spec.heads, " heads");
+  AQ_CHECK(k.rows == kv.rows && v.rows == kv.rows && k.columns == spec.k_width() &&
+               v.columns == spec.v_width(),
+           "k ", k.columns, ", v ", v.columns);
+  for (Index t = 0; t < kv.rows; ++t)
+    for (Index h = 0; h < spec.heads; ++h) {
+      float* to = kv.row(t).data() + h * width;
+      std::copy_n(k.row(t).data() + h * spec.head_dim, plain, to);
+      std::copy_n(v.row(t).data() + h * spec.value_dim, spec.value_dim, to + plain);
+    }
+}
+
 }  // namespace aq::runtime

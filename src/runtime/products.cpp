@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
 #include <c10/core/InferenceMode.h>
@@ -45,6 +46,14 @@ void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
                          MatrixView<float> out) {
   const c10::InferenceMode no_gradients;
   product(as_tensor(a), as_tensor(b).t(), as_tensor(out));
+}
+
+void add_product_of_transposed(MatrixView<const float> a, MatrixView<const float> b,
+                               MatrixView<float> out) {
+  const c10::InferenceMode no_gradients;
+  at::get_num_threads();
+  at::Tensor sum = as_tensor(out);
+  at::addmm_out(sum, sum, as_tensor(a).t(), as_tensor(b));
 }
 
 void linear(MatrixView<const float> x, MatrixView<const float> weight, MatrixView<float> out) {

@@ -11,5 +11,8 @@ void multiply(MatrixView<const float> a, MatrixView<const float> b, MatrixView<f
 /// out [m, n] = a [m, k] · bᵀ, b [n, k].
 void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
                          MatrixView<float> out);
+/// out [m, n] += aᵀ · b, a [k, m], b [k, n].
+void add_product_of_transposed(MatrixView<const float> a, MatrixView<const float> b,
+                               MatrixView<float> out);
 
 }  // namespace aq::runtime

@@ -129,6 +129,12 @@ std::shared_ptr<const RopeTable> rope_table(const RopeSpec& spec, Index position
   return table;
 }
 
+void rotate_back(const RopeTable& table, Index head_dim, MatrixView<float> x) {
+  RopeTable back = table;
+  for (float& sine : back.sine) sine = -sine;
+  rotate(back, head_dim, x);
+}
+
 void rotate(const RopeTable& table, Index head_dim, MatrixView<float> x) {
   const RopeSpec& spec = table.spec;
   const Index half = spec.dims / 2;

@@ -27,5 +27,7 @@ std::shared_ptr<const RopeTable> rope_table(const RopeSpec& spec, Index position
 
 /// Rotates every head of x [t, heads * head_dim]; row i is position i.
 void rotate(const RopeTable& table, Index head_dim, MatrixView<float> x);
+/// The transpose of that map: what gradients by rotated heads are by heads.
+void rotate_back(const RopeTable& table, Index head_dim, MatrixView<float> x);
 
 }  // namespace aq::runtime

@@ -131,6 +131,17 @@ float exponentiate(float* x, float scale, float largest, Index count) {
 }
 
 AQ_FOR_ALL_CPUS
+void softmax_gradient(const float* p, float scale, float* gradient, Index count) {
+  Lanes<float> lanes{};
+  const Index whole = count / kLanes * kLanes;
+  for (Index i = 0; i < whole; i += kLanes)
+    for (Index l = 0; l < kLanes; ++l) lanes[l] += p[i + l] * gradient[i + l];
+  for (Index i = whole; i < count; ++i) lanes[i - whole] += p[i] * gradient[i];
+  const float mean = add_lanes(lanes);
+  for (Index i = 0; i < count; ++i) gradient[i] = p[i] * (gradient[i] - mean) * scale;
+}
+
+AQ_FOR_ALL_CPUS
 void scale_by(const float* x, float factor, const float* weight, Index count, float* out) {
 #pragma GCC ivdep
   for (Index i = 0; i < count; ++i) out[i] = weight[i] * (x[i] * factor);

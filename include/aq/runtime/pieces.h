@@ -50,12 +50,22 @@ struct AttentionVectors {
 void attention(const AttentionSpec& spec, const AttentionVectors& vectors, MatrixView<float> q,
                MatrixView<float> k, MatrixView<float> v, MatrixView<float> out);
 
+/// Gradients of the same: with `gradient` [t, out_width] of something by `out`, q, k and v become
+/// those by q, k and v as they came in.
+void attention_gradient(const AttentionSpec& spec, const AttentionVectors& vectors,
+                        MatrixView<float> q, MatrixView<float> k, MatrixView<float> v,
+                        MatrixView<const float> gradient);
+
 /// Keys and values of latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1) for attention()
 /// with as many kv heads as heads. With r columns in rope_key [t, r], that all heads share, and
 /// n = head_dim - r: kv [t, heads * (n + value_dim)], a head is [key without rotation | value]
 /// -> k [t, k_width], a head is [key without rotation | rope_key]; v [t, v_width].
 void expand_latent(const AttentionSpec& spec, MatrixView<const float> kv,
                    MatrixView<const float> rope_key, MatrixView<float> k, MatrixView<float> v);
+
+/// Gradients of the same by kv, from those by k and v; that by rope_key is left out.
+void expand_latent_gradient(const AttentionSpec& spec, MatrixView<const float> k,
+                            MatrixView<const float> v, MatrixView<float> kv);
 
 /// The chosen experts of each token and the factors that multiply their outputs, as RouterSpec
 /// says. logits [t, experts], correction [experts] or empty -> index [t, top_k], weight [t, top_k],
