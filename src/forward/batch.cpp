@@ -16,6 +16,7 @@ Batch make_batch(const LaneLayout& layout, int rank, int ranks,
   if (lanes.size() == 0) return batch;
   const Range all{layout.sequences_of_lane(lanes.begin).begin,
                   layout.sequences_of_lane(lanes.end - 1).end};
+  batch.first_sequence = all.begin;
   batch.sequences = read(all.begin, all.size());
   for (Index lane = lanes.begin; lane < lanes.end; ++lane) {
     const Range range = layout.sequences_of_lane(lane);

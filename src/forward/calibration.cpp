@@ -52,7 +52,7 @@ TaskPartials sum_lanes(const Batch& batch, Index columns, const LaneSum& lane_su
       cross.add_lane(batch.first_lane + first + i, std::move(sums[i].cross));
     }
   }
-  return {hessian.take(), cross.take()};
+  return {hessian.take(), cross.take(), {}};
 }
 
 /// use(piece, make(piece)) of each piece in order, whose makings run side by side on threads that

@@ -56,18 +56,25 @@ hdf5::Object open_floats(const hdf5::Object& group, const char* name, std::size_
   return dataset;
 }
 
+/// A dataset that may be missing, as a matrix; else one without rows.
+Matrix read_matrix(const hdf5::Object& group, const char* name) {
+  if (!hdf5::exists(group, name)) return {};
+  std::vector<Index> shape;
+  const hdf5::Object dataset = open_floats(group, name, 2, shape);
+  checked_multiply(shape[0], shape[1], dataset.text());
+  Matrix matrix = Matrix::uninitialized(shape[0], shape[1]);
+  hdf5::read_dataset(dataset, hdf5::Type::f32, matrix.values.data());
+  return matrix;
+}
+
 /// Reads the sums and compares the checksum.
 void read_sums(const hdf5::Object& group, NamedHessian& hessian) {
   std::vector<Index> shape;
   const hdf5::Object upper = open_floats(group, kUpper, 1, shape);
   hessian.upper.resize(shape[0]);
   hdf5::read_dataset(upper, hdf5::Type::f32, hessian.upper.data());
-  if (hdf5::exists(group, kCross)) {
-    const hdf5::Object cross = open_floats(group, kCross, 2, shape);
-    checked_multiply(shape[0], shape[1], cross.text());
-    hessian.cross = Matrix::uninitialized(shape[0], shape[1]);
-    hdf5::read_dataset(cross, hdf5::Type::f32, hessian.cross.values.data());
-  }
+  hessian.cross = read_matrix(group, kCross);
+  hessian.output = read_matrix(group, kOutput);
   check_checksum(group, checksum_of(hessian), kOperation, kHint);
 }
 

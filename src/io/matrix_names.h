@@ -18,6 +18,7 @@ inline constexpr const char* kZeros = "zeros";
 inline constexpr const char* kGlobalScale = "global_scale";
 inline constexpr const char* kUpper = "upper";
 inline constexpr const char* kCross = "cross";
+inline constexpr const char* kOutput = "output";
 inline constexpr const char* kWeightSum = "weight_sum";
 inline constexpr const char* kTokens = "tokens";
 inline constexpr const char* kUsedBy = "used_by";

@@ -176,9 +176,11 @@ void MatrixWriter::write_hessian(const NamedHessian& hessian) {
   hdf5::write_text(group, kStarved, hessian.starved);
   hdf5::write_dataset(group, kUpper, hdf5::Type::f32, {static_cast<Index>(hessian.upper.size())},
                       hessian.upper.data());
-  if (hessian.cross.rows > 0)
-    hdf5::write_dataset(group, kCross, hdf5::Type::f32, {hessian.cross.rows, hessian.cross.columns},
-                        hessian.cross.values.data());
+  for (const auto& [name, matrix] :
+       {std::pair(kCross, &hessian.cross), std::pair(kOutput, &hessian.output)})
+    if (matrix->rows > 0)
+      hdf5::write_dataset(group, name, hdf5::Type::f32, {matrix->rows, matrix->columns},
+                          matrix->values.data());
   write_checksum(group, checksum_of(hessian));
   ++state_->hessian_count;
 }

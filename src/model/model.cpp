@@ -28,6 +28,11 @@ const MlpSpec* first_mlp(const LayerSpec& layer, MlpKind kind) {
   return nullptr;
 }
 
+std::vector<const LinearSpec*> head_linears(const LayerSpec& layer) {
+  if (layer.latent) return {&layer.latent->q, &layer.latent->kv_b};
+  return {&layer.heads->q, &layer.heads->k, &layer.heads->v};
+}
+
 std::vector<LinearGroup> attention_groups(const LayerSpec& layer) {
   std::vector<LinearGroup> groups;
   if (layer.heads) {

@@ -21,7 +21,8 @@ void factor_own(StageContext& context, const StagePlan& stage, std::span<const s
     if (stage.tasks[task].owner == context.comm.rank() && stage.tasks[task].needs_hessian) {
       own.push_back(task);
       work.push_back({std::move(sums[task].sum), stage.tasks[task].columns,
-                      std::move(sums[task].cross), stage.tasks[task].cross_of});
+                      std::move(sums[task].cross), stage.tasks[task].cross_of,
+                      std::move(sums[task].output)});
     }
   context.solver.factorize(work, context.settings.gptq);
   for (std::size_t i = 0; i < own.size(); ++i) factors[own[i]] = std::move(work[i].factor);

@@ -1,5 +1,8 @@
 #include "pipeline/layer.h"
 
+#include <algorithm>
+
+#include "aq/forward/output_sums.h"
 #include "pipeline/experts.h"
 #include "pipeline/original_stream.h"
 
@@ -11,11 +14,12 @@ void append(std::vector<QuantizedRecord> records, std::vector<QuantizedRecord>& 
 }
 
 /// A stage over all tokens: H of each task from its input, then quantize. `lacks`: of the inputs
-/// beside the original stream; none without it.
+/// beside the original stream; none without it. `outputs`: of tasks with output factors; or none.
 std::vector<QuantizedRecord> quantize_inputs(StageContext& context, const StagePlan& stage,
                                              const Batch& batch,
                                              const std::vector<LinearInput>& inputs,
-                                             std::vector<Lack> lacks) {
+                                             std::vector<Lack> lacks,
+                                             std::vector<LanePartials> outputs = {}) {
   AQ_CHECK(lacks.empty() || lacks.size() == inputs.size(), lacks.size(), " lacks of ",
            inputs.size(), " inputs");
   lacks.resize(inputs.size());
@@ -25,7 +29,33 @@ std::vector<QuantizedRecord> quantize_inputs(StageContext& context, const StageP
       calibrations[i].partials =
           timed(context.times, Phase::hessian, std::string(stage_name(stage.stage)),
                 [&] { return sum_tokens(context.solver, batch, inputs[i], lacks[i]); });
+  for (std::size_t i = 0; i < outputs.size(); ++i)
+    calibrations[i].partials.output = std::move(outputs[i]);
   return quantize_stage(context, stage, reduce_sums(context, stage, std::move(calibrations)));
+}
+
+/// Output factors of a stage's tasks, from the layer as it is before they are quantized.
+/// @param latents  of x; made where they are needed and there are none yet
+std::vector<LanePartials> head_factors(StageContext& context, const StagePlan& stage,
+                                       const DecoderLayer& layer, const Tensor& x,
+                                       const Latents* latents) {
+  const std::vector<const LinearSpec*> heads = head_linears(layer.spec);
+  std::vector<OutputPlace> places(heads.size());
+  std::vector<Index> rows;
+  for (const TaskPlan& task : stage.tasks) {
+    Index first = 0;
+    for (const MatrixPlan& matrix : task.matrices) {
+      for (std::size_t i = 0; i < heads.size() && task.output_rows > 0; ++i)
+        if (heads[i]->name == matrix.linear.name) places[i] = {std::ssize(rows), first};
+      first += matrix.linear.rows;
+    }
+    rows.push_back(task.output_rows);
+  }
+  if (std::ranges::all_of(rows, [](Index count) { return count == 0; })) return {};
+  return timed(context.times, Phase::hessian, "output factors", [&] {
+    const Latents made = latents != nullptr ? Latents{} : layer.latents(x);
+    return sum_outputs(layer, x, latents != nullptr ? *latents : made, places, rows);
+  });
 }
 
 std::vector<std::int64_t> count_expert_tokens(Communicator& comm, const LayerSpec& layer,
@@ -43,16 +73,19 @@ LayerResult quantize_linears(StageContext& context, const DecoderLayer& layer,
                              bool sums_only, const WaveObserver& before_wave) {
   LayerResult result;
   const auto quantize = [&](Stage stage, const std::vector<LinearInput>& inputs,
-                            std::vector<Lack> lacks) {
-    append(quantize_inputs(context, plan.stage(stage), layer.batch, inputs, std::move(lacks)),
+                            std::vector<Lack> lacks, std::vector<LanePartials> outputs = {}) {
+    append(quantize_inputs(context, plan.stage(stage), layer.batch, inputs, std::move(lacks),
+                           std::move(outputs)),
            result.records);
   };
   const auto forward = [&](const char* what, const auto& work) {
     return timed(context.times, Phase::forward, what, work);
   };
-  quantize(Stage::qkv, {layer.attention_input(x)}, original.attention());
+  quantize(Stage::qkv, {layer.attention_input(x)}, original.attention(),
+           head_factors(context, plan.stage(Stage::qkv), layer, x, nullptr));
   Latents latents = forward("latents", [&] { return layer.latents(x); });
-  quantize(Stage::latent, layer.latent_inputs(latents), original.latents());
+  quantize(Stage::latent, layer.latent_inputs(latents), original.latents(),
+           head_factors(context, plan.stage(Stage::latent), layer, x, &latents));
   Tensor core = forward("attention", [&] { return layer.attention_core(x, std::move(latents)); });
   quantize(Stage::o, {LinearInput{core}}, original.output(x));
   forward("attention output", [&] { layer.add_attention_output(std::move(core), x); });

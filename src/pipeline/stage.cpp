@@ -302,7 +302,7 @@ std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
   for (std::size_t i = 0; i < sums.size(); ++i)
     sums[i].starved = std::move(calibrations[i].starved);
   if (!stage.needs_hessian()) return sums;
-  std::vector<Reduction> hessians, crosses;
+  std::vector<Reduction> hessians, crosses, outputs;
   for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
     const TaskPlan& task = stage.tasks[i];
     const auto list = [&](LanePartials& partials, Index values,
@@ -312,15 +312,20 @@ std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
     };
     list(calibrations[i].partials.hessian, hessian_size(task.columns), hessians);
     list(calibrations[i].partials.cross, task.cross_rows * task.columns, crosses);
+    list(calibrations[i].partials.output, task.output_rows * kRowTile, outputs);
   }
   timed(context.times, Phase::reduce, "Hessians",
         [&] { reduce_to_owners(context.transport, context.lanes, hessians); });
   if (context.settings.runs_original())
     timed(context.times, Phase::reduce, "cross sums",
           [&] { reduce_to_owners(context.transport, context.lanes, crosses); });
+  if (std::ranges::any_of(stage.tasks, [](const TaskPlan& task) { return task.output_rows > 0; }))
+    timed(context.times, Phase::reduce, "output factors",
+          [&] { reduce_to_owners(context.transport, context.lanes, outputs); });
   for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
     sums[i].sum = std::move(hessians[i].result);
     sums[i].cross = std::move(crosses[i].result);
+    sums[i].output = std::move(outputs[i].result);
   }
   observe(context, stage, sums);
   return sums;
@@ -335,7 +340,7 @@ std::vector<TaskSum> own_sums(StageContext& context, const StagePlan& stage,
   };
   for (TaskCalibration& calibration : calibrations)
     sums.push_back({whole(calibration.partials.hessian), whole(calibration.partials.cross),
-                    std::move(calibration.starved)});
+                    whole(calibration.partials.output), std::move(calibration.starved)});
   observe(context, stage, sums);
   return sums;
 }

@@ -88,9 +88,15 @@ class CostSum {
   }
 
   void layer(const LayerSpec& spec, const LayerPlan& plan) {
+    bool differentiates = false;
     for (const StagePlan& before : plan.before_mlps) {
-      if (before.stage == Stage::o) attention(spec.attention);
-      stage(before, {}, use(before.stage));
+      const bool outputs = std::ranges::any_of(
+          before.tasks, [](const TaskPlan& task) { return task.output_rows > 0; });
+      differentiates = differentiates || outputs;
+      if (before.stage == Stage::o) attention(spec.attention, differentiates);
+      ForwardUse forward = use(before.stage);
+      if (outputs || (before.stage == Stage::o && differentiates)) forward.original += 1;
+      stage(before, {}, forward);
     }
     for (const WavePlan& wave : plan.waves) {
       const bool routed = wave.is_routed();
@@ -112,7 +118,8 @@ class CostSum {
   }
 
   /// Scores and values of causal attention; the tile on the diagonal is computed whole.
-  void attention(const AttentionSpec& spec) {
+  /// @param differentiates  for output factors: scores again, and two products back through each
+  void attention(const AttentionSpec& spec, bool differentiates) {
     start();
     const auto length = static_cast<double>(workload_.sequence_length);
     const double window =
@@ -121,10 +128,12 @@ class CostSum {
         std::min(length * (length + kQueryTile) / 2, length * (window + kQueryTile));
     const double passes =
         (settings_.sequential == Sequential::layer ? 2 : 1) + (settings_.runs_original() ? 1 : 0);
+    const auto key = static_cast<double>(spec.head_dim),
+               value = static_cast<double>(spec.value_dim);
+    const double products = passes * (key + value) + (differentiates ? 3 * key + 2 * value : 0);
     each_rank([&](std::size_t r, StageWork& rank) {
       rank.work.flops.attention +=
-          passes * dealt_.sequences[r] * pairs * 2 *
-          static_cast<double>(spec.heads * (spec.head_dim + spec.value_dim));
+          dealt_.sequences[r] * pairs * 2 * static_cast<double>(spec.heads) * products;
     });
     end(Stage::core);
   }
@@ -186,14 +195,16 @@ class CostSum {
 
   /// Sums come to their owners, in the way that reduce_to_owners takes.
   void reduce(const StagePlan& plan) {
-    SumOwners hessians, crosses;
+    SumOwners hessians, crosses, outputs;
     for (const TaskPlan& task : plan.tasks) {
       if (!task.needs_hessian) continue;
       hessians[hessian_size(task.columns)].push_back(task.owner);
       if (task.cross_rows > 0) crosses[task.cross_rows * task.columns].push_back(task.owner);
+      if (task.output_rows > 0) outputs[task.output_rows * kRowTile].push_back(task.owner);
     }
     reduce(hessians);
     reduce(crosses);
+    reduce(outputs);
   }
 
   /// The owners of sums of so many values.
@@ -222,7 +233,8 @@ class CostSum {
       owner.work.flops.factor += owner.factor_flops;
     }
     const bool refines = dealt_.all_tokens * share.hessian >= kRefineTokensPerColumn * n;
-    const double sweeps = refines ? settings_.gptq.refine : 0;
+    const int kinds = task.output_rows > 0 ? 2 : 1;  // by row, then of all rows of a tile
+    const double sweeps = refines ? kinds * settings_.gptq.refine : 0;
     std::vector<int> solvers;
     for (const MatrixPlan& matrix : task.matrices) {
       const Scheme& scheme = matrix.assignment.scheme;

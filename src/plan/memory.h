@@ -39,6 +39,7 @@ struct TaskShape {
   Index group = 0;         ///< columns that share a grid, at most
   bool has_hessian = false;
   Index cross_rows = 0;     ///< of the cross sum beside it; 0: none
+  Index output_rows = 0;    ///< of output factors beside it; 0: none
   bool along_tree = false;  ///< the only sum of its stage, which never goes the direct way
 };
 
@@ -53,6 +54,7 @@ struct LayerSizes {
   Index vocabulary = 0;
   Index core_width = 0;               ///< output of the attention core
   Index head_widths = 0;              ///< of q, k and v together, and what they are made from
+  Index gradient_widths = 0;          ///< what their gradients take beside them
   Index latent_width = 0;             ///< of the latents that are kept between stages
   Index attention_weights = 0;        ///< most weights of attention that are used at one time
   std::vector<StageShape> attention;  ///< of attention_groups

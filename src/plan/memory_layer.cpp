@@ -35,9 +35,13 @@ Index hessian_bytes(Index n) {
 Index cross_bytes(const TaskShape& task) {
   return task.cross_rows * task.columns * kFloat;
 }
-/// Of a task's Hessian and of the cross sum beside it.
+Index output_bytes(const TaskShape& task) {
+  return task.output_rows * kRowTile * kFloat;
+}
+/// Of a task's Hessian and of the sums beside it.
 Index sum_bytes(const TaskShape& task) {
-  return task.has_hessian ? hessian_bytes(task.columns) + cross_bytes(task) : 0;
+  return task.has_hessian ? hessian_bytes(task.columns) + cross_bytes(task) + output_bytes(task)
+                          : 0;
 }
 
 /// Everything that is alive in one layer, moment by moment in the order of work.
@@ -192,7 +196,8 @@ class LayerMemory {
     const Index n = task.columns;
     const Index sum = sum_bytes(task), cross = cross_bytes(task);
     const Index part = square(n) / 2;
-    const Index factor = task.has_hessian ? part + (sizes_.refines ? square(n) : 0) + cross : 0;
+    const Index beside = cross + output_bytes(task);
+    const Index factor = task.has_hessian ? part + (sizes_.refines ? square(n) : 0) + beside : 0;
     MemoryEstimate now = rest;
     now.hessians += owned * sum + chunk * factor;
     if (task.has_hessian && sizes_.reorders) now.hessians += chunk * hessian_bytes(n);
@@ -242,6 +247,7 @@ class LayerMemory {
       MemoryEstimate rest{.activations = inputs_of(group.stage)};
       if (group.stage == Stage::latent) rest.activations *= streams();
       if (group.stage == Stage::o) rest.weights = original_o;
+      if (group.task.output_rows > 0) add(group.stage, Phase::hessian, output_sums(group));
       MemoryEstimate sum = dense_sum(group.task);
       sum += rest;
       add(group.stage, Phase::hessian, sum);
@@ -251,6 +257,16 @@ class LayerMemory {
         {.activations = inputs_of(Stage::o),
          .buffers = worker_buffers(sizes_.hidden),
          .weights = sizes_.attention.back().task.weights * product_bytes()});
+  }
+
+  /// The output factors of a stage, a sequence on each thread: signs, heads and their gradients.
+  MemoryEstimate output_sums(const StageShape& group) const {
+    const Index width = 2 * sizes_.hidden + sizes_.head_widths + sizes_.gradient_widths;
+    const Index o = sizes_.attention.back().task.weights;
+    return {.activations = floats(sizes_.latent_width) * streams(),
+            .buffers = worker_buffers(width + 2 * runtime::kQueryTile),
+            .hessians = (share_.pending + share_.workers + 1) * output_bytes(group.task),
+            .weights = (sizes_.attention_weights + o) * product_bytes()};
   }
 
   /// What is kept of all tokens for a stage of attention; norm(x) is computed where it is needed.

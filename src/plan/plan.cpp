@@ -24,6 +24,20 @@ Index cross_rows(const LinearGroup& group) {
   return cross_of(group.stage) == CrossSum::outputs ? linear.rows : linear.columns;
 }
 
+/// Of a task's output factors: all rows of one whose matrices make heads; else 0.
+Index output_rows(const Assignments& assignments, const LayerSpec& layer,
+                  const LinearGroup& group) {
+  const std::vector<const LinearSpec*> heads = head_linears(layer);
+  bool makes_heads = false;
+  Index rows = 0;
+  for (const LinearSpec* linear : group.linears) {
+    rows += linear->rows;
+    if (assignments.of(*linear).method != Method::gptq) continue;
+    makes_heads = makes_heads || std::ranges::find(heads, linear) != heads.end();
+  }
+  return makes_heads && assignments.settings.sums_outputs() ? rows : 0;
+}
+
 TaskPlan make_task(const Assignments& assignments, const LinearGroup& group) {
   TaskPlan task;
   for (const LinearSpec* linear : group.linears) {
@@ -69,13 +83,18 @@ void add_attention_sizes(const Assignments& assignments, const LayerSpec& layer,
   sizes.head_widths = attention.q_width() + attention.k_width() + attention.v_width();
   for (const LinearGroup& group : attention_groups(layer)) {
     sizes.attention.push_back({group.stage, shape_of(assignments, group)});
+    sizes.attention.back().task.output_rows = output_rows(assignments, layer, group);
     sizes.layer_packed_bytes += sizes.attention.back().task.packed_bytes;
   }
   sizes.attention_weights = sizes.attention.front().task.weights;
+  const bool keeps_heads = attention.qk_norm != QkNorm::none || attention.clip_qkv;
+  sizes.gradient_widths = attention.out_width() + attention.head_dim + attention.value_dim +
+                          (keeps_heads ? sizes.head_widths : 0);
   if (!layer.latent) return;
   const LatentHeads& latent = *layer.latent;
   sizes.head_widths = (sizes.head_widths + latent.kv_b.rows) *
                       std::min(attention.heads, runtime::kLatentHeads) / attention.heads;
+  sizes.gradient_widths += sizes.head_widths;
   sizes.latent_width = (latent.q_a ? latent.q_a->rows : 0) + latent.kv_a.rows;
   sizes.attention_weights = weights_of(latent.q) + weights_of(latent.kv_b);
 }
@@ -189,6 +208,7 @@ struct LayerPlanner {
       if (stages.empty() || stages.back().stage != group.stage)
         stages.push_back({.stage = group.stage, .tasks = {}});
       stages.back().tasks.push_back(make_task(assignments, group));
+      stages.back().tasks.back().output_rows = output_rows(assignments, layer, group);
     }
     for (StagePlan& stage : stages) place(stage);
     return stages;

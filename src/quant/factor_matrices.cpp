@@ -1,6 +1,6 @@
 #include "quant/factor_matrices.h"
 
-#include "quant/output_factor.h"
+#include "aq/quant/output_factor.h"
 #include "quant/target.h"
 
 namespace aq {

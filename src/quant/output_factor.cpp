@@ -1,9 +1,29 @@
-#include "quant/output_factor.h"
+#include "aq/quant/output_factor.h"
 
 #include <algorithm>
 #include <cmath>
 
+#include "aq/core/error.h"
+#include "quant/blas.h"
+
 namespace aq {
+
+void add_outputs(MatrixView<const float> g, Index first_row, MatrixView<float> sum) {
+  AQ_CHECK(sum.rows == g.columns && sum.columns == kRowTile, "sum [", sum.rows, ", ", sum.columns,
+           "] of ", g.columns, " outputs");
+  constexpr float kOne = 1;
+  const auto tokens = checked_cast<int>(g.rows), stride = checked_cast<int>(g.stride);
+  const auto sum_stride = checked_cast<int>(sum.stride);
+  for (Index begin = 0; begin < g.columns;) {
+    const Index at = (first_row + begin) % kRowTile;
+    const Index width = std::min(kRowTile - at, g.columns - begin);
+    const auto count = checked_cast<int>(width);
+    const float* columns = g.data + begin;
+    sgemm_("N", "T", &count, &count, &tokens, &kOne, columns, &stride, columns, &stride, &kOne,
+           sum.row(begin).data() + at, &sum_stride);
+    begin += width;
+  }
+}
 
 void take_output(FactorTask& task) {
   const WeightedSum sum = std::move(task.output);

@@ -79,6 +79,9 @@ const std::vector<Setting>& settings_table() {
       choice(
           "target", {"own", "original"}, "whose outputs a matrix should come near",
           [](auto& s) -> auto& { return s.target; }),
+      choice(
+          "output_factor", {"none", "layer"}, "how errors of rows of q, k, v count together",
+          [](auto& s) -> auto& { return s.output_factor; }),
       number(
           "routing_exponent", 0, 16, "p of H = sum of s^p x x'",
           [](auto& s) -> auto& { return s.routing_exponent; }),

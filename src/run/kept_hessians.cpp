@@ -13,10 +13,11 @@ namespace aq {
 namespace {
 
 constexpr std::string_view kOperation = "use kept Hessians";
+constexpr std::string_view kOutputFactor = "output_factor", kNone = "none";
 
 /// What must be equal for sums to be those that the new run would compute itself.
-constexpr std::array<std::string_view, 10> kFields{
-    "model", "architecture",     "tokens",        "sequences", "sequence_length",
+constexpr std::array<std::string_view, 11> kFields{
+    "model", "architecture",     "tokens",        "sequences", "sequence_length", kOutputFactor,
     "lanes", "routing_exponent", "expert_tokens", "starved",   "compute"};
 
 [[noreturn]] void fail(const RunDirectory& run, const std::string& reason,
@@ -50,6 +51,10 @@ void HessianKeeper::keep(const TaskPlan& task, const TaskSum& sum) {
     kept.cross = Matrix::uninitialized(task.cross_rows, task.columns);
     kept.cross.values = sum.cross.values;
   }
+  if (!sum.output.values.empty()) {
+    kept.output = Matrix::uninitialized(task.output_rows, kRowTile);
+    kept.output.values = sum.output.values;
+  }
   writer_->write_hessian(kept);
 }
 
@@ -68,6 +73,7 @@ std::vector<std::pair<std::string, std::string>> calibration_fields(
   if (settings.sequential == Sequential::none) sequential = "none";
   const std::string policy = settings.starved == Starved::rtn ? "rtn" : "all_tokens";
   return {{"sequential", sequential},
+          {std::string(kOutputFactor), std::string(settings.sums_outputs() ? "layer" : kNone)},
           {"routing_exponent", shortest(settings.routing_exponent)},
           {"expert_tokens", all ? "all" : "routed"},
           {"starved", all || settings.min_tokens == 0
@@ -114,7 +120,7 @@ Index KeptHessians::number(const std::string& name) const {
 void KeptHessians::check_fields(const Manifest& now) const {
   for (const std::string_view name : kFields)
     for (const auto& [key, value] : now.fingerprint)
-      if (key == name && field(key) != value)
+      if (key == name && field(key) != value && !(key == kOutputFactor && value == kNone))
         fail(run_,
              str("its Hessians are those of another calibration: ", key, ": '", field(key),
                  "' there, '", value, "' now"),
@@ -190,10 +196,18 @@ std::vector<TaskSum> KeptHessians::sums(const StagePlan& stage, int rank) const 
     const std::string& name = task.matrices.front().linear.name;
     const HessianReader& file = holder(name);
     const bool mine = task.owner == rank;
-    const NamedHessian kept = mine ? file.read(name, task.columns) : file.describe(name);
+    NamedHessian kept = mine ? file.read(name, task.columns) : file.describe(name);
     TaskSum& sum = sums[i];
     sum.starved = kept.starved;
-    if (mine) sum.sum = {hessian_values(kept.upper, task.columns), kept.weight_sum, kept.tokens};
+    if (!mine) return;
+    sum.sum = {hessian_values(kept.upper, task.columns), kept.weight_sum, kept.tokens};
+    if (task.output_rows == 0) return;
+    if (kept.output.rows != task.output_rows || kept.output.columns != kRowTile)
+      throw Error(ErrorKind::input, kOperation, str(file.path().string(), ": ", name),
+                  str("its output factors are [", kept.output.rows, ", ", kept.output.columns,
+                      "], not [", task.output_rows, ", ", kRowTile, "]"),
+                  "keep the Hessians anew (quantize --keep-hessians)");
+    sum.output = {std::move(kept.output.values), kept.weight_sum, kept.tokens};
   });
   return sums;
 }

@@ -41,9 +41,19 @@ void attention(const AttentionSpec& spec, const AttentionVectors& vectors, Tenso
   attention(spec, vectors, q.host(), k.host(), v.host(), out.host());
 }
 
+void attention_gradient(const AttentionSpec& spec, const AttentionVectors& vectors, Tensor q,
+                        Tensor k, Tensor v, const Tensor& gradient) {
+  attention_gradient(spec, vectors, q.host(), k.host(), v.host(), gradient.host());
+}
+
 void expand_latent(const AttentionSpec& spec, const Tensor& kv, const Tensor& rope_key, Tensor& k,
                    Tensor& v) {
   expand_latent(spec, kv.host(), rope_key.host(), k.host(), v.host());
+}
+
+void expand_latent_gradient(const AttentionSpec& spec, const Tensor& k, const Tensor& v,
+                            Tensor kv) {
+  expand_latent_gradient(spec, k.host(), v.host(), kv.host());
 }
 
 void gated_activation(const GatedActivation& activation, Tensor& gate, const Tensor& up) {

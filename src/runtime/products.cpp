@@ -27,6 +27,22 @@ void product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& out) {
   at::mm_out(result, a, b);
 }
 
+/// out = x · factor, whose elements are those of x.
+void product(const Tensor& x, const at::Tensor& factor, Tensor out) {
+  const c10::InferenceMode no_gradients;
+  if (x.kind() == out.kind()) return product(x.held().tensor, factor, out.held().tensor);
+  // oneDNN compiles a kernel for each number of rows and keeps it: few numbers, and rows more.
+  const Index rows = round_up(x.rows(), x.rows() > 256 ? Index{64} : Index{16});
+  Tensor padded;
+  if (rows != x.rows()) {
+    padded = Tensor::zeros(rows, x.columns(), x.kind());
+    copy(x, padded.window({0, x.rows()}));
+  }
+  const Tensor narrow(rows, out.columns(), x.kind());
+  product((rows == x.rows() ? x : padded).held().tensor, factor, narrow.held().tensor);
+  copy(narrow.window({0, x.rows()}), out.window());
+}
+
 /// x [rows, columns], weight [outputs, inputs], out [tokens, width].
 void check_linear(Index rows, Index columns, Index outputs, Index inputs, Index tokens,
                   Index width) {
@@ -64,23 +80,14 @@ void linear(MatrixView<const float> x, MatrixView<const float> weight, MatrixVie
 void linear(const Tensor& x, const Tensor& weight, std::span<const float> bias, Tensor out) {
   check_linear(x.rows(), x.columns(), weight.rows(), weight.columns(), out.rows(), out.columns());
   if (out.rows() == 0 || out.columns() == 0) return;
-  const c10::InferenceMode no_gradients;
-  if (weight.kind() == out.kind()) {
-    product(x.held().tensor, weight.held().tensor.t(), out.held().tensor);
-  } else {
-    // oneDNN compiles a kernel for each number of rows and keeps it: few numbers, and rows more.
-    const Index rows = round_up(x.rows(), x.rows() > 256 ? Index{64} : Index{16});
-    Tensor padded;
-    if (rows != x.rows()) {
-      padded = Tensor::zeros(rows, x.columns(), x.kind());
-      copy(x, padded.window({0, x.rows()}));
-    }
-    const Tensor narrow(rows, out.columns(), weight.kind());
-    product((rows == x.rows() ? x : padded).held().tensor, weight.held().tensor.t(),
-            narrow.held().tensor);
-    copy(narrow.window({0, x.rows()}), out.window());
-  }
+  product(x, weight.held().tensor.t(), out.window());
   if (!bias.empty()) add_bias(bias, out.host());
+}
+
+void linear_gradient(const Tensor& gradient, const Tensor& weight, Tensor out) {
+  check_linear(gradient.rows(), gradient.columns(), weight.columns(), weight.rows(), out.rows(),
+               out.columns());
+  if (out.rows() > 0 && out.columns() > 0) product(gradient, weight.held().tensor, std::move(out));
 }
 
 }  // namespace aq::runtime

@@ -11,7 +11,7 @@ namespace aq {
 /// Rows of activations are the tokens of this rank's lanes in order. A rank may hold none.
 struct Batch {
   Sequences sequences;
-  Index first_lane = 0;
+  Index first_lane = 0, first_sequence = 0;  ///< in the whole set
   std::vector<Range> lane_sequences;  ///< per lane of this rank: its sequences, counted from 0 here
   std::vector<Range> sequence_rows;   ///< per sequence of this rank: its rows
 

@@ -1,7 +1,8 @@
 #pragma once
 /// Kept Hessian sums: `/hessians/<dotted name of the first linear that uses it>/upper` with
-/// attributes weight_sum, tokens, used_by, starved and checksum, and `cross` beside it where
-/// targets came from the original model. Written by MatrixWriter::write_hessian.
+/// attributes weight_sum, tokens, used_by, starved and checksum, and beside it `cross`
+/// where targets came from the original model, and `output` with output factors. Written by
+/// MatrixWriter::write_hessian.
 
 #include <cstdint>
 #include <filesystem>
@@ -22,7 +23,8 @@ struct NamedHessian {
   double weight_sum = 0;  ///< Σ s^p
   std::int64_t tokens = 0;
   std::string starved = "none";  ///< what was done with a starved expert
-  Matrix cross = {};  ///< Solver::add_cross, over the same tokens; no rows where there is none
+  Matrix cross = {};   ///< Solver::add_cross, over the same tokens; no rows where there is none
+  Matrix output = {};  ///< add_outputs, `[., kRowTile]`, over the same tokens; likewise
 };
 
 /// Reads kept sums; everything that comes from the file is checked (Error{input} names file, object

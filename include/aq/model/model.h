@@ -179,6 +179,9 @@ std::vector<MlpRun> mlp_runs(const LayerSpec& layer);
 /// The first MLP of the kind; null when the layer has none.
 const MlpSpec* first_mlp(const LayerSpec& layer, MlpKind kind);
 
+/// Those whose outputs are the heads' q, k and v: q, k, v, or q and kv_b of latents.
+std::vector<const LinearSpec*> head_linears(const LayerSpec& layer);
+
 /// Linears that read one input, and so share one Hessian.
 struct LinearGroup {
   Stage stage = Stage::qkv;

@@ -37,7 +37,8 @@ struct TaskPlan {
   bool needs_hessian = false;          ///< some matrix is quantized by GPTQ
   CrossSum cross_of = CrossSum::none;  ///< that is made beside the Hessian, `[cross_rows, columns]`
   Index cross_rows = 0;
-  bool split = false;  ///< rows are solved by several ranks: the owner sends the factor
+  Index output_rows = 0;  ///< of the output factors that are made beside it; 0: none
+  bool split = false;     ///< rows are solved by several ranks: the owner sends the factor
 };
 
 /// Tasks that are worked on together.

@@ -37,6 +37,13 @@ enum class Target {
   original,
 };
 
+/// Whether rows of q, k and v are refined together, by how their errors count together (B of
+/// aq/quant/output_factor.h).
+enum class OutputFactor {
+  none,   ///< each row by itself
+  layer,  ///< by what they change of the residual stream behind their own attention
+};
+
 /// The object "gptq" of a recipe. The keys, their ranges and words: setting_keys().
 struct QuantizeSettings {
   GptqSettings gptq;
@@ -50,6 +57,9 @@ struct QuantizeSettings {
   bool runs_original() const {
     return target == Target::original && sequential == Sequential::stage;
   }
+  OutputFactor output_factor = OutputFactor::layer;
+  /// Whether output factors are summed: they act in sweeps.
+  bool sums_outputs() const { return output_factor == OutputFactor::layer && gptq.refine > 0; }
   bool operator==(const QuantizeSettings&) const = default;
 };
 

@@ -13,6 +13,7 @@ namespace aq {
 struct TaskSum {
   WeightedSum sum;               ///< the Hessian
   WeightedSum cross = {};        ///< Solver::add_cross
+  WeightedSum output = {};       ///< of output factors
   std::string starved = "none";  ///< on every rank
 };
 

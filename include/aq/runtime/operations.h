@@ -28,10 +28,16 @@ Tensor rms_norm(const Tensor& x, std::span<const float> weight, double eps,
 /// the bias is added; out is float32.
 void linear(const Tensor& x, const Tensor& weight, std::span<const float> bias, Tensor out);
 
+/// out [tokens, inputs] = gradient [tokens, rows of weight] · weight, elements as for linear.
+void linear_gradient(const Tensor& gradient, const Tensor& weight, Tensor out);
+
 void attention(const AttentionSpec& spec, const AttentionVectors& vectors, Tensor q, Tensor k,
                Tensor v, Tensor out);
+void attention_gradient(const AttentionSpec& spec, const AttentionVectors& vectors, Tensor q,
+                        Tensor k, Tensor v, const Tensor& gradient);
 void expand_latent(const AttentionSpec& spec, const Tensor& kv, const Tensor& rope_key, Tensor& k,
                    Tensor& v);
+void expand_latent_gradient(const AttentionSpec& spec, const Tensor& k, const Tensor& v, Tensor kv);
 void gated_activation(const GatedActivation& activation, Tensor& gate, const Tensor& up);
 
 /// out = from, rounded to nearest even where the elements of `out` are narrower.

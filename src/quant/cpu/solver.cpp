@@ -10,7 +10,7 @@
 #include "quant/cpu/hessian.h"
 #include "quant/cpu/tile_kernel.h"
 #include "quant/factor_matrices.h"
-#include "quant/output_factor.h"
+#include "aq/quant/output_factor.h"
 #include "quant/row_kernel.h"
 #include "quant/solve_task.h"
 #include "quant/target.h"

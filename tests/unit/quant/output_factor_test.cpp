@@ -1,6 +1,6 @@
 /// Sweeps under an output factor, of every solver, beside doubles.
 
-#include "quant/output_factor.h"
+#include "aq/quant/output_factor.h"
 
 #include <gtest/gtest.h>
 

@@ -12,6 +12,12 @@ namespace aq {
 /// GptqSettings::few_tokens_damping does to Hessians.
 inline constexpr double kOutputDamping = 0.3;
 
+/// Adds Σ g gᵀ of some outputs to a sum over those of all matrices of a task.
+/// @param g    `[tokens, outputs]`
+/// @param sum  `[outputs, kRowTile]`: row r holds that of its tile of kRowTile rows
+/// @param first_row  of these outputs in their matrix
+void add_outputs(MatrixView<const float> g, Index first_row, MatrixView<float> sum);
+
 /// The factor's `output` from the sum of its task.
 void take_output(FactorTask& task);
 
