@@ -21,7 +21,7 @@ esac
 
 export AQ_TEST_DEVICE=cuda
 step "Unit tests on the GPU"
-"$build/tests/quant_test" --gtest_filter='Device.*'
+"$build/tests/quant_test" --gtest_filter='Device.*:OutputFactor.*'
 
 step "Runs of one rank"
 (cd tests/e2e && AQ_DIST=$(realpath "../../$build/bin/aq-dist") /usr/bin/python3 -m unittest -v test_device)
@@ -29,5 +29,5 @@ step "Runs of one rank"
 for tool in memcheck initcheck racecheck; do
   step "compute-sanitizer, $tool"
   "$sanitizer" --tool "$tool" --error-exitcode 1 "$build/tests/quant_test" \
-    --gtest_filter='Device.SlicesThreadsAndBatchesDoNotChangeBits:Device.FactorsTravel:Device.TheLadderIsThatOfTheCpu'
+    --gtest_filter='Device.SlicesThreadsAndBatchesDoNotChangeBits:Device.FactorsTravel:Device.TheLadderIsThatOfTheCpu:OutputFactor.SlicesAndThreadsDoNotChangeBits'
 done

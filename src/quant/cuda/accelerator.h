@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "quant/cuda/coupled_kernels.h"
 #include "quant/cuda/factor_kernels.h"
 #include "quant/cuda/matrix_kernels.h"
 #include "quant/cuda/product.h"
@@ -22,7 +23,8 @@ using Kernel =
     std::variant<FillLower, FillHessian, FactorDiagonal, FactorPanel, FillUpper,
                  FitGroups<IntegerLevels>, FitGroups<FloatLevels>, SolveBlock<IntegerLevels>,
                  SolveBlock<FloatLevels>, RefineBlock<IntegerLevels>, RefineBlock<FloatLevels>,
-                 RefitWide, OrderColumns, RestoreOrder, FormError, SampleRows<IntegerLevels>,
+                 RefitWide, RefineCoupled<IntegerLevels>, RefineCoupled<FloatLevels>,
+                 RefitCoupledWide, OrderColumns, RestoreOrder, FormError, SampleRows<IntegerLevels>,
                  SampleRows<FloatLevels>, AddSquares, FinishRows, MultiplyPairs, SplitTransposed>;
 
 /// Memory and work of one device. Everything happens in the order of the calls. Throws

@@ -2,6 +2,7 @@
 
 #include "aq/core/parallel.h"
 #include "quant/cuda/factor.h"
+#include "quant/output_factor.h"
 #include "quant/solve_task.h"
 
 namespace aq::cuda {
@@ -61,6 +62,7 @@ Batch::Batch(Accelerator& device, std::span<SolveTask* const> tasks, const GptqS
   if (view_.has_factor && fits_on_the_way_ && view_.group > kBlock)
     values_ = floats(rows * view_.group);
   if (moves_scales_ && view_.group > kBlock) images_ = floats(rows * view_.run);
+  if (refines() && task.output_factor.rows > 0) output_ = floats(rows * kTile);
   upload(settings);
 }
 
@@ -99,9 +101,22 @@ void Batch::upload(const GptqSettings& settings) {
   view_.loss = loss_.data();
   view_.sums = sums_.data();
   view_.change = change_.view();
+  if (couples()) upload_output();
   if (!has_order()) return;
   ordered_.clear();
   over_rows(OrderColumns{view_, weight_.data(), ordered_.data()});
+}
+
+void Batch::upload_output() {
+  std::vector<float> blocks(static_cast<std::size_t>(output_.size()));
+  float* block = blocks.data();
+  for (const SolveTask* task : tasks_)
+    for (Index r = 0; r < task->weight.rows; r += kRowTile, block += kRowTile * kRowTile)
+      output_block(task->output_factor.slice_rows(r, std::min(kRowTile, task->weight.rows - r)),
+                   task->factor->tokens, block);
+  device_.upload(output_.data(), output_.bytes(), blocks.data(), output_.bytes(), output_.bytes(),
+                 1);
+  view_.output = output_.data();
 }
 
 BatchView Batch::ordered_view() const {

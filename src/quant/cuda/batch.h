@@ -30,6 +30,8 @@ class Batch {
   bool has_order() const { return !ordered_.empty(); }
   bool refines() const { return sweeps_ > 0; }
   int sweeps() const { return sweeps_; }
+  /// Sweeps of a tile's rows together follow, as many.
+  bool couples() const { return !output_.empty(); }
   bool moves_scales() const { return moves_scales_; }  ///< in sweeps
   bool fits_on_the_way() const { return fits_on_the_way_; }
   /// In an order of its own every column has the grid of another group.
@@ -64,6 +66,7 @@ class Batch {
     device_.launch(kernel, {view_.rows, size()});
   }
   void upload(const GptqSettings& settings);
+  void upload_output();
   void multiply(const DeviceArray<PairArray>& a, Index a_offset, Index a_stride,
                 const DeviceArray<PairArray>& b, Index b_offset, const DeviceArray<float*>& c,
                 Index c_offset, Index width, Index depth, bool add);
@@ -74,7 +77,7 @@ class Batch {
   int sweeps_ = 0;
   bool moves_scales_ = false, fits_on_the_way_ = false;
   DeviceArray<TaskView> views_;
-  DeviceArray<float> weight_, ordered_, scale_, zero_, sums_, values_, images_;
+  DeviceArray<float> weight_, ordered_, scale_, zero_, sums_, values_, images_, output_;
   DevicePairs error_, change_;
   DeviceArray<std::uint16_t> level_, ordered_level_;
   DeviceArray<double> loss_;

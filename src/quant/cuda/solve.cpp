@@ -36,8 +36,8 @@ class BatchSolver {
     for_pieces(all(), batch_.gptq_cut().run, [&](Columns run) { solve_run(run); });
     batch_.restore_order();
     if (batch_.refines()) form_error(all());
-    for (int sweep = 0; sweep < batch_.sweeps(); ++sweep)
-      for_pieces(all(), batch_.refine_cut().run, [&](Columns run) { refine_run(run); });
+    sweep(false);
+    if (batch_.couples()) sweep(true);
   }
 
  private:
@@ -87,22 +87,39 @@ class BatchSolver {
     solve_blocks(run, Grids::known);
   }
 
-  void refine_run(Columns run) {
+  /// @param coupled  the rows of a tile together
+  void sweep(bool coupled) {
+    for (int number = 0; number < batch_.sweeps(); ++number)
+      for_pieces(all(), batch_.refine_cut().run, [&](Columns run) { refine_run(run, coupled); });
+  }
+
+  void refine_run(Columns run, bool coupled) {
     const BatchView& view = batch_.view();
     batch_.errors_times_h(run.begin, run.width());
     const bool wide = view.group > kBlock;
-    if (batch_.moves_scales() && wide) {
-      batch_.levels_times_h(run.begin, run.width());
-      device().launch(RefitWide{view, batch_.images(), run.begin / view.group},
-                      {view.rows, batch_.size()});
-    }
+    if (batch_.moves_scales() && wide) refit_wide(run, coupled);
     for_pieces(run, batch_.refine_cut().block, [&](Columns block) {
       if (block.begin > run.begin)
         batch_.add_changes_times_h(run.begin, block.begin, block.width());
-      over_tiles(RefineBlock<Levels>{levels_, view, block.begin, block.width(), run.begin,
-                                     batch_.moves_scales() && !wide});
+      const RefinedColumns columns{view, block.begin, block.width(), run.begin,
+                                   batch_.moves_scales() && !wide};
+      if (coupled)
+        over_tiles(RefineCoupled<Levels>{levels_, columns});
+      else
+        over_tiles(RefineBlock<Levels>{levels_, columns});
     });
     form_error(run);
+  }
+
+  /// The scales of the group that the run is.
+  void refit_wide(Columns run, bool coupled) {
+    const BatchView& view = batch_.view();
+    const Index group = run.begin / view.group;
+    batch_.levels_times_h(run.begin, run.width());
+    if (coupled)
+      over_tiles(RefitCoupledWide{view, batch_.images(), group});
+    else
+      device().launch(RefitWide{view, batch_.images(), group}, {view.rows, batch_.size()});
   }
 
   Batch& batch_;
@@ -153,6 +170,7 @@ void round_overflowed_tiles(SolveTask& task, const GptqSettings& settings) {
 bool alike(const SolveTask& a, const SolveTask& b) {
   return round_up(a.weight.rows, kRowTile) == round_up(b.weight.rows, kRowTile) &&
          a.weight.columns == b.weight.columns && a.scheme == b.scheme && a.refine == b.refine &&
+         (a.output_factor.rows == 0) == (b.output_factor.rows == 0) &&
          (usable_factor(a) == nullptr) == (usable_factor(b) == nullptr);
 }
 

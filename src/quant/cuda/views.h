@@ -75,7 +75,10 @@ struct BatchView {
   double* loss = nullptr;          ///< `[rows]`: the squared error in the norm of H
   float* sums = nullptr;           ///< `[rows, run]`: s, or G, of the columns of a run
   PairArray change;                ///< `[rows, run]`: what refining adds to E in a run
-  Index run = 0;                   ///< columns of a run at most
+  /// `[rows, kTile]`: B of the rows of each tile (output_block()); null: rows do not depend on each
+  /// other.
+  const float* output = nullptr;
+  Index run = 0;  ///< columns of a run at most
 
   AQ_HOST_DEVICE const float* weights_of_columns(Index task, Index column) const {
     return weighs_columns ? tasks[task].factor.diagonal + column : nullptr;

@@ -1,10 +1,8 @@
-/// The solver of devices beside that of the CPU: kernels, tiles, batches. On the emulated device,
-/// or on a GPU where AQ_TEST_DEVICE is "cuda" (tools/check_gpu.sh).
+/// The solver of devices beside that of the CPU: kernels, tiles, batches.
 
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <numeric>
 
 #include "aq/core/parallel.h"
@@ -12,17 +10,10 @@
 #include "quant/cpu/factor.h"
 #include "quant/cpu/solver.h"
 #include "quant/cuda/factor.h"
-#include "quant/cuda/solver.h"
 #include "unit/quant/reference.h"
 
 namespace aq::test {
 namespace {
-
-const Solver& device_solver() {
-  const char* device = std::getenv("AQ_TEST_DEVICE");
-  return device != nullptr && std::string_view(device) == "cuda" ? find_solver(SolverDevice::cuda)
-                                                                 : emulated_solver();
-}
 
 Factor factor_of(const Solver& solver, const Matrix& x, const GptqSettings& settings) {
   FactorTask task{.sum = sum_of(x, token_weights(x.rows)), .columns = x.columns};

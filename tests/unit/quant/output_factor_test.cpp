@@ -8,7 +8,6 @@
 #include <limits>
 
 #include "quant/cpu/solver.h"
-#include "quant/cuda/solver.h"
 #include "unit/quant/reference.h"
 
 namespace aq::test {
@@ -16,7 +15,7 @@ namespace {
 
 constexpr Index kTokens = 400, kColumns = 136, kRows = 100;
 
-const Solver* const kSolvers[] = {&cpu_solver(), &emulated_solver()};
+const Solver* const kSolvers[] = {&cpu_solver(), &device_solver()};
 
 /// Σ g gᵀ of every tile of rows.
 Matrix output_sum(const Matrix& g) {
@@ -220,13 +219,59 @@ TEST(OutputFactor, CodesAreThoseOfCoordinateDescent) {
 
 TEST(OutputFactor, SlicesAndThreadsDoNotChangeBits) {
   const Problem problem;
+  for (const Solver* solver : kSolvers)
+    for (const Scheme& scheme : {Scheme{}, Scheme{.group_size = kPerChannel}}) {
+      const GptqSettings settings;
+      const Factor factor = problem.factor(*solver, settings);
+      const SolveTask whole = solved(*solver, problem, scheme, factor, settings);
+      const SolveTask slices = solved_in_slices(*solver, whole, {64, 36}, settings);
+      EXPECT_EQ(slices.result, whole.result);
+      EXPECT_EQ(slices.error, whole.error);
+    }
+}
+
+/// Groups that are narrow, odd, wider than a block of a device, the row, the matrix.
+TEST(OutputFactor, SolversAgree) {
+  const Problem problem;
+  const GptqSettings settings;
+  const Factor host = problem.factor(cpu_solver(), settings);
+  const Factor device = problem.factor(device_solver(), settings);
+  const Objective objective(problem, host.damping);
+  for (const Index group : {Index{5}, Index{48}, Index{100}, Index{130}, kPerChannel, kPerTensor})
+    for (const bool symmetric : {true, false}) {
+      const Scheme scheme{.bits = 3, .symmetric = symmetric, .group_size = group};
+      SCOPED_TRACE(to_string(scheme));
+      const SolveTask expected = solved(cpu_solver(), problem, scheme, host, settings);
+      const SolveTask found = solved(device_solver(), problem, scheme, device, settings);
+      EXPECT_NEAR(objective(values_of(found.result)) / objective(values_of(expected.result)), 1,
+                  5e-3);
+      EXPECT_GT(share_equal(codes_of(found.result), codes_of(expected.result)), 0.98);
+    }
+}
+
+TEST(OutputFactor, TasksOfDifferentKindsAtOnce) {
+  const Problem problem;
+  Problem other;
+  other.g = make_inputs(kTokens, kRows, 9);
   for (const Solver* solver : kSolvers) {
     const GptqSettings settings;
     const Factor factor = problem.factor(*solver, settings);
-    const SolveTask whole = solved(*solver, problem, Scheme{}, factor, settings);
-    const SolveTask slices = solved_in_slices(*solver, whole, {64, 36}, settings);
-    EXPECT_EQ(slices.result, whole.result);
-    EXPECT_EQ(slices.error, whole.error);
+    const Factor another = other.factor(*solver, settings);
+    const SolveTask plain{.weight = problem.w.view(), .factor = &factor};
+    std::vector<SolveTask> tasks(4, plain);
+    tasks[1].output_factor = std::as_const(*factor.output).view();
+    tasks[3].output_factor = std::as_const(*another.output).view();
+    tasks[3].factor = &another;
+    solver->solve(tasks, settings);
+    for (const SolveTask& task : tasks) {
+      SolveTask alone{
+          .weight = task.weight, .factor = task.factor, .output_factor = task.output_factor};
+      solver->solve({&alone, 1}, settings);
+      EXPECT_EQ(task.result, alone.result);
+      EXPECT_EQ(task.error, alone.error);
+    }
+    EXPECT_NE(tasks[1].result, tasks[0].result);
+    EXPECT_NE(tasks[1].result, tasks[3].result);
   }
 }
 

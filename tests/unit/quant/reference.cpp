@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <functional>
 #include <numeric>
 #include <random>
@@ -10,6 +11,7 @@
 #include "aq/quant/hessian.h"
 #include "aq/quant/solver.h"
 #include "quant/cpu/hessian.h"
+#include "quant/cuda/solver.h"
 
 namespace aq::test {
 namespace {
@@ -225,6 +227,12 @@ std::vector<float> token_weights(Index tokens) {
   std::vector<float> weights;
   for (Index t = 0; t < tokens; ++t) weights.push_back(0.05F + static_cast<float>(t % 11) / 12);
   return weights;
+}
+
+const Solver& device_solver() {
+  const char* device = std::getenv("AQ_TEST_DEVICE");
+  return device != nullptr && std::string_view(device) == "cuda" ? find_solver(SolverDevice::cuda)
+                                                                 : emulated_solver();
 }
 
 double share_equal(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b) {

@@ -67,6 +67,9 @@ WeightedSum sum_of(const Matrix& x, const std::vector<float>& weights = {});
 
 /// Weights of tokens, of all sizes.
 std::vector<float> token_weights(Index tokens);
+/// The solver of devices, on the emulated one, or on a GPU where AQ_TEST_DEVICE is "cuda"
+/// (tools/check_gpu.sh).
+const Solver& device_solver();
 /// Share of the codes that are equal.
 double share_equal(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b);
 /// A solved task once more, cut into slices of so many rows, on two threads; their rows and figures
