@@ -1,8 +1,8 @@
 #include "quant/cuda/batch.h"
 
 #include "aq/core/parallel.h"
+#include "aq/quant/output_factor.h"
 #include "quant/cuda/factor.h"
-#include "quant/output_factor.h"
 #include "quant/solve_task.h"
 
 namespace aq::cuda {
