@@ -11,7 +11,7 @@ MODELS = [EXAMPLE] + sorted(path.parent for path in FIXTURES.glob("*/config.json
 SETTINGS = {
     "damping": (0.05, 0.02), "few_tokens_damping": (0.5, 0.25), "scale_search": ("hessian", "absmax"), "scale_sign": ("positive", "any"),
     "act_order": ("static", "none"),
-    "refine": (3, 0), "block": (32, 64), "sequential": ("none", "stage"), "target": ("original", "own"), "routing_exponent": (2, 0.5),
+    "refine": (3, 0), "block": (32, 64), "sequential": ("none", "stage"), "target": ("original", "own"), "output_factor": ("layer", "none"), "routing_exponent": (2, 0.5),
     "starved": ("rtn", "all_tokens"), "min_tokens": (7, 3), "expert_tokens": ("all", "routed"),
 }
 

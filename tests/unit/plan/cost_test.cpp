@@ -16,10 +16,10 @@ namespace {
 
 constexpr int kRankCounts[] = {1, 2, 3, 5, 7, 16, 48, 64, 100, 255, 256, 1000, 1024, 4096};
 
-Recipe int4(const std::string& target = "own") {
+Recipe int4(const std::string& target = "own", const std::string& output_factor = "none") {
   return parse_recipe(
       str("{\"default\": {\"wq\": \"int4\", \"group_size\": 32}, \"gptq\": {\"target\": \"", target,
-          "\"}}"),
+          "\", \"output_factor\": \"", output_factor, "\"}}"),
       "recipe.json");
 }
 
@@ -89,6 +89,26 @@ TEST(Cost, OfTheOriginalModelByHand) {
   const CostEstimate own_two = cost_on(model, test::workload(4, 50), 2);
   EXPECT_DOUBLE_EQ(two.all.traffic.reduce_sent - own_two.all.traffic.reduce_sent,
                    layers * 4 * (2 * n * n + o * n + down * m));
+}
+
+/// The same with output factors of q, k and v: what comes on top.
+TEST(Cost, OfOutputFactorsByHand) {
+  const Model model = test::small_dense();
+  const Workload work = test::workload(4, 50);
+  const CostEstimate none = cost_on(model, work, 1);
+  const CostEstimate cost = cost_on(model, work, 1, int4("own", "layer"));
+  const double n = 320, tokens = 200, layers = 3, qkv = 448, o = 320;
+  // As many sweeps again, q, k and v once more, and o from its outputs to its inputs.
+  EXPECT_DOUBLE_EQ(cost.all.flops.refine - none.all.flops.refine, layers * qkv * n * n * 0.9 * 4);
+  EXPECT_DOUBLE_EQ(cost.all.flops.forward - none.all.flops.forward,
+                   layers * 2 * tokens * (qkv + o) * n);
+  EXPECT_DOUBLE_EQ(cost.all.traffic.read - none.all.traffic.read, 2 * layers * (qkv + o) * n);
+  // Scores, and products by q, k and twice by v: five where attention itself has two.
+  EXPECT_DOUBLE_EQ(cost.all.flops.attention, 3.5 * none.all.flops.attention);
+  EXPECT_DOUBLE_EQ(cost.all.flops.solve, none.all.flops.solve);
+  const CostEstimate two = cost_on(model, work, 2, int4("own", "layer"));
+  EXPECT_DOUBLE_EQ(two.all.traffic.reduce_sent - cost_on(model, work, 2).all.traffic.reduce_sent,
+                   layers * 4 * qkv * 64);
 }
 
 /// Two ranks with one partial each: every Hessian travels once, from the rank that is not its

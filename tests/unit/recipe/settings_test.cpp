@@ -29,6 +29,7 @@ QuantizeSettings other_settings() {
                    .block = 64};
   settings.sequential = Sequential::none;
   settings.target = Target::own;
+  settings.output_factor = OutputFactor::none;
   settings.routing_exponent = 0.5;
   settings.starved = Starved::rtn;
   settings.min_tokens = 0;
@@ -46,6 +47,7 @@ const std::vector<std::pair<std::string, std::string>> kFlags{{"damping", "0.05"
                                                               {"block", "64"},
                                                               {"sequential", "none"},
                                                               {"target", "own"},
+                                                              {"output_factor", "none"},
                                                               {"routing_exponent", ".5"},
                                                               {"starved", "rtn"},
                                                               {"min_tokens", "0"},
@@ -61,6 +63,7 @@ TEST(RecipeSettings, AreTheDefaultsWhenNothingIsSaid) {
   EXPECT_EQ(plain.routing_exponent, 1);
   EXPECT_EQ(plain.sequential, Sequential::stage);
   EXPECT_EQ(plain.target, Target::original);
+  EXPECT_EQ(plain.output_factor, OutputFactor::layer);
   EXPECT_EQ(plain.expert_tokens, ExpertTokens::routed);
   EXPECT_EQ(plain.min_tokens, 32);
   EXPECT_EQ(plain.starved, Starved::all_tokens);
@@ -113,7 +116,7 @@ TEST(RecipeSettings, KeysTellWhatTheyTake) {
                   "scale_search: absmax, mse or hessian", "scale_sign: positive or any",
                   "act_order: none or static", "refine: a whole number in [0, 64]",
                   "block: a whole number in [1, 1048576]", "sequential: stage, layer or none",
-                  "target: own or original", "routing_exponent: a number in [0, 16]",
+                  "target: own or original", "output_factor: none or layer", "routing_exponent: a number in [0, 16]",
                   "starved: all_tokens or rtn", "min_tokens: a whole number in [0, 1099511627776]",
                   "expert_tokens: routed or all"));
 }
