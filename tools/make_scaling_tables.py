@@ -26,12 +26,12 @@ class Planner:
         self.machine = Path(self.folder.name) / "node.json"
         self.machine.write_text(re.search(r"```json\n(.*?)```", PAGE.read_text(), re.S).group(1))
 
-    def __call__(self, model, *arguments, ranks=1024, per_node=8, target="own"):
+    def __call__(self, model, *arguments, ranks=1024, per_node=8, target="own", output_factor="none"):
         figures = Path(self.folder.name) / "plan.json"
         command = [self.program, "plan", "--model", ROOT / f"tests/golden/configs/{model}.json", "--config-only",
                    "--config", ROOT / "configs/int4_g128.json", "--nsamples", 512, "--seqlen", 4096, "--ranks", ranks,
                    "--ranks-per-node", per_node, "--machine", self.machine, "--json", figures, "--target", target,
-                   *arguments]
+                   "--output-factor", output_factor, *arguments]
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
         return json.loads(figures.read_text())
 
@@ -121,13 +121,14 @@ def ranks_table(plan):
 def targets_table(plan):
     rows = []
     for name, model in MODELS.items():
-        for target in ("own", "original"):
-            figures = plan(model, "--compute", "fp32", "--memory", "8TiB", target=target)
-            work = {kind: f"{figures['flops'][kind]['all'] / 1e15:.1f} PFLOP" for kind in ("forward", "hessian", "solve")}
-            rows.append([name, f"`{target}`", gib(figures["memory"]["total"]), *work.values(),
+        for target, factor in (("own", "none"), ("original", "none"), ("original", "layer")):
+            figures = plan(model, "--compute", "fp32", "--memory", "8TiB", target=target, output_factor=factor)
+            work = {kind: f"{figures['flops'][kind]['all'] / 1e15:.1f} PFLOP"
+                    for kind in ("forward", "attention", "hessian", "solve")}
+            rows.append([name, f"`{target}`, `{factor}`", gib(figures["memory"]["total"]), *work.values(),
                          *(tib(figures["bytes"][f"{kind} sent"]["all"]) for kind in ("reduce", "dispatch")),
                          minutes(figures)])
-    return table(["", "target", "memory", "forward", "sums", "solve", "sums sent", "dispatched", "time in all"], rows)
+    return table(["", "target, output factor", "memory", "forward", "attention", "sums", "solve", "sums sent", "dispatched", "time in all"], rows)
 
 
 TABLES = {"models": models_table, "targets": targets_table, "lanes": lanes_table, "ranks": ranks_table}

@@ -25,7 +25,8 @@ import h5py
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-OWN = {"target": "own", "few_tokens_damping": 0}
+BY_ROW = {"output_factor": "none"}
+OWN = {**BY_ROW, "target": "own", "few_tokens_damping": 0}
 PLAIN = {**OWN, "scale_search": "absmax", "refine": 0}
 INTEGERS = ("int2", "int3", "int4")
 # Name, keys of "default", settings, formats it makes sense for (empty: all).
@@ -38,8 +39,9 @@ STEPS = [
     ("+ scales of either sign", {}, {**OWN, "refine": 0}, INTEGERS),
     ("+ 1 sweep", {}, {**OWN, "refine": 1}, ()),
     ("+ 4 sweeps", {}, OWN, ()),
-    ("+ damping by tokens", {}, {"target": "own"}, ()),
-    ("+ targets of the original model (the defaults)", {}, {}, ()),
+    ("+ damping by tokens", {}, {**BY_ROW, "target": "own"}, ()),
+    ("+ targets of the original model", {}, BY_ROW, ()),
+    ("+ rows of q, k, v together (the defaults)", {}, {}, ()),
     ("defaults, 8 sweeps", {}, {"refine": 8}, ()),
     ("defaults, one damping", {}, {"few_tokens_damping": 0}, ()),
     ("defaults, positive scales", {}, {"scale_sign": "positive"}, INTEGERS),

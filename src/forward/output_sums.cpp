@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "aq/core/parallel.h"
 #include "aq/quant/output_factor.h"
@@ -54,6 +55,7 @@ class SequenceSums {
     const Range tokens = layer_.batch.rows_of_sequence(sequence);
     std::vector<WeightedSum> sums(rows_.size());
     for (std::size_t i = 0; i < sums.size(); ++i) {
+      if (rows_[i] == 0) continue;
       sums[i].make_room(rows_[i] * kRowTile);
       sums[i].tokens = tokens.size();
       sums[i].weight_sum = static_cast<double>(tokens.size());
@@ -114,6 +116,7 @@ std::vector<LanePartials> sum_outputs(const DecoderLayer& layer, const Tensor& x
                                       const Latents& latents, std::span<const OutputPlace> places,
                                       std::span<const Index> rows) {
   const Batch& batch = layer.batch;
+  if (batch.rows() == 0) return std::vector<LanePartials>(rows.size());
   const SequenceSums sums_of(layer, x, latents, places, rows);
   std::vector<TreeSum> trees(rows.size());
   std::vector<WeightedSum> of_lane(rows.size());
@@ -125,7 +128,11 @@ std::vector<LanePartials> sum_outputs(const DecoderLayer& layer, const Tensor& x
     for (Index i = 0; i < std::ssize(made); ++i) {
       const bool ends = first + i + 1 == batch.lane_sequences[lane].end;
       for (std::size_t task = 0; task < rows.size(); ++task) {
-        of_lane[task].add(made[i][task]);
+        if (rows[task] == 0) continue;
+        if (of_lane[task].empty())
+          of_lane[task] = std::move(made[i][task]);
+        else
+          of_lane[task].add(made[i][task]);
         if (ends) trees[task].add_lane(batch.first_lane + lane, std::exchange(of_lane[task], {}));
       }
       if (ends) ++lane;

@@ -58,8 +58,8 @@ Checksum checksum_of(const NamedHessian& hessian) {
   checksum.add(kUsedBy, used_by);
   checksum.add(kWeightSum, std::as_bytes(std::span(&hessian.weight_sum, 1)));
   if (hessian.cross.rows > 0) checksum.add(kCross, std::as_bytes(std::span(hessian.cross.values)));
-  if (hessian.output.rows > 0)
-    checksum.add(kOutput, std::as_bytes(std::span(hessian.output.values)));
+  if (hessian.output_factor.rows > 0)
+    checksum.add(kOutputFactor, std::as_bytes(std::span(hessian.output_factor.values)));
   checksum.add(kUpper, std::as_bytes(std::span(hessian.upper)));
   return checksum;
 }

@@ -74,7 +74,7 @@ void read_sums(const hdf5::Object& group, NamedHessian& hessian) {
   hessian.upper.resize(shape[0]);
   hdf5::read_dataset(upper, hdf5::Type::f32, hessian.upper.data());
   hessian.cross = read_matrix(group, kCross);
-  hessian.output = read_matrix(group, kOutput);
+  hessian.output_factor = read_matrix(group, kOutputFactor);
   check_checksum(group, checksum_of(hessian), kOperation, kHint);
 }
 
@@ -118,7 +118,15 @@ const std::vector<std::string>& HessianReader::names() const {
 }
 
 NamedHessian HessianReader::describe(const std::string& name) const {
-  return read_attributes(hdf5::open_group(state_->hessians, name), name);
+  const hdf5::Object group = hdf5::open_group(state_->hessians, name);
+  NamedHessian hessian = read_attributes(group, name);
+  if (hdf5::exists(group, kOutputFactor)) {
+    std::vector<Index> shape;
+    open_floats(group, kOutputFactor, 2, shape);
+    hessian.output_factor.rows = shape[0];
+    hessian.output_factor.columns = shape[1];
+  }
+  return hessian;
 }
 
 NamedHessian HessianReader::read(const std::string& name, Index columns) const {

@@ -1,4 +1,5 @@
 #include <array>
+#include <utility>
 
 #include "aq/core/dtype.h"
 #include "aq/core/json.h"
@@ -177,7 +178,7 @@ void MatrixWriter::write_hessian(const NamedHessian& hessian) {
   hdf5::write_dataset(group, kUpper, hdf5::Type::f32, {static_cast<Index>(hessian.upper.size())},
                       hessian.upper.data());
   for (const auto& [name, matrix] :
-       {std::pair(kCross, &hessian.cross), std::pair(kOutput, &hessian.output)})
+       {std::pair(kCross, &hessian.cross), std::pair(kOutputFactor, &hessian.output_factor)})
     if (matrix->rows > 0)
       hdf5::write_dataset(group, name, hdf5::Type::f32, {matrix->rows, matrix->columns},
                           matrix->values.data());

@@ -28,7 +28,7 @@ const MlpSpec* first_mlp(const LayerSpec& layer, MlpKind kind) {
   return nullptr;
 }
 
-std::vector<const LinearSpec*> head_linears(const LayerSpec& layer) {
+std::vector<const LinearSpec*> qkv_linears(const LayerSpec& layer) {
   if (layer.latent) return {&layer.latent->q, &layer.latent->kv_b};
   return {&layer.heads->q, &layer.heads->k, &layer.heads->v};
 }

@@ -22,7 +22,7 @@ void factor_own(StageContext& context, const StagePlan& stage, std::span<const s
       own.push_back(task);
       work.push_back({std::move(sums[task].sum), stage.tasks[task].columns,
                       std::move(sums[task].cross), stage.tasks[task].cross_of,
-                      std::move(sums[task].output)});
+                      std::move(sums[task].output_factor)});
     }
   context.solver.factorize(work, context.settings.gptq);
   for (std::size_t i = 0; i < own.size(); ++i) factors[own[i]] = std::move(work[i].factor);

@@ -1,6 +1,9 @@
 #include "pipeline/layer.h"
 
 #include <algorithm>
+#include <iterator>
+#include <map>
+#include <utility>
 
 #include "aq/forward/output_sums.h"
 #include "pipeline/experts.h"
@@ -30,32 +33,41 @@ std::vector<QuantizedRecord> quantize_inputs(StageContext& context, const StageP
           timed(context.times, Phase::hessian, std::string(stage_name(stage.stage)),
                 [&] { return sum_tokens(context.solver, batch, inputs[i], lacks[i]); });
   for (std::size_t i = 0; i < outputs.size(); ++i)
-    calibrations[i].partials.output = std::move(outputs[i]);
+    calibrations[i].partials.output_factor = std::move(outputs[i]);
   return quantize_stage(context, stage, reduce_sums(context, stage, std::move(calibrations)));
 }
 
-/// Output factors of a stage's tasks, from the layer as it is before they are quantized.
-/// @param latents  of x; made where they are needed and there are none yet
-std::vector<LanePartials> head_factors(StageContext& context, const StagePlan& stage,
-                                       const DecoderLayer& layer, const Tensor& x,
-                                       const Latents* latents) {
-  const std::vector<const LinearSpec*> heads = head_linears(layer.spec);
-  std::vector<OutputPlace> places(heads.size());
+/// Output factors of tasks, stage by stage.
+using StageOutputs = std::map<Stage, std::vector<LanePartials>>;
+
+/// All of a layer in one pass, before the first of its matrices that make heads is quantized.
+/// @param latents  of x; null: they are made
+StageOutputs sum_outputs(StageContext& context, const LayerPlan& plan, const DecoderLayer& layer,
+                         const Tensor& x, const Latents* latents) {
+  const std::vector<const LinearSpec*> linears = qkv_linears(layer.spec);
+  std::vector<OutputPlace> places(linears.size());
   std::vector<Index> rows;
-  for (const TaskPlan& task : stage.tasks) {
-    Index first = 0;
-    for (const MatrixPlan& matrix : task.matrices) {
-      for (std::size_t i = 0; i < heads.size() && task.output_rows > 0; ++i)
-        if (heads[i]->name == matrix.linear.name) places[i] = {std::ssize(rows), first};
-      first += matrix.linear.rows;
+  for (const Stage stage : {Stage::qkv, Stage::latent})
+    for (const TaskPlan& task : plan.stage(stage).tasks) {
+      Index next = 0;
+      for (const MatrixPlan& matrix : task.matrices)
+        for (std::size_t i = 0; i < linears.size() && matrix.coupled; ++i)
+          if (linears[i]->name == matrix.linear.name)
+            places[i] = {std::ssize(rows), std::exchange(next, next + matrix.linear.rows)};
+      rows.push_back(task.output_rows);
     }
-    rows.push_back(task.output_rows);
-  }
-  if (std::ranges::all_of(rows, [](Index count) { return count == 0; })) return {};
-  return timed(context.times, Phase::hessian, "output factors", [&] {
+  std::vector<LanePartials> sums = timed(context.times, Phase::hessian, "output factors", [&] {
     const Latents made = latents != nullptr ? Latents{} : layer.latents(x);
     return sum_outputs(layer, x, latents != nullptr ? *latents : made, places, rows);
   });
+  StageOutputs all;
+  auto next = std::make_move_iterator(sums.begin());
+  for (const Stage stage : {Stage::qkv, Stage::latent}) {
+    const auto end = next + std::ssize(plan.stage(stage).tasks);
+    all[stage].assign(next, end);
+    next = end;
+  }
+  return all;
 }
 
 std::vector<std::int64_t> count_expert_tokens(Communicator& comm, const LayerSpec& layer,
@@ -81,11 +93,16 @@ LayerResult quantize_linears(StageContext& context, const DecoderLayer& layer,
   const auto forward = [&](const char* what, const auto& work) {
     return timed(context.times, Phase::forward, what, work);
   };
+  StageOutputs outputs;
+  if (plan.stage(Stage::qkv).has_output_factors())
+    outputs = sum_outputs(context, plan, layer, x, nullptr);
   quantize(Stage::qkv, {layer.attention_input(x)}, original.attention(),
-           head_factors(context, plan.stage(Stage::qkv), layer, x, nullptr));
+           std::move(outputs[Stage::qkv]));
   Latents latents = forward("latents", [&] { return layer.latents(x); });
+  if (outputs[Stage::latent].empty() && plan.stage(Stage::latent).has_output_factors())
+    outputs = sum_outputs(context, plan, layer, x, &latents);
   quantize(Stage::latent, layer.latent_inputs(latents), original.latents(),
-           head_factors(context, plan.stage(Stage::latent), layer, x, &latents));
+           std::move(outputs[Stage::latent]));
   Tensor core = forward("attention", [&] { return layer.attention_core(x, std::move(latents)); });
   quantize(Stage::o, {LinearInput{core}}, original.output(x));
   forward("attention output", [&] { layer.add_attention_output(std::move(core), x); });

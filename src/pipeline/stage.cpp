@@ -26,10 +26,11 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
   std::vector<Work> work;
   for (const std::size_t t : chunk) {
     const TaskPlan& task = stage.tasks[t];
-    Index first_output = 0;  // of the matrix, among those of the task
+    Index next_output = 0;  // row of the task's output factors
     for (std::size_t m = 0; m < task.matrices.size(); ++m) {
       const MatrixPlan& matrix = task.matrices[m];
-      const Index outputs = std::exchange(first_output, first_output + matrix.linear.rows);
+      const Index first_output = next_output;
+      if (matrix.coupled) next_output += matrix.linear.rows;
       for (const Slice& slice : matrix.slices) {
         if (slice.rank != rank) continue;
         Work item;
@@ -45,10 +46,11 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
         item.weight.rows = slice.rows.size();
         const bool gptq = matrix.assignment.method == Method::gptq;
         item.solve.factor = gptq ? &factor : nullptr;
-        if (gptq && factor.output)
-          item.solve.output_factor = std::as_const(*factor.output)
-                                         .view()
-                                         .slice_rows(outputs + slice.rows.begin, slice.rows.size());
+        if (matrix.coupled && factor.output_factor)
+          item.solve.output_factor =
+              std::as_const(*factor.output_factor)
+                  .view()
+                  .slice_rows(first_output + slice.rows.begin, slice.rows.size());
         work.push_back(std::move(item));
       }
     }
@@ -312,20 +314,20 @@ std::vector<TaskSum> reduce_sums(StageContext& context, const StagePlan& stage,
     };
     list(calibrations[i].partials.hessian, hessian_size(task.columns), hessians);
     list(calibrations[i].partials.cross, task.cross_rows * task.columns, crosses);
-    list(calibrations[i].partials.output, task.output_rows * kRowTile, outputs);
+    list(calibrations[i].partials.output_factor, task.output_rows * kRowTile, outputs);
   }
   timed(context.times, Phase::reduce, "Hessians",
         [&] { reduce_to_owners(context.transport, context.lanes, hessians); });
   if (context.settings.runs_original())
     timed(context.times, Phase::reduce, "cross sums",
           [&] { reduce_to_owners(context.transport, context.lanes, crosses); });
-  if (std::ranges::any_of(stage.tasks, [](const TaskPlan& task) { return task.output_rows > 0; }))
+  if (stage.has_output_factors())
     timed(context.times, Phase::reduce, "output factors",
           [&] { reduce_to_owners(context.transport, context.lanes, outputs); });
   for (std::size_t i = 0; i < stage.tasks.size(); ++i) {
     sums[i].sum = std::move(hessians[i].result);
     sums[i].cross = std::move(crosses[i].result);
-    sums[i].output = std::move(outputs[i].result);
+    sums[i].output_factor = std::move(outputs[i].result);
   }
   observe(context, stage, sums);
   return sums;
@@ -340,7 +342,7 @@ std::vector<TaskSum> own_sums(StageContext& context, const StagePlan& stage,
   };
   for (TaskCalibration& calibration : calibrations)
     sums.push_back({whole(calibration.partials.hessian), whole(calibration.partials.cross),
-                    whole(calibration.partials.output), std::move(calibration.starved)});
+                    whole(calibration.partials.output_factor), std::move(calibration.starved)});
   observe(context, stage, sums);
   return sums;
 }

@@ -90,8 +90,7 @@ class CostSum {
   void layer(const LayerSpec& spec, const LayerPlan& plan) {
     bool differentiates = false;
     for (const StagePlan& before : plan.before_mlps) {
-      const bool outputs = std::ranges::any_of(
-          before.tasks, [](const TaskPlan& task) { return task.output_rows > 0; });
+      const bool outputs = before.has_output_factors();
       differentiates = differentiates || outputs;
       if (before.stage == Stage::o) attention(spec.attention, differentiates);
       ForwardUse forward = use(before.stage);
@@ -273,12 +272,17 @@ class CostSum {
     estimate_.shard_bytes += stored;
   }
 
-  /// U, and for refinement the damped H, go from the owner to the other ranks with rows.
+  static double output_values(const TaskPlan& task) {
+    return static_cast<double>(task.output_rows * kRowTile);
+  }
+
+  /// U, and for refinement the damped H, go from the owner to the other ranks with rows, and what
+  /// was summed beside H.
   void send_factor(const TaskPlan& task, std::vector<int>& solvers) {
     const auto n = static_cast<double>(task.columns);
-    const double bytes =
-        n * kFloat *
-        (n * (0.5 + (settings_.gptq.refine > 0 ? 1 : 0)) + static_cast<double>(task.cross_rows));
+    const double bytes = kFloat * (n * (n * (0.5 + (settings_.gptq.refine > 0 ? 1 : 0)) +
+                                        static_cast<double>(task.cross_rows)) +
+                                   output_values(task));
     std::sort(solvers.begin(), solvers.end());
     solvers.erase(std::unique(solvers.begin(), solvers.end()), solvers.end());
     for (const int rank : solvers) {
@@ -301,9 +305,11 @@ class CostSum {
     TaskForward once;
     const auto n = static_cast<double>(task.columns);
     if (task.needs_hessian)
-      once.products = n * (n + 1) + 2 * n * static_cast<double>(task.cross_rows);
+      once.products =
+          n * (n + 1) + 2 * n * static_cast<double>(task.cross_rows) + 2 * output_values(task);
     if (task.needs_hessian && options_.keep_hessians)
-      estimate_.hessian_bytes += n * ((n + 1) / 2 + static_cast<double>(task.cross_rows)) * kFloat;
+      estimate_.hessian_bytes +=
+          (n * ((n + 1) / 2 + static_cast<double>(task.cross_rows)) + output_values(task)) * kFloat;
     for (const MatrixPlan& matrix : task.matrices) {
       const bool copied = matrix.assignment.method == Method::copy;
       const double count = weights_of(matrix.linear);

@@ -138,7 +138,9 @@ class LayerMemory {
       const Index factors = threads_of(ceil_div(tasks, Index{share_.ranks}));
       const Index part = task.has_hessian ? factor_workspace_bytes(task.columns) : 0;
       if (part <= kKeptWorkspaceBytes) parts = std::max(parts, factors * part);
-      rows = std::max(rows, task.rows > 0 ? solve_workspace_bytes(task.columns, task.group) : 0);
+      rows = std::max(rows, task.rows > 0 ? solve_workspace_bytes(task.columns, task.group,
+                                                                  task.output_rows > 0)
+                                          : 0);
     };
     for (const StageShape& group : sizes_.attention) see(group.task, 1);
     see(sizes_.gate_up, reduced_);
@@ -239,6 +241,9 @@ class LayerMemory {
 
   void attention() {
     const StageShape* before = nullptr;
+    Index all = 0;  // output factors: all are made with the first of them
+    for (const StageShape& group : sizes_.attention) all += output_bytes(group.task);
+    Index left = all;
     const Index original_o =
         sizes_.runs_original ? sizes_.attention.back().task.weights * product_bytes() : 0;
     for (const StageShape& group : sizes_.attention) {
@@ -247,7 +252,9 @@ class LayerMemory {
       MemoryEstimate rest{.activations = inputs_of(group.stage)};
       if (group.stage == Stage::latent) rest.activations *= streams();
       if (group.stage == Stage::o) rest.weights = original_o;
-      if (group.task.output_rows > 0) add(group.stage, Phase::hessian, output_sums(group));
+      if (group.task.output_rows > 0 && std::exchange(left, left - output_bytes(group.task)) == all)
+        add(group.stage, Phase::hessian, output_sums(all));
+      rest.hessians = left == all ? 0 : share_.pending * left;
       MemoryEstimate sum = dense_sum(group.task);
       sum += rest;
       add(group.stage, Phase::hessian, sum);
@@ -259,13 +266,13 @@ class LayerMemory {
          .weights = sizes_.attention.back().task.weights * product_bytes()});
   }
 
-  /// The output factors of a stage, a sequence on each thread: signs, heads and their gradients.
-  MemoryEstimate output_sums(const StageShape& group) const {
+  /// So many bytes of output factors, a sequence on each thread: signs, heads and their gradients.
+  MemoryEstimate output_sums(Index bytes) const {
     const Index width = 2 * sizes_.hidden + sizes_.head_widths + sizes_.gradient_widths;
     const Index o = sizes_.attention.back().task.weights;
     return {.activations = floats(sizes_.latent_width) * streams(),
             .buffers = worker_buffers(width + 2 * runtime::kQueryTile),
-            .hessians = (share_.pending + share_.workers + 1) * output_bytes(group.task),
+            .hessians = (share_.pending + share_.workers + 1) * bytes,
             .weights = (sizes_.attention_weights + o) * product_bytes()};
   }
 

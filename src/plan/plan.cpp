@@ -24,18 +24,13 @@ Index cross_rows(const LinearGroup& group) {
   return cross_of(group.stage) == CrossSum::outputs ? linear.rows : linear.columns;
 }
 
-/// Of a task's output factors: all rows of one whose matrices make heads; else 0.
-Index output_rows(const Assignments& assignments, const LayerSpec& layer,
-                  const LinearGroup& group) {
-  const std::vector<const LinearSpec*> heads = head_linears(layer);
-  bool makes_heads = false;
-  Index rows = 0;
-  for (const LinearSpec* linear : group.linears) {
-    rows += linear->rows;
-    if (assignments.of(*linear).method != Method::gptq) continue;
-    makes_heads = makes_heads || std::ranges::find(heads, linear) != heads.end();
-  }
-  return makes_heads && assignments.settings.sums_outputs() ? rows : 0;
+/// Whether the rows of a linear are refined together.
+bool is_coupled(const Assignments& assignments, const LayerSpec& layer, const LinearSpec& linear) {
+  if (!assignments.settings.sums_outputs()) return false;
+  if (assignments.of(linear).method != Method::gptq) return false;
+  return std::ranges::any_of(qkv_linears(layer), [&](const LinearSpec* makes_heads) {
+    return makes_heads->name == linear.name;
+  });
 }
 
 TaskPlan make_task(const Assignments& assignments, const LinearGroup& group) {
@@ -83,7 +78,9 @@ void add_attention_sizes(const Assignments& assignments, const LayerSpec& layer,
   sizes.head_widths = attention.q_width() + attention.k_width() + attention.v_width();
   for (const LinearGroup& group : attention_groups(layer)) {
     sizes.attention.push_back({group.stage, shape_of(assignments, group)});
-    sizes.attention.back().task.output_rows = output_rows(assignments, layer, group);
+    for (const LinearSpec* linear : group.linears)
+      if (is_coupled(assignments, layer, *linear))
+        sizes.attention.back().task.output_rows += linear->rows;
     sizes.layer_packed_bytes += sizes.attention.back().task.packed_bytes;
   }
   sizes.attention_weights = sizes.attention.front().task.weights;
@@ -94,7 +91,8 @@ void add_attention_sizes(const Assignments& assignments, const LayerSpec& layer,
   const LatentHeads& latent = *layer.latent;
   sizes.head_widths = (sizes.head_widths + latent.kv_b.rows) *
                       std::min(attention.heads, runtime::kLatentHeads) / attention.heads;
-  sizes.gradient_widths += sizes.head_widths;
+  sizes.gradient_widths = sizes.head_widths + attention.head_dim + attention.value_dim +
+                          std::min(attention.heads, runtime::kLatentHeads) * attention.value_dim;
   sizes.latent_width = (latent.q_a ? latent.q_a->rows : 0) + latent.kv_a.rows;
   sizes.attention_weights = weights_of(latent.q) + weights_of(latent.kv_b);
 }
@@ -207,8 +205,11 @@ struct LayerPlanner {
     for (const LinearGroup& group : groups) {
       if (stages.empty() || stages.back().stage != group.stage)
         stages.push_back({.stage = group.stage, .tasks = {}});
-      stages.back().tasks.push_back(make_task(assignments, group));
-      stages.back().tasks.back().output_rows = output_rows(assignments, layer, group);
+      TaskPlan& task = stages.back().tasks.emplace_back(make_task(assignments, group));
+      for (MatrixPlan& matrix : task.matrices) {
+        matrix.coupled = is_coupled(assignments, layer, matrix.linear);
+        if (matrix.coupled) task.output_rows += matrix.linear.rows;
+      }
     }
     for (StagePlan& stage : stages) place(stage);
     return stages;
@@ -351,6 +352,11 @@ std::vector<const StagePlan*> LayerPlan::stages() const {
 bool StagePlan::needs_hessian() const {
   return std::any_of(tasks.begin(), tasks.end(),
                      [](const TaskPlan& task) { return task.needs_hessian; });
+}
+
+bool StagePlan::has_output_factors() const {
+  return std::any_of(tasks.begin(), tasks.end(),
+                     [](const TaskPlan& task) { return task.output_rows > 0; });
 }
 
 bool StagePlan::quantizes() const {

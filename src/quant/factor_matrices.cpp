@@ -26,16 +26,16 @@ void take_matrices(FactorTask& task) {
 
 void put_sizes(const Factor& factor, FactorHeader& header) {
   header.sizes[kLackAt] = size_of(factor.lack);
-  header.sizes[kOutputAt] = size_of(factor.output);
+  header.sizes[kOutputAt] = size_of(factor.output_factor);
 }
 
 void make_matrices(const FactorHeader& header, Factor& factor) {
   factor.lack = room(header.sizes[kLackAt], header.facts.columns);
-  factor.output = room(header.sizes[kOutputAt], kRowTile);
+  factor.output_factor = room(header.sizes[kOutputAt], kRowTile);
 }
 
 void append_matrices(Factor& factor, std::vector<Buffer>& arrays) {
-  for (const std::shared_ptr<Matrix>& matrix : {factor.lack, factor.output})
+  for (const std::shared_ptr<Matrix>& matrix : {factor.lack, factor.output_factor})
     if (matrix) arrays.push_back(host_buffer(std::span(matrix->values)));
 }
 

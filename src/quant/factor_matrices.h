@@ -1,6 +1,6 @@
 #pragma once
 /// The matrices that the factors of every solver carry in the memory of the CPU: `lack` and
-/// `output`.
+/// `output_factor`.
 
 #include "aq/core/buffer.h"
 #include "aq/quant/solver.h"

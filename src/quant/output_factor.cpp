@@ -26,21 +26,25 @@ void add_outputs(MatrixView<const float> g, Index first_row, MatrixView<float> s
 }
 
 void take_output(FactorTask& task) {
-  const WeightedSum sum = std::move(task.output);
+  WeightedSum sum = std::move(task.output_factor);
   if (sum.empty() || !task.factor.usable()) return;
-  Matrix output = Matrix::uninitialized(std::ssize(sum.values) / kRowTile, kRowTile);
-  std::ranges::transform(
-      sum.values, output.values.begin(),
-      [scale = static_cast<float>(1 / sum.weight_sum)](float value) { return scale * value; });
-  task.factor.output = std::make_shared<Matrix>(std::move(output));
+  Matrix factor;
+  factor.rows = std::ssize(sum.values) / kRowTile;
+  factor.columns = kRowTile;
+  factor.values = std::move(sum.values);
+  task.factor.output_factor = std::make_shared<Matrix>(std::move(factor));
 }
 
 void output_block(MatrixView<const float> rows, std::int64_t tokens, float* block) {
   const MatrixView<float> out(block, kRowTile, kRowTile);
   double trace = 0;
-  for (Index r = 0; r < rows.rows; ++r) trace += static_cast<double>(rows(r, r));
+  bool counts = true;
+  for (Index r = 0; r < rows.rows; ++r) {
+    trace += static_cast<double>(rows(r, r));
+    counts = counts && rows(r, r) >= 0;
+  }
   const double mean = trace / static_cast<double>(rows.rows);
-  const bool counts = std::isfinite(mean) && mean > 0;
+  counts = counts && std::isfinite(mean) && mean > 0;
   const double damping =
       kOutputDamping +
       static_cast<double>(kRowTile) / static_cast<double>(std::max<std::int64_t>(tokens, 1));

@@ -9,6 +9,9 @@ void prepare(SolveTask& task) {
   AQ_CHECK(task.first_row % kRowTile == 0, "first row ", task.first_row);
   AQ_CHECK(usable_factor(task) == nullptr || task.factor->columns == weight.columns, weight.columns,
            " columns");
+  AQ_CHECK(task.output_factor.rows == 0 ||
+               (task.output_factor.rows == weight.rows && task.output_factor.columns == kRowTile),
+           "output factor [", task.output_factor.rows, ", ", task.output_factor.columns, "]");
   task.result = make_quantized(task.scheme, weight.rows, weight.columns);
   task.result.global_scale = task.global_scale;
   if (task.scheme.group_size == kPerTensor) {

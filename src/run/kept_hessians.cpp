@@ -12,6 +12,7 @@
 namespace aq {
 namespace {
 
+constexpr const char* kKeepAnew = "keep the Hessians anew (quantize --keep-hessians)";
 constexpr std::string_view kOperation = "use kept Hessians";
 constexpr std::string_view kOutputFactor = "output_factor", kNone = "none";
 
@@ -51,9 +52,9 @@ void HessianKeeper::keep(const TaskPlan& task, const TaskSum& sum) {
     kept.cross = Matrix::uninitialized(task.cross_rows, task.columns);
     kept.cross.values = sum.cross.values;
   }
-  if (!sum.output.values.empty()) {
-    kept.output = Matrix::uninitialized(task.output_rows, kRowTile);
-    kept.output.values = sum.output.values;
+  if (!sum.output_factor.values.empty()) {
+    kept.output_factor = Matrix::uninitialized(task.output_rows, kRowTile);
+    kept.output_factor.values = sum.output_factor.values;
   }
   writer_->write_hessian(kept);
 }
@@ -143,7 +144,7 @@ void KeptHessians::check_sources(const std::vector<SourceChecksums>& sources) co
       fail(run_,
            str("its Hessians of ", part_text(static_cast<Index>(part), manifest_.layers),
                " are those of another checkpoint: ", difference),
-           "keep the Hessians anew (quantize --keep-hessians)");
+           kKeepAnew);
 }
 
 void KeptHessians::check_stage(const StagePlan& stage) const {
@@ -151,10 +152,20 @@ void KeptHessians::check_stage(const StagePlan& stage) const {
     if (!task.needs_hessian) continue;
     const std::vector<std::string> names = names_of(task);
     const HessianReader& file = holder(names.front());
-    if (file.describe(names.front()).used_by != names)
+    const NamedHessian kept = file.describe(names.front());
+    const auto refuse = [&](const std::string& reason, const char* hint) {
       throw Error(ErrorKind::input, kOperation, str(file.path().string(), ": ", names.front()),
-                  "its linears are not those that share an input in this model",
-                  "keep the Hessians anew (quantize --keep-hessians)");
+                  reason, hint);
+    };
+    if (kept.used_by != names)
+      refuse("its linears are not those that share an input in this model", kKeepAnew);
+    const Matrix& factors = kept.output_factor;
+    if (task.output_rows > 0 && kept.tokens > 0 &&
+        (factors.rows != task.output_rows || factors.columns != kRowTile))
+      refuse(str("its output factors are [", factors.rows, ", ", factors.columns, "], not [",
+                 task.output_rows, ", ", kRowTile, "]"),
+             "keep Hessians of a run that quantizes the same of q, k, v by gptq, or say "
+             "--output-factor none");
   }
 }
 
@@ -202,12 +213,7 @@ std::vector<TaskSum> KeptHessians::sums(const StagePlan& stage, int rank) const 
     if (!mine) return;
     sum.sum = {hessian_values(kept.upper, task.columns), kept.weight_sum, kept.tokens};
     if (task.output_rows == 0) return;
-    if (kept.output.rows != task.output_rows || kept.output.columns != kRowTile)
-      throw Error(ErrorKind::input, kOperation, str(file.path().string(), ": ", name),
-                  str("its output factors are [", kept.output.rows, ", ", kept.output.columns,
-                      "], not [", task.output_rows, ", ", kRowTile, "]"),
-                  "keep the Hessians anew (quantize --keep-hessians)");
-    sum.output = {std::move(kept.output.values), kept.weight_sum, kept.tokens};
+    sum.output_factor = {std::move(kept.output_factor.values), kept.weight_sum, kept.tokens};
   });
   return sums;
 }

@@ -1,5 +1,7 @@
 /// Causal attention of one sequence.
 
+#include <algorithm>
+
 #include "runtime/attention_heads.h"
 #include "runtime/products.h"
 #include "runtime/vector_loops.h"

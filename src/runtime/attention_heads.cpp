@@ -5,7 +5,6 @@
 #include <memory>
 
 #include "aq/core/error.h"
-#include "runtime/products.h"
 #include "runtime/rope.h"
 #include "runtime/vector_loops.h"
 

@@ -81,6 +81,28 @@ RopeTable make_table(const RopeSpec& spec, Index positions) {
   return table;
 }
 
+/// @param sign  of the angles
+void turn(const RopeTable& table, Index head_dim, float sign, MatrixView<float> x) {
+  const RopeSpec& spec = table.spec;
+  const Index half = spec.dims / 2;
+  AQ_CHECK(x.rows <= table.positions && x.columns % head_dim == 0, "x [", x.rows, ", ", x.columns,
+           "], positions ", table.positions);
+  AQ_CHECK(spec.begin >= 0 && spec.begin + spec.dims <= head_dim, "rotary dimensions from ",
+           spec.begin, ", ", spec.dims, " of ", head_dim);
+  std::vector<float> sine(half);
+  for (Index t = 0; t < x.rows; ++t) {
+    const float* cosine = table.cosine.data() + t * half;
+    for (Index j = 0; j < half; ++j) sine[j] = sign * table.sine[t * half + j];
+    float* row = x.row(t).data() + spec.begin;
+    for (Index head = 0; head < x.columns; head += head_dim) {
+      if (spec.interleaved)
+        rotate_pairs(row + head, cosine, sine.data(), half);
+      else
+        rotate(row + head, row + head + half, cosine, sine.data(), half);
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<float> rope_frequencies(const RopeSpec& spec) {
@@ -129,30 +151,12 @@ std::shared_ptr<const RopeTable> rope_table(const RopeSpec& spec, Index position
   return table;
 }
 
-void rotate_back(const RopeTable& table, Index head_dim, MatrixView<float> x) {
-  RopeTable back = table;
-  for (float& sine : back.sine) sine = -sine;
-  rotate(back, head_dim, x);
+void rotate(const RopeTable& table, Index head_dim, MatrixView<float> x) {
+  turn(table, head_dim, 1, x);
 }
 
-void rotate(const RopeTable& table, Index head_dim, MatrixView<float> x) {
-  const RopeSpec& spec = table.spec;
-  const Index half = spec.dims / 2;
-  AQ_CHECK(x.rows <= table.positions && x.columns % head_dim == 0, "x [", x.rows, ", ", x.columns,
-           "], positions ", table.positions);
-  AQ_CHECK(spec.begin >= 0 && spec.begin + spec.dims <= head_dim, "rotary dimensions from ",
-           spec.begin, ", ", spec.dims, " of ", head_dim);
-  for (Index t = 0; t < x.rows; ++t) {
-    const float* cosine = table.cosine.data() + t * half;
-    const float* sine = table.sine.data() + t * half;
-    float* row = x.row(t).data() + spec.begin;
-    for (Index head = 0; head < x.columns; head += head_dim) {
-      if (spec.interleaved)
-        rotate_pairs(row + head, cosine, sine, half);
-      else
-        rotate(row + head, row + head + half, cosine, sine, half);
-    }
-  }
+void rotate_back(const RopeTable& table, Index head_dim, MatrixView<float> x) {
+  turn(table, head_dim, -1, x);
 }
 
 }  // namespace aq::runtime

@@ -10,7 +10,7 @@ import numpy as np
 from program import CALIBRATION, EVALUATION, EXAMPLE, FIXTURES, ProgramTest, quantize_arguments, results, run
 from exported_checkpoint import to_bf16, write_safetensors
 from test_quantize import read_safetensors
-from test_target import softmax
+from test_target import Olmoe, softmax
 
 TILE = 64  # rows whose factor is kept
 LATENT_HEADS = 16  # heads that are made at one time (aq/runtime/workspace.h)
@@ -83,7 +83,7 @@ class OutputFactor(ProgramTest):
         found = {}
         for path in (save / "hessians").iterdir():
             with h5py.File(path) as file:
-                found |= {name: group["output"][:] for name, group in file["hessians"].items() if "output" in group}
+                found |= {name: group["output_factor"][:] for name, group in file["hessians"].items() if "output_factor" in group}
         return found
 
     def assert_near(self, got, expected, name):
@@ -97,33 +97,35 @@ class OutputFactor(ProgramTest):
         self.assertEqual(sorted(got), [f"model.layers.{layer}.self_attn.q_proj" for layer in range(4)])
         tensors = {name: tensor.astype(np.float64)
                    for name, tensor in read_safetensors(EXAMPLE / "model.safetensors").items()}
-        config = json.loads((EXAMPLE / "config.json").read_text())
-        eps, heads = config["rms_norm_eps"], config["num_attention_heads"]
-        at = "model.layers.0.self_attn."
-
-        def normed(x, name):
-            return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * tensors[name + ".weight"]
+        model = Olmoe(tensors)
+        weight = lambda name: tensors[name + ".weight"]
 
         def norm_gradient(x, name, g):
-            root = np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
-            g = g * tensors[name + ".weight"]
+            root = np.sqrt((x * x).mean(axis=-1, keepdims=True) + model.eps)
+            g = g * weight(name)
             return g / root - x * (g * x).mean(axis=-1, keepdims=True) / root**3
 
-        expected = 0
         with h5py.File(CALIBRATION) as file:
-            tokens = file["tokens"][:16, :48]
-        for sequence, row in enumerate(tokens):
-            h = normed(tensors["model.embed_tokens.weight"][row], "model.layers.0.input_layernorm")
-            q, k, v = (h @ tensors[f"{at}{name}_proj.weight"].T for name in "qkv")
-            split = lambda x: x.reshape(len(row), heads, -1)
-            turned = [rotated(split(normed(x, at + name)), False) for x, name in ((q, "q_norm"), (k, "k_norm"))]
-            back = split(signs(0, sequence, *h.shape) @ tensors[at + "o_proj.weight"])
-            by_q, by_k, by_v = gradients(*turned, split(v), back)
-            flat = lambda x: x.reshape(h.shape)
-            by_q, by_k = (norm_gradient(x, at + name, flat(rotated(g, False, back=True)))
-                          for x, name, g in ((q, "q_norm", by_q), (k, "k_norm", by_k)))
-            expected = expected + np.concatenate([factor(by_q), factor(by_k), factor(flat(by_v))])
-        self.assert_near(got[at + "q_proj"], expected, at)
+            x = tensors["model.embed_tokens.weight"][file["tokens"][:16, :48]]
+        flat = lambda values: values.reshape(-1, values.shape[-1])
+        for layer in (0, 1):
+            at = f"model.layers.{layer}.self_attn."
+            inputs = model.norm(x, f"model.layers.{layer}.input_layernorm")
+            expected = 0
+            for sequence, h in enumerate(inputs):
+                q, k, v = (h @ weight(f"{at}{name}_proj").T for name in "qkv")
+                split = lambda values: values.reshape(len(h), model.heads, -1)
+                turned = [rotated(split(model.norm(values, at + name)), False)
+                          for values, name in ((q, "q_norm"), (k, "k_norm"))]
+                back = split(signs(layer, sequence, *h.shape) @ weight(at + "o_proj"))
+                by_q, by_k, by_v = gradients(*turned, split(v), back)
+                by_q, by_k = (norm_gradient(values, at + name, rotated(g, False, back=True).reshape(h.shape))
+                              for values, name, g in ((q, "q_norm", by_q), (k, "k_norm", by_k)))
+                expected = expected + np.concatenate([factor(by_q), factor(by_k), factor(by_v.reshape(h.shape))])
+            self.assert_near(got[at + "q_proj"], expected, at)
+            x = x + model.core(layer, inputs, weight) @ weight(at + "o_proj").T
+            h = flat(model.norm(x, f"model.layers.{layer}.post_attention_layernorm"))
+            x = x + model.experts_sum(layer, h, model.route(layer, h), weight).reshape(x.shape)
 
     def latent_model(self, name):
         """A DeepSeek of 20 heads, which are made 16 at a time, without scaled rotations."""
@@ -202,9 +204,7 @@ class OutputFactor(ProgramTest):
                     self.assert_near(got[at + "q_b_proj"], q_sum, "q_b")
                     self.assertNotIn(at + "q_a_proj", got)
                 else:
-                    both = got[at + "q_proj"]
-                    self.assert_near(both[: len(q_sum)], q_sum, "q")
-                    self.assertTrue((both[len(q_sum):] == 0).all(), "kv_a makes no heads")
+                    self.assert_near(got[at + "q_proj"], q_sum, "q, without kv_a, which makes no heads")
 
     def test_kept_factors_give_the_same_bytes(self):
         none = ("--sequential", "none")
@@ -222,6 +222,17 @@ class OutputFactor(ProgramTest):
         refused = run(*arguments, *none, "--resume", "never", "--hessians", plain)
         self.assertNotEqual(refused.returncode, 0)
         self.assertIn("output_factor: 'none' there, 'layer' now", refused.stderr)
+
+    def test_only_some_of_q_k_and_v(self):
+        """Factors of those that gptq quantizes; kept ones must be of what the new run quantizes."""
+        recipe = self.write_recipe(default={"wq": "int3", "group_size": 32}, gptq={"sequential": "none"}, overrides=[
+            {"pattern": "*.q_proj", "skip": True}, {"pattern": "*.k_proj", "method": "rtn"}])
+        save, _ = self.quantize("some", "--keep-hessians", recipe=recipe, ranks=2)
+        self.assertEqual({values.shape for values in self.outputs(save).values()}, {(128, TILE)})
+        refused = run(*quantize_arguments(self.directory / "all"), "--sequential", "none", "--hessians", save)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("its output factors are [128, 64], not [384, 64]", refused.stderr)
+        self.assertFalse((self.directory / "all" / "shards").exists())
 
     def test_without_sweeps_nothing_is_summed(self):
         save, _ = self.quantize("run", "--keep-hessians", "--refine", 0)

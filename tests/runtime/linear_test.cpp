@@ -41,6 +41,17 @@ TEST(Linear, ByHand) {
   EXPECT_EQ(out.values, (FloatArray{7, -1.5F, 1, -0.5F}));
 }
 
+TEST(Linear, GradientsByHand) {
+  Matrix gradient(2, 2), weight(2, 3);
+  gradient.values = {1, -1, 2, 0};
+  weight.values = {1, 0, 2, 0.5F, -1, 0};
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    Tensor out(2, 3);
+    linear_gradient(Tensor::from(gradient).as(dtype), Tensor::from(weight).as(dtype), out.window());
+    EXPECT_TRUE(std::ranges::equal(std::span(out.host().data, 6), FloatArray{0.5F, 1, 2, 2, 0, 4}));
+  }
+}
+
 struct LinearShape {
   Index tokens, inputs, outputs;
 };

@@ -13,8 +13,8 @@ using LanePartials = std::vector<TreeSum::Partial>;
 /// The sums of one task.
 struct TaskPartials {
   LanePartials hessian;
-  LanePartials cross;   ///< Solver::add_cross; empty without a second stream
-  LanePartials output;  ///< of output factors (sum_outputs); empty without
+  LanePartials cross;          ///< Solver::add_cross; empty without a second stream
+  LanePartials output_factor;  ///< of output factors (sum_outputs); empty without
 };
 
 /// d of a cross sum: what tokens `rows` lack, whose inputs are x (float32).

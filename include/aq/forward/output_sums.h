@@ -13,10 +13,10 @@ struct OutputPlace {
 };
 
 /// Σ g gᵀ over this rank's tokens, g the gradients of c · (what attention adds to x) by the outputs
-/// of head_linears(layer.spec). With signs c drawn for each sequence, position and channel, whose
+/// of qkv_linears(layer.spec). With signs c drawn for each sequence, position and channel, whose
 /// covariance is the identity, that is the expectation of how an error there changes the residual
 /// stream (Hutchinson 1990), by rows as add_outputs has it.
-/// @param places  of each of head_linears()
+/// @param places  of each of qkv_linears()
 /// @param rows    of each task: `[rows, kRowTile]`
 /// @return of each task
 std::vector<LanePartials> sum_outputs(const DecoderLayer& layer, const Tensor& x,

@@ -1,7 +1,8 @@
 #pragma once
 /// Kept Hessian sums: `/hessians/<dotted name of the first linear that uses it>/upper` with
 /// attributes weight_sum, tokens, used_by, starved and checksum, and beside it `cross`
-/// where targets came from the original model, and `output` with output factors. Written by
+/// where targets came from the original model, and
+/// `output_factor` where rows are refined together. Written by
 /// MatrixWriter::write_hessian.
 
 #include <cstdint>
@@ -23,8 +24,8 @@ struct NamedHessian {
   double weight_sum = 0;  ///< Σ s^p
   std::int64_t tokens = 0;
   std::string starved = "none";  ///< what was done with a starved expert
-  Matrix cross = {};   ///< Solver::add_cross, over the same tokens; no rows where there is none
-  Matrix output = {};  ///< add_outputs, `[., kRowTile]`, over the same tokens; likewise
+  Matrix cross = {};  ///< Solver::add_cross, over the same tokens; no rows where there is none
+  Matrix output_factor = {};  ///< add_outputs, `[., kRowTile]`, over the same tokens; likewise
 };
 
 /// Reads kept sums; everything that comes from the file is checked (Error{input} names file, object
@@ -39,7 +40,7 @@ class HessianReader {
   const std::filesystem::path& path() const;
   /// Names in the order in which they were written.
   const std::vector<std::string>& names() const;
-  /// All but the sums themselves.
+  /// All but the sums themselves; of the output factor its shape.
   NamedHessian describe(const std::string& name) const;
   /// @pre the linears have `columns` inputs
   NamedHessian read(const std::string& name, Index columns) const;

@@ -180,7 +180,7 @@ std::vector<MlpRun> mlp_runs(const LayerSpec& layer);
 const MlpSpec* first_mlp(const LayerSpec& layer, MlpKind kind);
 
 /// Those whose outputs are the heads' q, k and v: q, k, v, or q and kv_b of latents.
-std::vector<const LinearSpec*> head_linears(const LayerSpec& layer);
+std::vector<const LinearSpec*> qkv_linears(const LayerSpec& layer);
 
 /// Linears that read one input, and so share one Hessian.
 struct LinearGroup {

@@ -24,6 +24,7 @@ struct MatrixPlan {
   LinearSpec linear;
   Assignment assignment;
   std::vector<Slice> slices;  ///< in row order, covering every row; empty for Method::copy
+  bool coupled = false;       ///< its rows are refined together, under an output factor
   /// The rank that writes the matrix into its shard: that of the first slice.
   int writer() const { return slices.empty() ? -1 : slices.front().rank; }
 };
@@ -37,7 +38,7 @@ struct TaskPlan {
   bool needs_hessian = false;          ///< some matrix is quantized by GPTQ
   CrossSum cross_of = CrossSum::none;  ///< that is made beside the Hessian, `[cross_rows, columns]`
   Index cross_rows = 0;
-  Index output_rows = 0;  ///< of the output factors that are made beside it; 0: none
+  Index output_rows = 0;  ///< of the matrices with output factors, which are made beside it
   bool split = false;     ///< rows are solved by several ranks: the owner sends the factor
 };
 
@@ -47,6 +48,7 @@ struct StagePlan {
   std::vector<TaskPlan> tasks;
   double balance = 1;  ///< mean work of a rank / work of the busiest rank
   bool needs_hessian() const;
+  bool has_output_factors() const;
   bool quantizes() const;  ///< some matrix is not copied
 };
 

@@ -67,7 +67,7 @@ struct GptqSettings {
   ActOrder act_order = ActOrder::none;
   /// Sweeps of coordinate descent over the codes after GPTQ, under the same damped H; a group's
   /// scale is refitted by least squares before its codes, where the row's error falls (not MX, not
-  /// per tensor).
+  /// per tensor). With an output factor as many again under it.
   int refine = 4;
   /// Columns whose sums over all columns before them are formed at once; rounded to a multiple of
   /// the group. It changes the speed, not one bit of the result. Of the CPU; GPUs have
@@ -114,9 +114,8 @@ struct Factor : FactorFacts {
   /// C = cross sum / weight_sum. Where there is one, solve aims at W + R Hλ⁻¹ in place of W, with R
   /// = W C (of inputs, `[columns, columns]`) or C (of outputs, `[rows of the matrix, columns]`).
   std::shared_ptr<Matrix> lack{};
-  /// Output factors B of its matrices, one below the other: see FactorTask. Where there is one,
-  /// solve lowers tr(B E Hλ Eᵀ) of each tile of rows.
-  std::shared_ptr<Matrix> output{};
+  /// Output factors B of its matrices: see FactorTask, and SolveTask for what they do.
+  std::shared_ptr<Matrix> output_factor{};
 };
 
 /// A factor on its way between ranks: what is said before its arrays, whose bytes follow as they
@@ -132,9 +131,9 @@ struct FactorTask {
   Index columns = 0;
   WeightedSum cross = {};  ///< `[., columns]` row by row (Solver::add_cross); may be empty
   CrossSum cross_of = CrossSum::none;
-  /// Σ g gᵀ over gradients g of something by the outputs of the task's matrices, of the rows of
-  /// each tile of kRowTile: `[rows of all of them, kRowTile]`; may be empty (add_outputs).
-  WeightedSum output = {};
+  /// Σ g gᵀ over gradients g of something by outputs of the task's matrices, of the rows of each
+  /// tile: `[rows of the matrices that have one, kRowTile]`; may be empty (add_outputs).
+  WeightedSum output_factor = {};
   Factor factor = {};  ///< filled
 };
 
@@ -149,7 +148,8 @@ struct SolveTask {
   float global_scale = 1;  ///< nvfp4: fitted on all matrices that share it (fit_global_scale)
   bool refine = true;      ///< false: without the sweeps of the settings (too few tokens)
   const Factor* factor = nullptr;  ///< null, or not usable: round to nearest
-  /// B of the rows of each tile: `[rows, kRowTile]`; empty: rows do not depend on each other.
+  /// B of the rows of each tile: `[rows, kRowTile]`. With it as many sweeps more lower
+  /// tr(B E Hλ Eᵀ) of each tile; empty: rows do not depend on each other.
   MatrixView<const float> output_factor = {};
   /// Filled with the rows that the result should come near where they are not `weight`; w below.
   Matrix target = {};
@@ -252,8 +252,9 @@ QuantizedMatrix round_to_nearest(MatrixView<const float> weight, const Scheme& s
 
 /// What the BLAS library is and which kernel it chose: "OpenBLAS 0.3.21", "Cooperlake"; and the
 /// instruction set of the kernels of this module: "x86-64-v4", "x86-64-v3" or "baseline". Hessian
-/// sums, factors and solutions depend on the latter, cross sums and targets on BLAS, as does the
-/// float64 rung of the ladder; "x86-64-v3" and "x86-64-v4" give the same codes of one target.
+/// sums, factors and solutions depend on the latter, cross sums, targets and output factors on
+/// BLAS, as does the float64 rung of the ladder; "x86-64-v3" and "x86-64-v4" give the same codes of
+/// one target.
 struct BlasInfo {
   std::string library, kernel, row_kernel;
   /// Empty, or a warning with the variable to export when the kernel does not fit this CPU.

@@ -22,10 +22,11 @@ constexpr Index factor_workspace_bytes(Index columns) {
 inline constexpr Index kKeptWorkspaceBytes = Index{64} << 20;
 
 /// Bytes that a thread keeps to solve tiles of so many columns, of which `group` share a grid:
-/// weights, levels and errors of a tile; levels, their products and what a moved scale changes.
-constexpr Index solve_workspace_bytes(Index columns, Index group) {
-  return (3 * columns + std::min(columns, 2 * group)) * kRowTile *
-         static_cast<Index>(sizeof(float));
+/// weights, levels and errors of a tile; levels, their products and what a moved scale changes, the
+/// first two of all its rows at one time where these are `coupled` by an output factor.
+constexpr Index solve_workspace_bytes(Index columns, Index group, bool coupled) {
+  const Index of_group = coupled ? std::min(2 * columns, 3 * group) : std::min(columns, 2 * group);
+  return (3 * columns + of_group) * kRowTile * static_cast<Index>(sizeof(float));
 }
 
 }  // namespace aq

@@ -11,10 +11,10 @@ namespace aq {
 
 /// The sums of one task, on its owner; empty elsewhere.
 struct TaskSum {
-  WeightedSum sum;               ///< the Hessian
-  WeightedSum cross = {};        ///< Solver::add_cross
-  WeightedSum output = {};       ///< of output factors
-  std::string starved = "none";  ///< on every rank
+  WeightedSum sum;                 ///< the Hessian
+  WeightedSum cross = {};          ///< Solver::add_cross
+  WeightedSum output_factor = {};  ///< add_outputs
+  std::string starved = "none";    ///< on every rank
 };
 
 /// A whole matrix with its figures.

@@ -195,26 +195,5 @@ bool refine_coupled_group(Tile& tile, const Levels& levels, Index begin, Index e
   return changed;
 }
 
-/// The tile holds G. Sweeps row by row, then those of all rows together; one that changes nothing
-/// is the last of its kind.
-template <class Levels>
-void refine(Tile& tile, const Levels& levels) {
-  const TileJob& job = tile.job;
-  const int all = job.sweeps + job.coupled_sweeps;
-  bool changed = true;
-  for (int sweep = 0; sweep < all; ++sweep) {
-    const bool coupled = sweep >= job.sweeps;
-    if (!changed && sweep != job.sweeps) continue;
-    changed = false;
-    for (Index begin = 0; begin < job.columns; begin += job.group) {
-      const Index end = least(job.columns, begin + job.group);
-      const Index from = sweep + 1 < all ? 0 : end / kPanel;
-      if (coupled ? refine_coupled_group(tile, levels, begin, end, from)
-                  : refine_group(tile, levels, begin, end, from))
-        changed = true;
-    }
-  }
-}
-
 }  // namespace
 }  // namespace aq::AQ_TILE_NAMESPACE

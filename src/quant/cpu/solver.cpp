@@ -5,12 +5,12 @@
 #include <limits>
 
 #include "aq/core/parallel.h"
+#include "aq/quant/output_factor.h"
 #include "quant/cpu/aligned_floats.h"
 #include "quant/cpu/factor.h"
 #include "quant/cpu/hessian.h"
 #include "quant/cpu/tile_kernel.h"
 #include "quant/factor_matrices.h"
-#include "aq/quant/output_factor.h"
 #include "quant/row_kernel.h"
 #include "quant/solve_task.h"
 #include "quant/target.h"
@@ -119,6 +119,7 @@ void sample_norms(const Item& item, const GptqSettings& settings) {
   plain.scale_search = ScaleSearch::absmax;
   const auto rows_of = [&](const Factor* factor) {
     TileJob rows = common_job(task, factor, plain);
+    rows.sweeps = rows.coupled_sweeps = 0;
     rows.rows = ceil_div(std::min(kNormSpan, task.weight.rows - item.first), kErrorRowStride);
     const MatrixView<const float> aim = aim_of(task);
     rows.weight = aim.data + item.first * aim.stride;

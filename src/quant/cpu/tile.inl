@@ -26,7 +26,8 @@ struct Part {
   int first_row;
 };
 
-/// All rows of a job, and memory that one part uses at a time.
+/// All rows of a job, and memory that one part uses at a time, or with sweeps under an output
+/// factor each part of its own.
 struct Tile {
   const TileJob& job;
   Part parts[kParts] = {};

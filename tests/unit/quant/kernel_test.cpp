@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "aq/quant/output_factor.h"
 #include "aq/quant/solver.h"
 #include "quant/cpu/aligned_floats.h"
 #include "quant/cpu/cholesky.h"
@@ -20,6 +21,16 @@ std::vector<const TileKernel*> kernels() {
   if (__builtin_cpu_supports("avx512bw")) all.push_back(&tile_v4::kernel);
 #endif
   return all;
+}
+
+/// An output factor of a tile.
+std::vector<float> make_block() {
+  const Matrix g = make_inputs(100, kRowTile, 5);
+  Matrix sum(kRowTile, kRowTile);
+  add_outputs(g.view(), 0, sum.view());
+  std::vector<float> block(kRowTile * kRowTile);
+  output_block(sum.view(), g.rows, block.data());
+  return block;
 }
 
 /// One tile with one kernel.
@@ -50,6 +61,9 @@ struct KernelRun {
     job.group = job.segment = scheme.group_size;
     job.words = words;
     job.groups = groups;
+    job.coupled_sweeps = 2;
+    const std::vector<float> block = make_block();
+    job.output_factor = block.data();
     AlignedFloats memory;
     job.workspace = memory.take(kernel.workspace_floats(job));
     TileJob rounding = job;

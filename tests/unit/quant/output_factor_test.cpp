@@ -35,11 +35,11 @@ struct Problem {
 
   Factor factor(const Solver& solver, const GptqSettings& settings) const {
     FactorTask task{.sum = sum_of(x), .columns = kColumns};
-    task.output.values = output_sum(g).values;
-    task.output.weight_sum = static_cast<double>(kTokens);
-    task.output.tokens = kTokens;
+    task.output_factor.values = output_sum(g).values;
+    task.output_factor.weight_sum = static_cast<double>(kTokens);
+    task.output_factor.tokens = kTokens;
     solver.factorize({&task, 1}, settings);
-    EXPECT_TRUE(task.output.values.empty()) << "it is consumed";
+    EXPECT_TRUE(task.output_factor.values.empty()) << "it is consumed";
     return task.factor;
   }
 
@@ -110,7 +110,7 @@ struct Objective {
 SolveTask solved(const Solver& solver, const Problem& problem, const Scheme& scheme,
                  const Factor& factor, const GptqSettings& settings, bool coupled = true) {
   SolveTask task{.weight = problem.w.view(), .scheme = scheme, .factor = &factor};
-  if (coupled) task.output_factor = std::as_const(*factor.output).view();
+  if (coupled) task.output_factor = std::as_const(*factor.output_factor).view();
   if (scheme.group_size == kPerTensor)
     task.tensor_grid = fit_tensor_grid(scheme, problem.w.view(), settings.scale_search);
   if (scheme.is_nvfp4()) task.global_scale = 1024;
@@ -142,7 +142,7 @@ TEST(OutputFactor, BlocksAreNormalised) {
 }
 
 /// In every format, from what the sweeps without it leave; the errors of rows stay those of rows.
-TEST(OutputFactor, EverySweepLowersTheObjective) {
+TEST(OutputFactor, ASweepLowersTheObjectiveInEveryFormat) {
   const Problem problem;
   for (const Solver* solver : kSolvers)
     for (const std::string_view name : format_names()) {
@@ -259,8 +259,8 @@ TEST(OutputFactor, TasksOfDifferentKindsAtOnce) {
     const Factor another = other.factor(*solver, settings);
     const SolveTask plain{.weight = problem.w.view(), .factor = &factor};
     std::vector<SolveTask> tasks(4, plain);
-    tasks[1].output_factor = std::as_const(*factor.output).view();
-    tasks[3].output_factor = std::as_const(*another.output).view();
+    tasks[1].output_factor = std::as_const(*factor.output_factor).view();
+    tasks[3].output_factor = std::as_const(*another.output_factor).view();
     tasks[3].factor = &another;
     solver->solve(tasks, settings);
     for (const SolveTask& task : tasks) {
@@ -289,6 +289,58 @@ TEST(OutputFactor, TravelsWithTheFactor) {
     }
     EXPECT_EQ(solved(*solver, problem, Scheme{}, copy, settings).result,
               solved(*solver, problem, Scheme{}, factor, settings).result);
+  }
+}
+
+/// Static act-order and the search by the Hessian: sweeps work on columns as they are stored.
+TEST(OutputFactor, OtherSettingsLowerTheObjectiveToo) {
+  const Problem problem;
+  for (const Solver* solver : kSolvers)
+    for (const bool ordered : {false, true}) {
+      GptqSettings settings;
+      if (ordered) settings.act_order = ActOrder::fixed;
+      settings.scale_search = ScaleSearch::hessian;
+      const Scheme scheme{.bits = 3, .group_size = 40};
+      const Factor factor = problem.factor(*solver, settings);
+      const Objective objective(problem, factor.damping);
+      const SolveTask by_row = solved(*solver, problem, scheme, factor, settings, false);
+      const SolveTask together = solved(*solver, problem, scheme, factor, settings);
+      EXPECT_LT(objective(values_of(together.result)), objective(values_of(by_row.result)));
+    }
+}
+
+/// Of too few tokens there are no sweeps of either kind.
+TEST(OutputFactor, IsNotUsedWithoutRefinement) {
+  const Problem problem;
+  for (const Solver* solver : kSolvers) {
+    const GptqSettings settings;
+    const Factor factor = problem.factor(*solver, settings);
+    std::vector<QuantizedMatrix> results;
+    for (const bool coupled : {false, true}) {
+      SolveTask task{.weight = problem.w.view(), .refine = false, .factor = &factor};
+      if (coupled) task.output_factor = std::as_const(*factor.output_factor).view();
+      solver->solve({&task, 1}, settings);
+      results.push_back(task.result);
+    }
+    EXPECT_EQ(results[0], results[1]);
+  }
+}
+
+/// A row whose errors overflow rounds its tile; the other tile is what it is without that row.
+TEST(OutputFactor, TilesThatOverflowAreRounded) {
+  const Problem problem;
+  Problem broken;
+  broken.w(3, 7) = 1e30F;
+  for (const Solver* solver : kSolvers) {
+    const GptqSettings settings;
+    const Factor factor = problem.factor(*solver, settings);
+    const SolveTask expected = solved(*solver, problem, Scheme{}, factor, settings);
+    const SolveTask task = solved(*solver, broken, Scheme{}, factor, settings);
+    EXPECT_TRUE(std::isinf(task.error[0]) && std::isinf(task.error[63]));
+    EXPECT_EQ(slice_rows(task.result, 64, 36), slice_rows(expected.result, 64, 36));
+    SolveTask rounded{.weight = broken.w.view()};
+    solver->solve({&rounded, 1}, settings);
+    EXPECT_EQ(slice_rows(task.result, 0, 64), slice_rows(rounded.result, 0, 64));
   }
 }
 

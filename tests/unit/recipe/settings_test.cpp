@@ -110,15 +110,16 @@ TEST(RecipeSettings, EveryKeyAsAFlag) {
 TEST(RecipeSettings, KeysTellWhatTheyTake) {
   std::vector<std::string> lines;
   for (const SettingKey& key : setting_keys()) lines.push_back(str(key.key, ": ", key.values));
-  EXPECT_THAT(lines,
-              testing::ElementsAre(
-                  "damping: a number in [0, 100]", "few_tokens_damping: a number in [0, 100]",
-                  "scale_search: absmax, mse or hessian", "scale_sign: positive or any",
-                  "act_order: none or static", "refine: a whole number in [0, 64]",
-                  "block: a whole number in [1, 1048576]", "sequential: stage, layer or none",
-                  "target: own or original", "output_factor: none or layer", "routing_exponent: a number in [0, 16]",
-                  "starved: all_tokens or rtn", "min_tokens: a whole number in [0, 1099511627776]",
-                  "expert_tokens: routed or all"));
+  EXPECT_THAT(
+      lines,
+      testing::ElementsAre(
+          "damping: a number in [0, 100]", "few_tokens_damping: a number in [0, 100]",
+          "scale_search: absmax, mse or hessian", "scale_sign: positive or any",
+          "act_order: none or static", "refine: a whole number in [0, 64]",
+          "block: a whole number in [1, 1048576]", "sequential: stage, layer or none",
+          "target: own or original", "output_factor: none or layer",
+          "routing_exponent: a number in [0, 16]", "starved: all_tokens or rtn",
+          "min_tokens: a whole number in [0, 1099511627776]", "expert_tokens: routed or all"));
 }
 
 /// docs/recipes.md: a row "| `key` | values | default | meaning |" for every setting, and every
