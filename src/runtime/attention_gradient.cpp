@@ -100,7 +100,7 @@ void norm_gradient(const AttentionSpec& spec, std::span<const float> weight, con
 /// The way back through prepare().
 /// @param x  as it came in; no rows where nothing needs it
 /// @param weight  of the norm; may be empty
-void unprepare(const AttentionSpec& spec, std::span<const float> weight, Matrix x,
+void unprepare(const AttentionSpec& spec, std::span<const float> weight, const Matrix& x,
                MatrixView<float> gradient) {
   if (spec.clip_qkv) {
     Matrix clamped = x;
@@ -136,9 +136,9 @@ void attention_gradient(const AttentionSpec& spec, const AttentionVectors& vecto
     rotate_back(*table, spec.head_dim, q);
     rotate_back(*table, spec.head_dim, k);
   }
-  unprepare(spec, vectors.q_norm, std::move(plain_q), q);
-  unprepare(spec, vectors.k_norm, std::move(plain_k), k);
-  unprepare(spec, {}, std::move(plain_v), v);
+  unprepare(spec, vectors.q_norm, plain_q, q);
+  unprepare(spec, vectors.k_norm, plain_k, k);
+  unprepare(spec, {}, plain_v, v);
 }
 
 }  // namespace aq::runtime
