@@ -22,15 +22,12 @@ struct Work {
 };
 
 std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t> chunk, int rank,
-                            const std::vector<Factor>& factors) {
+                            const std::vector<Factor>& factors, const SliceOutputs& outputs) {
   std::vector<Work> work;
   for (const std::size_t t : chunk) {
     const TaskPlan& task = stage.tasks[t];
-    Index next_output = 0;  // row of the task's output factors
     for (std::size_t m = 0; m < task.matrices.size(); ++m) {
       const MatrixPlan& matrix = task.matrices[m];
-      const Index first_output = next_output;
-      if (matrix.coupled) next_output += matrix.linear.rows;
       for (const Slice& slice : matrix.slices) {
         if (slice.rank != rank) continue;
         Work item;
@@ -46,11 +43,7 @@ std::vector<Work> list_work(const StagePlan& stage, std::span<const std::size_t>
         item.weight.rows = slice.rows.size();
         const bool gptq = matrix.assignment.method == Method::gptq;
         item.solve.factor = gptq ? &factor : nullptr;
-        if (matrix.coupled && factor.output_factor)
-          item.solve.output_factor =
-              std::as_const(*factor.output_factor)
-                  .view()
-                  .slice_rows(first_output + slice.rows.begin, slice.rows.size());
+        if (matrix.coupled) item.solve.output_factor = outputs.at({t, m, slice.rows.begin}).view();
         work.push_back(std::move(item));
       }
     }
@@ -137,8 +130,9 @@ std::vector<double> tile_sums(std::span<const double> rows) {
 
 /// Solves this rank's rows of the tasks in `chunk`.
 void solve_chunk(StageContext& context, const StagePlan& stage, std::span<const std::size_t> chunk,
-                 const std::vector<Factor>& factors, std::vector<SolvedSlice>& solved) {
-  std::vector<Work> work = list_work(stage, chunk, context.comm.rank(), factors);
+                 const std::vector<Factor>& factors, const SliceOutputs& outputs,
+                 std::vector<SolvedSlice>& solved) {
+  std::vector<Work> work = list_work(stage, chunk, context.comm.rank(), factors, outputs);
   timed(context.times, Phase::read, "original rows",
         [&] { read_weights(context, stage, chunk, work); });
   std::vector<SolveTask> tasks;
@@ -177,19 +171,20 @@ std::vector<SolvedSlice> solve_own(StageContext& context, const StagePlan& stage
     any_split = any_split || task.split;
     if (task.owner == rank || has_rows(task, rank)) (task.split ? split : whole).push_back(i);
   }
+  const SliceOutputs outputs = share_output_factors(context, stage, sums);
   std::vector<Factor> factors(stage.tasks.size());
   std::vector<SolvedSlice> solved;
   if (any_split) {  // at most one or two a rank: all at once, factors go where the rows are
     factor_own(context, stage, split, sums, factors);
     share_factors(context, stage, factors);
-    solve_chunk(context, stage, split, factors, solved);
+    solve_chunk(context, stage, split, factors, outputs, solved);
     for (const std::size_t task : split) factors[task] = {};
   }
   const auto step = static_cast<std::size_t>(context.solver.tasks_at_once());
   for (std::size_t first = 0; first < whole.size(); first += step) {
     const std::span chunk = std::span(whole).subspan(first, std::min(step, whole.size() - first));
     factor_own(context, stage, chunk, sums, factors);
-    solve_chunk(context, stage, chunk, factors, solved);
+    solve_chunk(context, stage, chunk, factors, outputs, solved);
     for (const std::size_t task : chunk) factors[task] = {};
   }
   return solved;

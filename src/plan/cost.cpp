@@ -249,6 +249,8 @@ class CostSum {
         rank.tiles += std::ceil(rows / static_cast<double>(kRowTile));
         solvers.push_back(slice.rank);
         add_slice(rank, matrix, slice);
+        if (matrix.coupled && slice.rank != task.owner)
+          send_to_solver(task.owner, slice.rank, rows * static_cast<double>(kRowTile) * kFloat);
         if (!gptq) continue;
         rank.work.flops.solve +=
             rows * n * n *
@@ -276,22 +278,22 @@ class CostSum {
     return static_cast<double>(task.output_rows * kRowTile);
   }
 
-  /// U, and for refinement the damped H, go from the owner to the other ranks with rows, and what
-  /// was summed beside H.
+  /// U, and for refinement the damped H, go from the owner to the other ranks with rows.
   void send_factor(const TaskPlan& task, std::vector<int>& solvers) {
     const auto n = static_cast<double>(task.columns);
-    const double bytes = kFloat * (n * (n * (0.5 + (settings_.gptq.refine > 0 ? 1 : 0)) +
-                                        static_cast<double>(task.cross_rows)) +
-                                   output_values(task));
+    const double bytes =
+        n * kFloat *
+        (n * (0.5 + (settings_.gptq.refine > 0 ? 1 : 0)) + static_cast<double>(task.cross_rows));
     std::sort(solvers.begin(), solvers.end());
     solvers.erase(std::unique(solvers.begin(), solvers.end()), solvers.end());
-    for (const int rank : solvers) {
-      if (rank == task.owner) continue;
-      ranks_[rank].work.traffic.exchange_received += bytes;
-      StageWork& owner = ranks_[task.owner];
-      owner.work.traffic.exchange_sent += bytes;
-      owner.messages += std::ceil(bytes / static_cast<double>(kPieceBytes));
-    }
+    for (const int rank : solvers)
+      if (rank != task.owner) send_to_solver(task.owner, rank, bytes);
+  }
+
+  void send_to_solver(int owner, int solver, double bytes) {
+    ranks_[solver].work.traffic.exchange_received += bytes;
+    ranks_[owner].work.traffic.exchange_sent += bytes;
+    ranks_[owner].messages += std::ceil(bytes / static_cast<double>(kPieceBytes));
   }
 
   /// What the forward pass and the sum of one task take.

@@ -51,7 +51,7 @@ void place_split(TaskPlan& task, int first, int count, int ranks, int rotation) 
 }
 
 /// Most ranks that it pays to deal the rows of a task to: the owner sends the factor to each, 6 n^2
-/// bytes with the damped H, 4 n for each row of a cross sum and its output factors, and each saves
+/// bytes with the damped H and 4 n for each row of a cross sum, and each saves
 /// a part of what GPTQ, refinement and targets take.
 int most_ranks(const TaskPlan& task, int sweeps) {
   Index rows = 0, tiles = 0;
@@ -61,9 +61,8 @@ int most_ranks(const TaskPlan& task, int sweeps) {
     tiles += ceil_div(matrix.linear.rows, kRowTile);
   }
   if (!task.needs_hessian) return checked_cast<int>(tiles);
-  const auto n = static_cast<double>(task.columns);
-  const double bytes = 6 + 4 * static_cast<double>(task.cross_rows) / n +
-                       4 * static_cast<double>(task.output_rows * kRowTile) / (n * n);
+  const double bytes =
+      6 + 4 * static_cast<double>(task.cross_rows) / static_cast<double>(task.columns);
   const double worth = static_cast<double>(rows) *
                        (1 + target_flops(task.cross_of) + refine_flops(1, sweeps)) /
                        (bytes * kOperationsPerByte);

@@ -25,16 +25,6 @@ void add_outputs(MatrixView<const float> g, Index first_row, MatrixView<float> s
   }
 }
 
-void take_output(FactorTask& task) {
-  WeightedSum sum = std::move(task.output_factor);
-  if (sum.empty() || !task.factor.usable()) return;
-  Matrix factor;
-  factor.rows = std::ssize(sum.values) / kRowTile;
-  factor.columns = kRowTile;
-  factor.values = std::move(sum.values);
-  task.factor.output_factor = std::make_shared<Matrix>(std::move(factor));
-}
-
 void output_block(MatrixView<const float> rows, std::int64_t tokens, float* block) {
   const MatrixView<float> out(block, kRowTile, kRowTile);
   double trace = 0;

@@ -150,4 +150,18 @@ void form_targets(std::span<SolveTask> tasks,
   });
 }
 
+std::int64_t lack_size(const Factor& factor) {
+  return factor.lack ? std::ssize(factor.lack->values) : 0;
+}
+
+std::shared_ptr<Matrix> room_for_lack(const FactorHeader& header) {
+  if (header.facts.cross_of == CrossSum::none) return nullptr;
+  return std::make_shared<Matrix>(
+      Matrix::uninitialized(header.sizes.back() / header.facts.columns, header.facts.columns));
+}
+
+Buffer lack_buffer(const Factor& factor) {
+  return factor.lack ? host_buffer(std::span(factor.lack->values)) : Buffer{};
+}
+
 }  // namespace aq

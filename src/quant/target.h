@@ -5,6 +5,7 @@
 
 #include <functional>
 
+#include "aq/core/buffer.h"
 #include "aq/quant/solver.h"
 
 namespace aq {
@@ -32,5 +33,10 @@ struct WholeFactor {
 /// one, so that they do not depend on slices.
 void form_targets(std::span<SolveTask> tasks,
                   const std::function<WholeFactor(const Factor&)>& whole_factor);
+
+/// How a `lack` travels, see Solver::header_of.
+std::int64_t lack_size(const Factor& factor);
+std::shared_ptr<Matrix> room_for_lack(const FactorHeader& header);
+Buffer lack_buffer(const Factor& factor);
 
 }  // namespace aq

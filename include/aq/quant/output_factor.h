@@ -18,9 +18,6 @@ inline constexpr double kOutputDamping = 0.3;
 /// @param first_row  of these outputs in their matrix
 void add_outputs(MatrixView<const float> g, Index first_row, MatrixView<float> sum);
 
-/// The factor's `output_factor` from the sum of its task.
-void take_output(FactorTask& task);
-
 /// B / mean(diag B) + β I of a tile.
 /// @param rows   of it: `[at most kRowTile, kRowTile]`
 /// @param block  receives `[kRowTile, kRowTile]`; the identity in rows beyond them, and for a tile

@@ -84,9 +84,6 @@ enum class CrossSum {
   outputs,  ///< d: what its output should bring beside W x, `[rows]`
 };
 
-/// Rows that are worked on together; a slice of a matrix begins at a multiple of it.
-inline constexpr Index kRowTile = 64;
-
 /// What factorising a Hessian found out. Damping is a share of the mean diagonal of the normalised
 /// H.
 struct FactorFacts {
@@ -114,15 +111,13 @@ struct Factor : FactorFacts {
   /// C = cross sum / weight_sum. Where there is one, solve aims at W + R Hλ⁻¹ in place of W, with R
   /// = W C (of inputs, `[columns, columns]`) or C (of outputs, `[rows of the matrix, columns]`).
   std::shared_ptr<Matrix> lack{};
-  /// Output factors B of its matrices: see FactorTask, and SolveTask for what they do.
-  std::shared_ptr<Matrix> output_factor{};
 };
 
 /// A factor on its way between ranks: what is said before its arrays, whose bytes follow as they
 /// are. Between ranks with the same solver only.
 struct FactorHeader {
   FactorFacts facts;
-  std::array<std::int64_t, 6> sizes;  ///< elements of each array
+  std::array<std::int64_t, 5> sizes;  ///< elements of each array
 };
 
 /// A sum to be factored. The sums are consumed.
@@ -131,11 +126,11 @@ struct FactorTask {
   Index columns = 0;
   WeightedSum cross = {};  ///< `[., columns]` row by row (Solver::add_cross); may be empty
   CrossSum cross_of = CrossSum::none;
-  /// Σ g gᵀ over gradients g of something by outputs of the task's matrices, of the rows of each
-  /// tile: `[rows of the matrices that have one, kRowTile]`; may be empty (add_outputs).
-  WeightedSum output_factor = {};
   Factor factor = {};  ///< filled
 };
+
+/// Rows that are worked on together; a slice of a matrix begins at a multiple of it.
+inline constexpr Index kRowTile = 64;
 
 /// A slice of rows of one matrix and the place for its result.
 struct SolveTask {
@@ -148,8 +143,8 @@ struct SolveTask {
   float global_scale = 1;  ///< nvfp4: fitted on all matrices that share it (fit_global_scale)
   bool refine = true;      ///< false: without the sweeps of the settings (too few tokens)
   const Factor* factor = nullptr;  ///< null, or not usable: round to nearest
-  /// B of the rows of each tile: `[rows, kRowTile]`. With it as many sweeps more lower
-  /// tr(B E Hλ Eᵀ) of each tile; empty: rows do not depend on each other.
+  /// Output factors B of the tiles: `[rows, kRowTile]`, sums as of add_outputs. With them as many
+  /// sweeps more lower tr(B E Hλ Eᵀ) of each tile; empty: rows do not depend on each other.
   MatrixView<const float> output_factor = {};
   /// Filled with the rows that the result should come near where they are not `weight`; w below.
   Matrix target = {};

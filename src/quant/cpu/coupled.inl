@@ -9,7 +9,8 @@ namespace {
 /// Row k of B, for the rows of a part.
 AQ_INLINE Rows factor_row(const TileJob& job, int k, int part) {
   Rows rows;
-  __builtin_memcpy(&rows, job.output_factor + k * kTileRows + part * kLanes, sizeof(rows));
+  const Index at = Index{k} * kTileRows + Index{part} * kLanes;
+  __builtin_memcpy(&rows, job.output_factor + at, sizeof(rows));
   return rows;
 }
 
@@ -32,7 +33,7 @@ struct CoupledGroup {
     for (int r = 0; r < rows(); ++r) lane_of(inverse_curvature, r) = 1 / curvature(r);
   }
   int rows() const { return tile.count * kLanes; }
-  float curvature(int row) const { return tile.job.output_factor[row * (kTileRows + 1)]; }
+  float curvature(Index row) const { return tile.job.output_factor[row * (kTileRows + 1)]; }
   GroupWork part(int p) const { return group_work(tile, p, begin, end); }
 };
 

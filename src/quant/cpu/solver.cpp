@@ -10,7 +10,6 @@
 #include "quant/cpu/factor.h"
 #include "quant/cpu/hessian.h"
 #include "quant/cpu/tile_kernel.h"
-#include "quant/factor_matrices.h"
 #include "quant/row_kernel.h"
 #include "quant/solve_task.h"
 #include "quant/target.h"
@@ -247,7 +246,7 @@ class CpuSolver final : public Solver {
         const WeightedSum sum = std::move(task.sum);  // freed as soon as it is factored
         task.factor = aq::factorize(sum, task.columns, settings);
       }
-      take_matrices(task);
+      take_cross(task);
     });
   }
 
@@ -260,9 +259,8 @@ class CpuSolver final : public Solver {
     FactorHeader header{facts, {}};
     if (factor.data) {
       const CpuFactor& f = cpu_factor(factor);
-      header.sizes = {std::ssize(f.u), std::ssize(f.h), std::ssize(f.diagonal),
-                      std::ssize(f.order)};
-      put_sizes(factor, header);
+      header.sizes = {std::ssize(f.u), std::ssize(f.h), std::ssize(f.diagonal), std::ssize(f.order),
+                      lack_size(factor)};
     }
     return header;
   }
@@ -274,9 +272,7 @@ class CpuSolver final : public Solver {
     f->h.resize(header.sizes[1]);
     f->diagonal.resize(header.sizes[2]);
     f->order.resize(header.sizes[3]);
-    Factor factor{header.facts, f};
-    make_matrices(header, factor);
-    return factor;
+    return {header.facts, f, room_for_lack(header)};
   }
 
   std::vector<Buffer> arrays_of(Factor& factor) const override {
@@ -285,9 +281,8 @@ class CpuSolver final : public Solver {
     auto& f = static_cast<CpuFactor&>(*factor.data);
     for (const Buffer& array :
          {host_buffer(std::span(f.u)), host_buffer(std::span(f.h)),
-          host_buffer(std::span(f.diagonal)), host_buffer(std::span(f.order))})
+          host_buffer(std::span(f.diagonal)), host_buffer(std::span(f.order)), lack_buffer(factor)})
       if (!array.empty()) arrays.push_back(array);
-    append_matrices(factor, arrays);
     return arrays;
   }
 };

@@ -2,7 +2,6 @@
 
 #include "quant/cpu/factor.h"
 #include "quant/damped_sum.h"
-#include "quant/factor_matrices.h"
 
 namespace aq::cuda {
 namespace {
@@ -166,7 +165,7 @@ void factorize(Accelerator& device, std::span<FactorTask> tasks, const GptqSetti
     climb_ladder(device, makings, settings);
     for (; first < end; ++first) {
       tasks[first].sum = {};
-      take_matrices(tasks[first]);
+      take_cross(tasks[first]);
     }
   }
 }

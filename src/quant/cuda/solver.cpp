@@ -10,7 +10,6 @@
 #endif
 #include "quant/cuda/hessian.h"
 #include "quant/cuda/solve.h"
-#include "quant/factor_matrices.h"
 #include "quant/target.h"
 
 namespace aq {
@@ -54,8 +53,8 @@ class DeviceSolver final : public Solver {
     FactorHeader header{facts, {}};
     if (!factor.data) return header;
     const cuda::DeviceFactor& f = cuda::device_factor(factor);
-    header.sizes = {f.lower.size(), f.h.parts().size(), f.diagonal.size(), f.order.size()};
-    put_sizes(factor, header);
+    header.sizes = {f.lower.size(), f.h.parts().size(), f.diagonal.size(), f.order.size(),
+                    lack_size(factor)};
     return header;
   }
 
@@ -69,9 +68,7 @@ class DeviceSolver final : public Solver {
         header.sizes[1] > 0 ? cuda::DevicePairs(device_, header.sizes[1] / 2) : cuda::DevicePairs();
     f->diagonal = {device_, header.sizes[2]};
     if (header.sizes[3] > 0) f->order = {device_, header.sizes[3]};
-    Factor factor{header.facts, f};
-    make_matrices(header, factor);
-    return factor;
+    return {header.facts, f, room_for_lack(header)};
   }
 
   /// They go where messages reach them first.
@@ -90,7 +87,7 @@ class DeviceSolver final : public Solver {
     add(f.h.parts());
     add(f.diagonal);
     add(f.order);
-    append_matrices(factor, arrays);
+    if (const Buffer lack = lack_buffer(factor); !lack.empty()) arrays.push_back(lack);
     return arrays;
   }
 
