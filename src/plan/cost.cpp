@@ -232,8 +232,7 @@ class CostSum {
       owner.work.flops.factor += owner.factor_flops;
     }
     const bool refines = dealt_.all_tokens * share.hessian >= kRefineTokensPerColumn * n;
-    const int kinds = task.output_rows > 0 ? 2 : 1;  // by row, then of all rows of a tile
-    const double sweeps = refines ? kinds * settings_.gptq.refine : 0;
+    const double sweeps = refines ? settings_.gptq.refine : 0;
     std::vector<int> solvers;
     for (const MatrixPlan& matrix : task.matrices) {
       const Scheme& scheme = matrix.assignment.scheme;
@@ -255,7 +254,8 @@ class CostSum {
         rank.work.flops.solve +=
             rows * n * n *
             (1 + target_flops(task.cross_of) + 2.0 / static_cast<double>(kErrorRowStride));
-        rank.work.flops.refine += rows * refine_flops(n, sweeps);
+        const int kinds = matrix.coupled ? 2 : 1;  // by row, then of all rows of a tile
+        rank.work.flops.refine += rows * refine_flops(n, kinds * sweeps);
       }
     }
     if (task.split && task.needs_hessian) send_factor(task, solvers);

@@ -252,9 +252,11 @@ class LayerMemory {
       MemoryEstimate rest{.activations = inputs_of(group.stage)};
       if (group.stage == Stage::latent) rest.activations *= streams();
       if (group.stage == Stage::o) rest.weights = original_o;
-      if (group.task.output_rows > 0 && std::exchange(left, left - output_bytes(group.task)) == all)
-        add(group.stage, Phase::hessian, output_sums(all));
-      rest.hessians = left == all ? 0 : share_.pending * left;
+      if (const Index own = output_bytes(group.task); own > 0) {
+        if (left == all) add(group.stage, Phase::hessian, output_sums(all));
+        left -= own;
+        rest.hessians = share_.pending * left;
+      }
       MemoryEstimate sum = dense_sum(group.task);
       sum += rest;
       add(group.stage, Phase::hessian, sum);

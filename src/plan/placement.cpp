@@ -51,8 +51,8 @@ void place_split(TaskPlan& task, int first, int count, int ranks, int rotation) 
 }
 
 /// Most ranks that it pays to deal the rows of a task to: the owner sends the factor to each, 6 n^2
-/// bytes with the damped H and 4 n for each row of a cross sum, and each saves
-/// a part of what GPTQ, refinement and targets take.
+/// bytes with the damped H and 4 n for each row of a cross sum, and each saves a part of what GPTQ,
+/// refinement and targets take.
 int most_ranks(const TaskPlan& task, int sweeps) {
   Index rows = 0, tiles = 0;
   for (const MatrixPlan& matrix : task.matrices) {

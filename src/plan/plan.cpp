@@ -84,17 +84,17 @@ void add_attention_sizes(const Assignments& assignments, const LayerSpec& layer,
     sizes.layer_packed_bytes += sizes.attention.back().task.packed_bytes;
   }
   sizes.attention_weights = sizes.attention.front().task.weights;
-  const bool keeps_heads = attention.qk_norm != QkNorm::none || attention.clip_qkv;
-  sizes.gradient_widths = attention.out_width() + attention.head_dim + attention.value_dim +
-                          (keeps_heads ? sizes.head_widths : 0);
-  if (!layer.latent) return;
-  const LatentHeads& latent = *layer.latent;
-  sizes.head_widths = (sizes.head_widths + latent.kv_b.rows) *
-                      std::min(attention.heads, runtime::kLatentHeads) / attention.heads;
-  sizes.gradient_widths = sizes.head_widths + attention.head_dim + attention.value_dim +
-                          std::min(attention.heads, runtime::kLatentHeads) * attention.value_dim;
-  sizes.latent_width = (latent.q_a ? latent.q_a->rows : 0) + latent.kv_a.rows;
-  sizes.attention_weights = weights_of(latent.q) + weights_of(latent.kv_b);
+  Index at_once = attention.heads;
+  if (layer.latent) {
+    const LatentHeads& latent = *layer.latent;
+    at_once = std::min(at_once, runtime::kLatentHeads);
+    sizes.head_widths = (sizes.head_widths + latent.kv_b.rows) * at_once / attention.heads;
+    sizes.latent_width = (latent.q_a ? latent.q_a->rows : 0) + latent.kv_a.rows;
+    sizes.attention_weights = weights_of(latent.q) + weights_of(latent.kv_b);
+  }
+  const bool copies = layer.latent || attention.qk_norm != QkNorm::none || attention.clip_qkv;
+  sizes.gradient_widths = at_once * attention.value_dim + attention.head_dim + attention.value_dim +
+                          (copies ? sizes.head_widths : 0);
 }
 
 /// The larger of both in every size.

@@ -32,6 +32,15 @@ std::vector<std::string> names_of(const TaskPlan& task) {
   return names;
 }
 
+/// The rows of a sum; none where there is no sum.
+Matrix matrix_of(const WeightedSum& sum, Index columns) {
+  Matrix matrix;
+  matrix.rows = std::ssize(sum.values) / columns;
+  matrix.columns = columns;
+  matrix.values = sum.values;
+  return matrix;
+}
+
 }  // namespace
 
 std::string part_text(Index part, Index layers) {
@@ -48,14 +57,8 @@ void HessianKeeper::keep(const TaskPlan& task, const TaskSum& sum) {
   const std::vector<std::string> names = names_of(task);
   NamedHessian kept{names.front(),      names,          hessian_upper(sum.sum, task.columns),
                     sum.sum.weight_sum, sum.sum.tokens, sum.starved};
-  if (!sum.cross.values.empty()) {
-    kept.cross = Matrix::uninitialized(task.cross_rows, task.columns);
-    kept.cross.values = sum.cross.values;
-  }
-  if (!sum.output_factor.values.empty()) {
-    kept.output_factor = Matrix::uninitialized(task.output_rows, kRowTile);
-    kept.output_factor.values = sum.output_factor.values;
-  }
+  kept.cross = matrix_of(sum.cross, task.columns);
+  kept.output_factor = matrix_of(sum.output_factor, kRowTile);
   writer_->write_hessian(kept);
 }
 

@@ -21,8 +21,13 @@ at::Tensor as_tensor(MatrixView<const float> view) {
                        at::TensorOptions().dtype(at::kFloat));
 }
 
+/// Hands initialize()'s thread count on to a thread that is new here.
+void take_thread_count() {
+  at::get_num_threads();
+}
+
 void product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& out) {
-  at::get_num_threads();  // hands initialize()'s thread count on to a thread that is new here
+  take_thread_count();
   at::Tensor result = out;
   at::mm_out(result, a, b);
 }
@@ -67,7 +72,7 @@ void multiply_transposed(MatrixView<const float> a, MatrixView<const float> b,
 void add_product_of_transposed(MatrixView<const float> a, MatrixView<const float> b,
                                MatrixView<float> out) {
   const c10::InferenceMode no_gradients;
-  at::get_num_threads();
+  take_thread_count();
   at::Tensor sum = as_tensor(out);
   at::addmm_out(sum, sum, as_tensor(a).t(), as_tensor(b));
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <mutex>
 #include <numbers>
 
@@ -81,24 +82,28 @@ RopeTable make_table(const RopeSpec& spec, Index positions) {
   return table;
 }
 
-/// @param sign  of the angles
-void turn(const RopeTable& table, Index head_dim, float sign, MatrixView<float> x) {
+/// @param back  by the negative angles
+void turn(const RopeTable& table, Index head_dim, bool back, MatrixView<float> x) {
   const RopeSpec& spec = table.spec;
   const Index half = spec.dims / 2;
   AQ_CHECK(x.rows <= table.positions && x.columns % head_dim == 0, "x [", x.rows, ", ", x.columns,
            "], positions ", table.positions);
   AQ_CHECK(spec.begin >= 0 && spec.begin + spec.dims <= head_dim, "rotary dimensions from ",
            spec.begin, ", ", spec.dims, " of ", head_dim);
-  std::vector<float> sine(half);
+  std::vector<float> negative(back ? half : 0);
   for (Index t = 0; t < x.rows; ++t) {
     const float* cosine = table.cosine.data() + t * half;
-    for (Index j = 0; j < half; ++j) sine[j] = sign * table.sine[t * half + j];
+    const float* sine = table.sine.data() + t * half;
+    if (back) {
+      std::transform(sine, sine + half, negative.begin(), std::negate<>{});
+      sine = negative.data();
+    }
     float* row = x.row(t).data() + spec.begin;
     for (Index head = 0; head < x.columns; head += head_dim) {
       if (spec.interleaved)
-        rotate_pairs(row + head, cosine, sine.data(), half);
+        rotate_pairs(row + head, cosine, sine, half);
       else
-        rotate(row + head, row + head + half, cosine, sine.data(), half);
+        rotate(row + head, row + head + half, cosine, sine, half);
     }
   }
 }
@@ -152,11 +157,11 @@ std::shared_ptr<const RopeTable> rope_table(const RopeSpec& spec, Index position
 }
 
 void rotate(const RopeTable& table, Index head_dim, MatrixView<float> x) {
-  turn(table, head_dim, 1, x);
+  turn(table, head_dim, false, x);
 }
 
 void rotate_back(const RopeTable& table, Index head_dim, MatrixView<float> x) {
-  turn(table, head_dim, -1, x);
+  turn(table, head_dim, true, x);
 }
 
 }  // namespace aq::runtime

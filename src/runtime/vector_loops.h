@@ -18,8 +18,8 @@ double exponential_sum(const float* x, float largest, Index count);
 double weighted_difference(const float* x, float largest, const float* y, Index count);
 /// x = exp(scale * (x - largest)), 0 below exp(-87.3); returns the sum in fp32.
 float exponentiate(float* x, float scale, float largest, Index count);
-/// From the gradient by probabilities p to that by what they are the softmax of, divided by
-/// `scale`: gradient = p * (gradient - Σ p gradient) * scale, the sum in fp32.
+/// Of p = softmax(scale * s): from the gradient by p to that by s, gradient = p * (gradient - Σ p
+/// gradient) * scale, the sum in fp32.
 void softmax_gradient(const float* p, float scale, float* gradient, Index count);
 /// out = weight * (x * factor). `out` may be x.
 void scale_by(const float* x, float factor, const float* weight, Index count, float* out);

@@ -94,6 +94,12 @@ class ProgramTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return done
 
+    def quantize(self, name="run", *further, ranks=0, threads=1, **keywords):
+        """Quantizes the example into a folder of this name; it and the finished process."""
+        save = self.directory / name
+        done = self.succeed(*quantize_arguments(save, **keywords), *further, ranks=ranks, threads=threads)
+        return save, done
+
     def skip_without_bf16(self):
         """Ends the test where the processor has no instructions for bfloat16."""
         done = run(*quantize_arguments(self.directory / "trial", samples=1, compute="bf16"))

@@ -73,11 +73,6 @@ def factor(g, groups=1):
 
 
 class OutputFactor(ProgramTest):
-    def quantize(self, name="run", *further, ranks=0, threads=1, **keywords):
-        save = self.directory / name
-        done = self.succeed(*quantize_arguments(save, **keywords), *further, ranks=ranks, threads=threads)
-        return save, done
-
     def outputs(self, save):
         """Name of a first matrix -> kept factors."""
         found = {}

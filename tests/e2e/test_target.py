@@ -73,11 +73,6 @@ class Olmoe:
 
 
 class Target(ProgramTest):
-    def quantize(self, name="run", *further, ranks=0, threads=1, **keywords):
-        save = self.directory / name
-        done = self.succeed(*quantize_arguments(save, **keywords), *further, ranks=ranks, threads=threads)
-        return save, done
-
     def sums(self, save):
         """name -> group of kept sums, checked against its checksum."""
         found = {}

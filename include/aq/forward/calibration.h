@@ -14,7 +14,7 @@ using LanePartials = std::vector<TreeSum::Partial>;
 struct TaskPartials {
   LanePartials hessian;
   LanePartials cross;          ///< Solver::add_cross; empty without a second stream
-  LanePartials output_factor;  ///< of output factors (sum_outputs); empty without
+  LanePartials output_factor;  ///< sum_outputs; empty without output factors
 };
 
 /// d of a cross sum: what tokens `rows` lack, whose inputs are x (float32).

@@ -1,9 +1,8 @@
 #pragma once
 /// Kept Hessian sums: `/hessians/<dotted name of the first linear that uses it>/upper` with
-/// attributes weight_sum, tokens, used_by, starved and checksum, and beside it `cross`
-/// where targets came from the original model, and
-/// `output_factor` where rows are refined together. Written by
-/// MatrixWriter::write_hessian.
+/// attributes weight_sum, tokens, used_by, starved and checksum, and beside it `cross` where
+/// targets came from the original model and `output_factor` where rows are refined together.
+/// Written by MatrixWriter::write_hessian.
 
 #include <cstdint>
 #include <filesystem>
