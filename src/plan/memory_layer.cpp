@@ -17,7 +17,7 @@ constexpr Index kReadBuffer = 2 * kMiB;  // of a tensor that is not stored as fl
 /// What BLAS, LibTorch, HDF5, MPI and the allocator keep for themselves (measured).
 constexpr Index kLibraryBytes = 8 * kMiB;
 constexpr Index kLibraryBytesThread = kMiB;
-constexpr Index kOriginalBytesThread = kMiB;  // beside the original stream (measured)
+constexpr Index kOriginalBytesThread = 2 * kMiB;  // beside the original stream (measured)
 constexpr Index kCompiledBytes = 2 * kMiB;   // kernels that oneDNN compiles for bfloat16 (measured)
 constexpr Index kNeighbourBytes = kMiB;      // of MPI, for each other rank of the node (measured)
 constexpr Index kSegmentBytes = 4 * kMiB;    // of shared memory, of each of them at most
