@@ -1,38 +1,46 @@
 #include "eval/scored_model.h"
 
 #include <memory>
-#include <optional>
+#include <utility>
 
-#include "aq/forward/decoder_layer.h"
 #include "aq/forward/shared_input.h"
 
 namespace aq {
 
-ScoredModel::ScoredModel(const ModelFiles& files, const MatrixReader* quantized,
+QuantizedLinears all_of(const MatrixReader* quantized) {
+  return [quantized](const LinearSpec& linear) {
+    return quantized != nullptr && quantized->has(linear.name) ? quantized : nullptr;
+  };
+}
+
+ScoredModel::ScoredModel(const ModelFiles& files, QuantizedLinears quantized,
                          Activations activations)
     : files_(files),
-      quantized_(quantized),
+      quantized_(std::move(quantized)),
       activations_(activations),
       weights_(files.checkpoint, files.model) {}
 
 void ScoredModel::load(Index layer) {
   weights_.clear();
-  if (quantized_ == nullptr) return;
   for (const LinearSpec* linear : all_linears(model()))
-    if (linear->layer == layer && quantized_->has(linear->name)) {
-      NamedMatrix named = quantized_->read(linear->name);
-      weights_.put(named.name, std::move(named.matrix),
-                   activations_ == Activations::rounded ? named.activation : std::nullopt);
-    }
+    if (linear->layer == layer)
+      if (const MatrixReader* file = quantized_(*linear)) {
+        NamedMatrix named = file->read(linear->name);
+        weights_.put(named.name, std::move(named.matrix),
+                     activations_ == Activations::rounded ? named.activation : std::nullopt);
+      }
+}
+
+Routing ScoredModel::run(const LayerSpec& layer, const Batch& batch, Tensor& x) {
+  load(layer.index);
+  Routing routing = DecoderLayer{model(), layer, weights_, batch}.run(x);
+  weights_.clear();
+  return routing;
 }
 
 Tensor ScoredModel::run_layers(const Batch& batch, const AfterLayer& after_layer) {
-  Tensor x = embed_tokens(weights_, batch);
-  for (const LayerSpec& layer : model().layers) {
-    load(layer.index);
-    after_layer(layer, DecoderLayer{model(), layer, weights_, batch}.run(x));
-  }
-  weights_.clear();
+  Tensor x = embed(batch);
+  for (const LayerSpec& layer : model().layers) after_layer(layer, run(layer, batch, x));
   return x;
 }
 

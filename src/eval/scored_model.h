@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "aq/forward/decoder_layer.h"
 #include "aq/forward/routing.h"
 #include "aq/forward/weights.h"
 #include "aq/io/matrix_file.h"
@@ -16,12 +17,20 @@ using AfterLayer = std::function<void(const LayerSpec&, const Routing&)>;
 /// How the inputs of linears with an activation format are taken.
 enum class Activations { exact, rounded };
 
+/// The file with the matrix that stands for a linear; null: it is the checkpoint's.
+using QuantizedLinears = std::function<const MatrixReader*(const LinearSpec&)>;
+/// Whatever the file holds; null: nothing.
+QuantizedLinears all_of(const MatrixReader* quantized);
+
 class ScoredModel {
  public:
-  /// @param quantized  matrices in the place of the checkpoint's; null: none
-  ScoredModel(const ModelFiles& files, const MatrixReader* quantized, Activations activations);
+  explicit ScoredModel(const ModelFiles& files, QuantizedLinears quantized = all_of(nullptr),
+                       Activations activations = Activations::exact);
 
   const Model& model() const { return files_.model; }
+  Tensor embed(const Batch& batch) const { return embed_tokens(weights_, batch); }
+  /// One layer: x becomes the next one's input.
+  Routing run(const LayerSpec& layer, const Batch& batch, Tensor& x);
   /// Final hidden states of the tokens `[rows, hidden]`.
   Tensor run_layers(const Batch& batch, const AfterLayer& after_layer);
   /// Logits of hidden states, as a function that any thread may call.
@@ -32,7 +41,7 @@ class ScoredModel {
   void load(Index layer);
 
   const ModelFiles& files_;
-  const MatrixReader* quantized_;
+  QuantizedLinears quantized_;
   Activations activations_;
   Weights weights_;
 };
