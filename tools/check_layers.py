@@ -17,7 +17,7 @@ RANKS = {
     "quant": 2,
     "io": 3, "recipe": 3, "runtime": 3,
     "plan": 4, "export": 4, "verify": 4,
-    "forward": 5, "report": 5,
+    "forward": 5, "report": 5, "allocate": 5,
     "run": 6, "page": 6,
     "eval": 7,
     "pipeline": 8,
@@ -35,7 +35,7 @@ THIRD_PARTY = [
     ("CLI11", r"CLI/", {"app"}),
     ("OpenMP", r"omp\.h$", {"core"}),
     ("xxHash", r"xxhash\w*\.h$", {"core"}),
-    ("nlohmann-json", r"nlohmann/", {"core", "model", "io", "recipe", "plan", "export", "report", "page", "app"}),
+    ("nlohmann-json", r"nlohmann/", {"core", "model", "io", "recipe", "plan", "export", "allocate", "report", "page", "app"}),
 ]
 
 # For the modules alone: tools/cmake/AqInstall.cmake leaves them out, so that they may include third-party headers.

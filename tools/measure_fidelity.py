@@ -3,13 +3,15 @@
 
     tools/measure_fidelity.py NAME=MODEL,CALIBRATION.h5,EVALUATION.h5 ... [--formats int2 int3 ...] [--draws 3] [--steps TEXT ...]
                               [--sequences 64] [--ranks 1] [--threads 2] [--into docs/fidelity.md]
+    tools/measure_fidelity.py NAME=... --allocate 3.0 3.5 4.0 [--formats int2:32 int3:32 ...] [--draws 3] ...
 
 Every figure comes from runs of the program: `quantize` with a recipe of its own, then `eval` beside the original. A
 draw is a random choice of --sequences rows of the calibration file. "KL" is KL(original || quantized) a token, the mean
 over the draws with its standard error; "of plain" its ratio to plain weighted GPTQ in the same format; "loss" the mean
 NLL (nats a token) above the original's, likewise; "top-1" how often both find the same token likeliest; "error" the
 mean of the matrices' relative squared errors in the norm of their Hessians; "seconds" the whole run's.
-Needs h5py and numpy. --into replaces what stands between the marks <!-- tables --> of a file.
+With --allocate: what recipes of `allocate` with so many stored bits a weight are worth, by each sensitivity; the same of
+all linears in one of the formats; "bits" are those that were taken. Needs h5py and numpy. --into replaces what stands between the marks <!-- tables --> of a file.
 """
 
 import argparse
@@ -59,6 +61,7 @@ def parse_arguments():
     parser.add_argument("--program", default=ROOT / "build/release/bin/aq-dist", type=Path)
     parser.add_argument("--formats", nargs="+", default=["int2", "int3", "int4", "mxfp4", "nvfp4"])
     parser.add_argument("--steps", nargs="+", default=[""], help="only steps whose name holds one of these texts")
+    parser.add_argument("--allocate", type=float, nargs="+", metavar="BITS")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--sequences", type=int, nargs="+", default=[64], help="of each draw; a table for each")
     parser.add_argument("--ranks", type=int, default=1)
@@ -97,19 +100,44 @@ class Model:
 
     def measure(self, number_format, keys, settings):
         """Figures of all draws, a row each: KL, loss, top-1, error, seconds."""
-        recipe = self.folder / "recipe.json"
         default = {"wq": number_format, **({"group_size": 32} if number_format in INTEGERS else {}), **keys}
-        recipe.write_text(json.dumps({"default": default, "gptq": settings}))
+        recipe = self.recipe({"default": default, "gptq": settings})
         measured = []
         for draw in self.draws:
-            done = self.run("quantize", "--config", recipe, "--calib", draw, "--save", self.folder / "run",
-                            "--resume", "never")
-            scored = self.run("eval", "--tokens", self.evaluation, "--quantized", self.folder / "run",
-                              "--against", "original")
-            seconds = done["seconds"]
+            done, scored = self.score(recipe, draw)
             measured.append((scored["kl"], scored["loss"], scored["same_top1"], done.get("error", 0.0),
-                             sum(seconds.values()) if isinstance(seconds, dict) else seconds))
+                             sum(done["seconds"].values())))
         return np.array(measured)
+
+    def recipe(self, content):
+        path = self.folder / "recipe.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    def score(self, recipe, draw):
+        """Figures of a quantization and of its evaluation."""
+        done = self.run("quantize", "--config", recipe, "--calib", draw, "--save", self.folder / "run", "--resume",
+                        "never")
+        return done, self.run("eval", "--tokens", self.evaluation, "--quantized", self.folder / "run", "--against",
+                              "original")
+
+    def allocated(self, formats, further):
+        """KL and mean bits of all draws, of recipes that `allocate` writes."""
+        measured = []
+        for number, draw in enumerate(self.draws):
+            recipe = self.folder / "allocated.json"
+            self.run("allocate", "--calib", draw, "--formats", ",".join(formats), "--save",
+                     self.folder / f"{self.name}-runs-{number}", "--out", recipe, *further)
+            done, scored = self.score(recipe, draw)
+            measured.append((scored["kl"], done["mean_bits"]))
+        return np.array(measured)
+
+    def uniform(self, text):
+        """The same of all linears in one format."""
+        number_format, _, group = text.partition(":")
+        recipe = self.recipe({"default": {"wq": number_format, **({"group_size": int(group)} if group else {})}})
+        both = [self.score(recipe, draw) for draw in self.draws]
+        return np.array([(scored["kl"], done["mean_bits"]) for done, scored in both])
 
 
 def with_error(values):
@@ -134,6 +162,21 @@ def table(model, number_format):
     return "\n".join(lines) + "\n"
 
 
+def allocation_table(model):
+    formats, budgets = model.arguments.formats, model.arguments.allocate
+    lines = ["| | bits | KL |", "|---|---|---|"]
+
+    def add(name, measured):
+        lines.append(f"| {name} | {measured[:, 1].mean():.3f} | {with_error(measured[:, 0])} |")
+
+    for text in formats:
+        add(f"all in {text}", model.uniform(text))
+    for bits, sensitivity in itertools.product(budgets, ("measured", "error", "alpha-hill", "uniform")):
+        add(f"at most {bits:g} bits, {sensitivity}",
+            model.allocated(formats, ("--mean-bits", bits, "--sensitivity", sensitivity)))
+    return "\n".join(lines) + "\n"
+
+
 def main():
     arguments = parse_arguments()
     os.environ.setdefault("OMPI_ALLOW_RUN_AS_ROOT", "1")
@@ -146,8 +189,8 @@ def main():
                           f"{model.original['predictions']} held-out tokens; {arguments.draws} draws of "
                           f"{sequences} calibration sequences.\n")
             print(tables[-1], flush=True)
-            for number_format in arguments.formats:
-                tables.append(table(model, number_format))
+            for number_format in arguments.formats if not arguments.allocate else [None]:
+                tables.append(table(model, number_format) if number_format else allocation_table(model))
                 print(tables[-1], flush=True)
     if arguments.into:
         before, _, after = arguments.into.read_text().split("<!-- tables -->")

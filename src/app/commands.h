@@ -32,6 +32,7 @@ void apply(const CommonOptions& options);
 void print_export(const ExportOptions& options, const ExportSummary& summary);
 
 void add_quantize(CLI::App& app, Action& action);
+void add_allocate(CLI::App& app, Action& action);
 void add_plan(CLI::App& app, Action& action);
 void add_merge(CLI::App& app, Action& action);
 void add_export(CLI::App& app, Action& action);

@@ -54,6 +54,7 @@ int run(int argc, char** argv) {
   app.failure_message(CLI::FailureMessage::simple);
   Action action;
   add_quantize(app, action);
+  add_allocate(app, action);
   add_plan(app, action);
   add_merge(app, action);
   add_eval(app, action);

@@ -1,5 +1,4 @@
 #include <CLI/CLI.hpp>
-#include <map>
 #include <optional>
 
 #include "app/commands.h"
@@ -35,17 +34,7 @@ void add_options(CLI::App& command, QuantizeArguments& a) {
       ->check(CLI::NonNegativeNumber);
   command.add_option("--export", a.export_to,
                      "DIR[:FORMAT]: when done, write a checkpoint that servers load (see export)");
-  const std::map<std::string, SolverDevice> devices{{"auto", SolverDevice::automatic},
-                                                    {"cpu", SolverDevice::cpu},
-                                                    {"cuda", SolverDevice::cuda},
-                                                    {"emulated", SolverDevice::emulated}};
-  command
-      .add_option(
-          "--device", a.options.device,
-          "where sums and factors are made and matrices solved: auto is the CPU as yet, cuda a GPU "
-          "for each rank; emulated runs its kernels on the CPU, for tests (docs/gpu.md)")
-      ->transform(CLI::CheckedTransformer(devices))
-      ->default_str("auto");
+  add_device_option(command, a.options.device);
   add_serving_options(command, a.options.serving);
   add_stall_timeout(command, a.stall_timeout,
                     "seconds after which a rank that waits for a dead rank, or in a job where all "
@@ -53,13 +42,9 @@ void add_options(CLI::App& command, QuantizeArguments& a) {
 }
 
 QuantizeOptions resolve_options(const QuantizeArguments& a) {
-  QuantizeOptions options = a.options;
-  options.model = a.model;
-  options.calibration = a.calibration;
-  options.save = a.save;
+  QuantizeOptions options = common_quantize_options(a);
   options.hessians = a.hessians;
   options.recipe = resolve_recipe(a);
-  options.machine = read_machine(a);
   if (!a.export_to.empty()) {
     options.export_to = parse_export(a.export_to);
     options.export_to->run = options.save;
@@ -67,8 +52,6 @@ QuantizeOptions resolve_options(const QuantizeArguments& a) {
     options.export_to->architecture = options.architecture;
     options.export_to->assume_unused = options.assume_unused;
   }
-  if (!a.memory.empty()) options.memory = parse_bytes(a.memory, "--memory");
-  options.tokens_to_experts = *tokens_to_experts_from_name(a.tokens_to_experts);
   if (a.resume != "auto") options.resume = a.resume == "never" ? Resume::never : Resume::require;
   return options;
 }

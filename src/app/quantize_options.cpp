@@ -55,6 +55,20 @@ void add_calibration_options(CLI::App& command, QuantizeArguments& a) {
       ->check(CLI::IsMember({"auto", "reduce", "dispatch"}));
 }
 
+void add_device_option(CLI::App& command, SolverDevice& device) {
+  const std::map<std::string, SolverDevice> devices{{"auto", SolverDevice::automatic},
+                                                    {"cpu", SolverDevice::cpu},
+                                                    {"cuda", SolverDevice::cuda},
+                                                    {"emulated", SolverDevice::emulated}};
+  command
+      .add_option(
+          "--device", device,
+          "where sums and factors are made and matrices solved: auto is the CPU as yet, cuda a GPU "
+          "for each rank; emulated runs its kernels on the CPU, for tests (docs/gpu.md)")
+      ->transform(CLI::CheckedTransformer(devices))
+      ->default_str("auto");
+}
+
 std::vector<CLI::Option*> add_serving_options(CLI::App& command, ServingOptions& serving) {
   const auto target = [&](const char* name, std::string& value, const char* help) {
     const std::vector<std::string_view> names = serving_targets();
@@ -104,6 +118,17 @@ void add_gptq_options(CLI::App& command, QuantizeArguments& a) {
 std::optional<Machine> read_machine(const QuantizeArguments& a) {
   if (a.machine.empty()) return std::nullopt;
   return machine_from_json(read_text_file(a.machine, Index{1} << 20), a.machine);
+}
+
+QuantizeOptions common_quantize_options(const QuantizeArguments& a) {
+  QuantizeOptions options = a.options;
+  options.model = a.model;
+  options.calibration = a.calibration;
+  options.save = a.save;
+  options.machine = read_machine(a);
+  if (!a.memory.empty()) options.memory = parse_bytes(a.memory, "--memory");
+  options.tokens_to_experts = *tokens_to_experts_from_name(a.tokens_to_experts);
+  return options;
 }
 
 Recipe read_recipe(const std::string& path) {

@@ -30,6 +30,8 @@ void add_model_options(CLI::App& command, std::filesystem::path& architecture,
                        std::vector<std::string>& assume_unused);
 /// Recipe, calibration tokens, lanes and memory.
 void add_calibration_options(CLI::App& command, QuantizeArguments& arguments);
+/// --device.
+void add_device_option(CLI::App& command, SolverDevice& device);
 /// --snap, --require-servable, --tp and --ep; the options that they add.
 std::vector<CLI::Option*> add_serving_options(CLI::App& command, ServingOptions& serving);
 /// --stall-timeout, of commands with a StallWatch.
@@ -38,6 +40,8 @@ void add_stall_timeout(CLI::App& command, double& seconds, const std::string& he
 void add_gptq_options(CLI::App& command, QuantizeArguments& arguments);
 /// What --machine describes; nothing without it.
 std::optional<Machine> read_machine(const QuantizeArguments& arguments);
+/// What `quantize` and `allocate` have in common, without a recipe.
+QuantizeOptions common_quantize_options(const QuantizeArguments& arguments);
 /// Error{usage} also for a file that cannot be read or is longer than 64 MiB: a flat plan of 70,000
 /// linears takes 14.
 Recipe read_recipe(const std::string& path);

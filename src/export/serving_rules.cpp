@@ -283,6 +283,10 @@ const ServingTarget& serving_target(std::string_view name) {
   return *row;
 }
 
+std::vector<Linears> alike_linears(std::string_view target, const Model& model) {
+  return serving_target(target).alike(model);
+}
+
 std::vector<std::string_view> serving_targets() {
   std::vector<std::string_view> names;
   for (const ServingTarget& row : target_table()) names.push_back(row.name);

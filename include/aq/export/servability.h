@@ -51,6 +51,10 @@ struct Verdict {
 
 /// "vllm", "vllm-gptq", "transformers", "sglang".
 std::vector<std::string_view> serving_targets();
+/// Sets of linears that the target wants in one scheme: those that it fuses, the experts of a layer
+/// or of the model. A linear is in one set at most. Throws Error{usage} for an unknown target.
+std::vector<std::vector<const LinearSpec*>> alike_linears(std::string_view target,
+                                                          const Model& model);
 /// Throws Error{usage} for an unknown target.
 Verdict judge(std::string_view target, const Model& model, const Assignments& assignments,
               const ServingPlan& plan = {});

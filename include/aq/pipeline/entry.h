@@ -5,12 +5,14 @@
 
 #include "aq/core/dtype.h"
 #include "aq/eval/evaluate.h"
+#include "aq/pipeline/allocate.h"
 #include "aq/pipeline/quantize.h"
 
 namespace aq {
 
 struct PipelineEntry {
   RunSummary (*quantize_model)(const QuantizeOptions&, Communicator&);
+  Allocation (*allocate)(const AllocateOptions&, Communicator&);
   EvaluateResult (*evaluate_model)(const EvaluateOptions&, Communicator&);
   Utilization (*expert_utilization)(const EvaluateOptions&, Communicator&);
   /// Floating point operations a second of one core in linears, with all threads at work.

@@ -1,0 +1,178 @@
+#include "pipeline/unit_losses.h"
+
+#include <cmath>
+#include <map>
+
+#include "aq/allocate/known_losses.h"
+#include "aq/core/hash.h"
+#include "aq/core/log.h"
+#include "aq/core/parallel.h"
+#include "aq/core/text.h"
+#include "aq/eval/variants.h"
+#include "aq/forward/weights.h"
+#include "aq/io/quantized_run.h"
+#include "aq/io/tokens.h"
+#include "aq/quant/alpha_hill.h"
+#include "aq/report/matrix_stats.h"
+
+namespace aq {
+namespace {
+
+constexpr Index kWindow = 2048;  ///< tokens of a window where rows are not cut shorter
+
+EvaluateOptions windows_of(const LossQuestion& question) {
+  const QuantizeOptions& quantize = question.options.quantize;
+  EvaluateOptions options;
+  options.model = quantize.model;
+  options.architecture = quantize.architecture;
+  options.assume_unused = quantize.assume_unused;
+  options.tokens = quantize.calibration;
+  options.window = quantize.sequence_length > 0 ? quantize.sequence_length : kWindow;
+  options.max_windows = question.options.windows;
+  options.against = Against::nothing;
+  return options;
+}
+
+/// Of all that decides what is measured of the run.
+std::string identity_of(const LossQuestion& question, const EvaluateOptions& windows,
+                        const std::filesystem::path& run) {
+  const TokenFile tokens = TokenFile::open(windows.tokens);
+  std::string text = str(tokens.fingerprint(tokens.sequences, tokens.length), " ", windows.window,
+                         " ", windows.max_windows);
+  for (const auto& [key, value] : read_manifest(RunDirectory{run}).value_or(Manifest{}).fingerprint)
+    text += str("\n", key, "=", value);
+  for (const AllocationUnit& unit : question.units)
+    for (const LinearSpec* linear : unit.linears) text += str("\n", unit.name, " ", linear->name);
+  return hash_text(xxh64(text));
+}
+
+/// KL that was measured before is taken from a file beside each run, where what is measured is
+/// written at once.
+void set_measured(const LossQuestion& question, std::vector<AllocatedUnit>& units,
+                  Communicator& comm) {
+  struct Place {
+    std::size_t unit, format;
+  };
+  const EvaluateOptions windows = windows_of(question);
+  std::vector<Place> places;
+  std::vector<Variant> variants;
+  std::vector<std::filesystem::path> runs;
+  std::map<std::size_t, KnownLosses> known;  // by format
+  for (std::size_t f = 0; f < question.runs.size(); ++f) {
+    const std::filesystem::path& run = question.runs[f];
+    if (run.empty()) continue;
+    const KnownLosses& before =
+        known.try_emplace(f, run.string() + ".losses.json", identity_of(question, windows, run))
+            .first->second;
+    for (std::size_t u = 0; u < units.size(); ++u) {
+      if (const UnitLoss* loss = before.find(units[u].name)) {
+        units[u].formats[f].loss = *loss;
+        continue;
+      }
+      Variant& variant = variants.emplace_back(Variant{std::ssize(runs), {}});
+      for (const LinearSpec* linear : question.units[u].linears)
+        variant.linears.push_back(linear->id);
+      places.push_back({u, f});
+    }
+    runs.push_back(run);
+  }
+  if (variants.empty()) return;
+  if (comm.is_first())
+    log_info(str("allocate: KL of ", variants.size(), " times one part in one format"));
+  const auto after = [&](Index variant, const Estimate& kl) {
+    const auto [unit, format] = places[variant];
+    const UnitLoss& loss = units[unit].formats[format].loss = {kl.mean, kl.standard_error};
+    KnownLosses& file = known.at(format);
+    file.add(units[unit].name, loss);
+    if (comm.is_first()) file.write();
+  };
+  measure_variants(windows, runs, variants, question.options.quantize.memory, after, comm);
+}
+
+/// Of each module of the unit (an expert's gate, o, ...) the mean of the relative errors of its
+/// outputs, by tokens; summed over modules.
+double output_errors(const MatrixReader& run, const std::string& object,
+                     const AllocationUnit& unit) {
+  std::map<std::pair<Index, Role>, std::pair<double, double>> modules;  // error, tokens
+  for (const LinearSpec* linear : unit.linears) {
+    const MatrixStats stats = stats_from_json(run.stats(linear->name), object);
+    const double tokens = static_cast<double>(std::max<std::int64_t>(stats.tokens, 1));
+    auto& [error, all] = modules[{linear->layer, linear->role}];
+    error += tokens * (stats.error > 0 ? stats.error : std::max(stats.weight_error, 0.0));
+    all += tokens;
+  }
+  double sum = 0;
+  for (const auto& [module, figures] : modules) sum += figures.first / figures.second;
+  return sum;
+}
+
+void set_errors(const LossQuestion& question, std::vector<AllocatedUnit>& units) {
+  for (std::size_t f = 0; f < question.runs.size(); ++f) {
+    if (question.runs[f].empty()) continue;
+    const MatrixReader run = open_quantized(question.runs[f], question.files, "allocate");
+    for (std::size_t u = 0; u < units.size(); ++u)
+      units[u].formats[f].loss.mean =
+          output_errors(run, question.runs[f].string(), question.units[u]);
+  }
+}
+
+/// The mean over the matrices of each unit; ranks share the matrices. Collective.
+std::vector<double> alpha_hills(const LossQuestion& question, Communicator& comm) {
+  struct Matrix {
+    std::size_t unit;
+    const LinearSpec* linear;
+  };
+  std::vector<Matrix> mine;
+  Index count = 0;
+  for (std::size_t u = 0; u < question.units.size(); ++u)
+    for (const LinearSpec* linear : question.units[u].linears)
+      if (count++ % comm.size() == comm.rank()) mine.push_back({u, linear});
+  std::vector<double> values(mine.size());
+  const Weights weights(question.files.checkpoint, question.files.model);
+  parallel_for(std::ssize(mine), [&](Index i) {
+    const LinearSpec& linear = *mine[i].linear;
+    const auto weight = weights.original_rows(linear, 0, linear.rows);
+    values[i] = alpha_hill(weight.view());
+  });
+  // Added in the order of the model, whoever has them.
+  std::vector<std::vector<double>> all = all_gather_values(comm, values);
+  std::vector<double> sums;
+  Index place = 0;
+  for (const AllocationUnit& unit : question.units) {
+    double& sum = sums.emplace_back(0);
+    for (std::size_t i = 0; i < unit.linears.size(); ++i, ++place)
+      sum += all[place % comm.size()][place / comm.size()];
+    sum /= static_cast<double>(unit.linears.size());
+  }
+  return sums;
+}
+
+/// Weights' share of 4^-bits, the noise of rounding to so many levels, each times its factor.
+void set_noise(std::vector<AllocatedUnit>& units, const std::vector<double>& factors) {
+  double all = 0;
+  for (const AllocatedUnit& unit : units) all += static_cast<double>(unit.weights);
+  for (std::size_t u = 0; u < units.size(); ++u)
+    for (UnitFigures& figures : units[u].formats) {
+      const auto weights = static_cast<double>(units[u].weights);
+      figures.loss.mean =
+          factors[u] * weights / all * std::pow(4, -static_cast<double>(figures.bits) / weights);
+    }
+}
+
+}  // namespace
+
+void set_losses(const LossQuestion& question, std::vector<AllocatedUnit>& units,
+                Communicator& comm) {
+  switch (question.options.sensitivity) {
+    case Sensitivity::measured:
+      return set_measured(question, units, comm);
+    case Sensitivity::error:
+      return set_errors(question, units);
+    case Sensitivity::alpha_hill:
+      return set_noise(units, alpha_hills(question, comm));
+    case Sensitivity::uniform:
+      return set_noise(units, std::vector<double>(units.size(), 1.0));
+  }
+}
+
+}  // namespace aq
