@@ -82,7 +82,7 @@ class Model:
         self.draws = []
         for number in range(arguments.draws):
             chosen = np.random.default_rng(number).permutation(len(rows))[:sequences]
-            self.draws.append(folder / f"{self.name}-{number}.h5")
+            self.draws.append(folder / f"{self.name}-{sequences}-{number}.h5")
             with h5py.File(self.draws[-1], "w") as file:
                 file["tokens"] = rows[np.sort(chosen)]
         self.original = self.run("eval", "--tokens", self.evaluation)
@@ -124,10 +124,10 @@ class Model:
     def allocated(self, formats, further):
         """KL and mean bits of all draws, of recipes that `allocate` writes."""
         measured = []
-        for number, draw in enumerate(self.draws):
+        for draw in self.draws:
             recipe = self.folder / "allocated.json"
             self.run("allocate", "--calib", draw, "--formats", ",".join(formats), "--save",
-                     self.folder / f"{self.name}-runs-{number}", "--out", recipe, *further)
+                     self.folder / f"{draw.stem}-runs", "--out", recipe, *further)
             done, scored = self.score(recipe, draw)
             measured.append((scored["kl"], done["mean_bits"]))
         return np.array(measured)
@@ -135,7 +135,7 @@ class Model:
     def uniform(self, text):
         """The same of all linears in one format."""
         number_format, _, group = text.partition(":")
-        recipe = self.recipe({"default": {"wq": number_format, **({"group_size": int(group)} if group else {})}})
+        recipe = self.recipe({"default": {"wq": number_format, **({"group_size": int(group) if group.isdigit() else group} if group else {})}})
         both = [self.score(recipe, draw) for draw in self.draws]
         return np.array([(scored["kl"], done["mean_bits"]) for done, scored in both])
 

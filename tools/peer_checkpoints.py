@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Checkpoints that llm-compressor and GPTQModel write, scored by eval and by the library itself. Run by test_peers.sh.
 
-    tools/peer_checkpoints.py --library llmcompressor|gptqmodel --program AQ_DIST
+    tools/peer_checkpoints.py --library llmcompressor|gptqmodel --program AQ_DIST [--sequences 32] [--length 64]
 
 Quantizes the example with the library's own GPTQ and formats, loads the result with it in float32, and compares the mean
-NLL of both. Exit code 1 where they differ."""
+NLL of both. Beside it KL(original || quantized), and that of aq-dist on the same tokens and in as many bits. Exit code 1
+where the NLL differ."""
 
 import argparse
 import importlib.metadata
@@ -27,14 +28,30 @@ from peer_libraries import known_limit, load, load_gptq, short  # noqa: E402
 from peer_quantize import UNTOUCHED, gptq_recipe, run_gptqmodel, run_llmcompressor  # noqa: E402
 
 EXAMPLE = SOURCE / "examples" / "olmoe-tiny"
-LENGTH, SEQUENCES = 64, 32
 # The libraries round weights to bf16 when they decode them, which moves the NLL of the example by up to 2e-4.
 TOLERANCE = 5e-4
 
 
-def tokens(name):
-    with h5py.File(SOURCE / "examples" / f"{name}.h5") as file:
-        return torch.from_numpy(file["tokens"][:SEQUENCES, :LENGTH].astype(np.int64))
+INT4 = {"wq": "int4", "group_size": 32}
+# What aq-dist is asked for where a library writes this.
+SAME = {"int4 g32": INT4, "int4 g32 desc_act": INT4, "int4 g32 zeros": {**INT4, "symmetric": False},
+        "int4 zeros": {**INT4, "symmetric": False}, "int3": {**INT4, "wq": "int3"}, "int8": {**INT4, "wq": "int8"},
+        "int8 channel": {"wq": "int8", "group_size": "channel"}, "FP8_DYNAMIC": {"wq": "fp8", "group_size": "channel"},
+        "NVFP4A16": {"wq": "nvfp4"}}
+
+
+class Tokens:
+    """Calibration and evaluation rows of the example, of one length."""
+
+    def __init__(self, options, scratch):
+        self.length, self.rows, self.files = options.length, {}, {}
+        for name in ("calibration", "evaluation"):
+            with h5py.File(SOURCE / "examples" / f"{name}.h5") as file:
+                rows = file["tokens"][:options.sequences, :options.length]
+            self.rows[name] = torch.from_numpy(rows.astype(np.int64))
+            self.files[name] = scratch / f"{name}.h5"
+            with h5py.File(self.files[name], "w") as file:
+                file["tokens"] = rows.astype(np.int32)
 
 
 def mean_nll(network, rows):
@@ -43,7 +60,7 @@ def mean_nll(network, rows):
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), rows[:, 1:].flatten()).item()
 
 
-def llmcompressor(scratch):
+def llmcompressor(calibration, scratch):
     """Of each format its name, the directory, and what loads it in float32."""
     from llmcompressor.modifiers.quantization import QuantizationModifier
     recipes = {
@@ -55,33 +72,46 @@ def llmcompressor(scratch):
     }
     for name, recipe in recipes.items():
         out = scratch / name.replace(" ", "-")
-        run_llmcompressor(EXAMPLE, tokens("calibration"), recipe, out)
+        run_llmcompressor(EXAMPLE, calibration, recipe, out)
         yield name, out, load
 
 
-def gptqmodel(scratch):
+def gptqmodel(calibration, scratch):
     for name, settings in {"int4 g32": {}, "int4 g32 desc_act": {"desc_act": True}, "int8": {"bits": 8},
                            "int3": {"bits": 3}, "int4 zeros": {"sym": False}}.items():
         out = scratch / name.replace(" ", "-")
-        run_gptqmodel(EXAMPLE, tokens("calibration"), {"bits": 4, "group_size": 32, **settings}, out)
+        run_gptqmodel(EXAMPLE, calibration, {"bits": 4, "group_size": 32, **settings}, out)
         yield name, out, load_gptq
 
 
-def score(program, directory, scratch):
-    figures, file = scratch / "eval.json", scratch / "tokens.h5"
-    with h5py.File(file, "w") as h5:
-        h5["tokens"] = tokens("evaluation").numpy().astype(np.int32)
-    done = subprocess.run([program, "eval", "--model", directory, "--tokens", file, "--window", str(LENGTH), "--json", figures],
-                          capture_output=True, text=True, check=False)
+def run(program, *arguments):
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
-    return json.loads(figures.read_text())["mean_nll"]
+
+
+def score(program, tokens, *arguments):
+    """What eval says of the evaluation rows."""
+    figures = tokens.files["evaluation"].with_name("eval.json")
+    run(program, "eval", "--tokens", tokens.files["evaluation"], "--window", tokens.length, "--json", figures, *arguments)
+    return json.loads(figures.read_text())
+
+
+def own_kl(program, tokens, keys, scratch):
+    """Of aq-dist with its defaults."""
+    recipe = scratch / "recipe.json"
+    recipe.write_text(json.dumps({"default": keys}))
+    run(program, "quantize", "--model", EXAMPLE, "--config", recipe, "--calib", tokens.files["calibration"], "--save",
+        scratch / "run", "--resume", "never")
+    return score(program, tokens, "--model", EXAMPLE, "--quantized", scratch / "run", "--against", "original")["kl"]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", required=True, choices=["llmcompressor", "gptqmodel"])
     parser.add_argument("--program", required=True)
+    parser.add_argument("--sequences", type=int, default=32)
+    parser.add_argument("--length", type=int, default=64)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     for name in (options.library, "torch", "transformers", "compressed-tensors"):
@@ -92,20 +122,24 @@ def main():
     bad = 0
     with tempfile.TemporaryDirectory(prefix="aq-dist-peers-") as folder:
         scratch = Path(folder)
-        print(f"{'the example':30} eval {score(options.program, EXAMPLE, scratch):.6f}")
-        for name, directory, load in {"llmcompressor": llmcompressor, "gptqmodel": gptqmodel}[options.library](scratch):
-            ours = score(options.program, directory, scratch)
+        tokens = Tokens(options, scratch)
+        print(f"{'the example':20} eval {score(options.program, tokens, '--model', EXAMPLE)['mean_nll']:.6f}")
+        write = {"llmcompressor": llmcompressor, "gptqmodel": gptqmodel}[options.library]
+        for name, directory, load in write(tokens.rows["calibration"], scratch):
+            scored = score(options.program, tokens, "--model", directory, "--against", EXAMPLE)
+            line = (f"{name:20} KL {scored['kl']:.6f}, aq-dist {own_kl(options.program, tokens, SAME[name], scratch):.6f}"
+                    f"  NLL by eval {scored['mean_nll']:.6f}")
             try:
-                theirs = mean_nll(load(directory), tokens("evaluation"))
+                theirs = mean_nll(load(directory), tokens.rows["evaluation"])
             except Exception as error:  # written, but not read again by the library
-                print(f"{name:30} eval {ours:.6f}, the library does not load it: {short(error)}")
+                print(f"{line}, the library does not load it: {short(error)}")
                 continue
             remark = ""
-            if abs(ours - theirs) > TOLERANCE:
+            if abs(scored["mean_nll"] - theirs) > TOLERANCE:
                 limit = known_limit(ExportedCheckpoint(directory)) if options.library == "llmcompressor" else None
                 remark = f" ({limit})" if limit else "  DIFFERENT"
                 bad += not limit
-            print(f"{name:30} eval {ours:.6f}, the library {theirs:.6f}{remark}", flush=True)
+            print(f"{line}, by the library {theirs:.6f}{remark}", flush=True)
     return 1 if bad else 0
 
 

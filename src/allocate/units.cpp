@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "aq/core/hash.h"
 #include "aq/core/json.h"
 #include "aq/core/text.h"
 #include "aq/export/servability.h"
@@ -132,6 +133,12 @@ std::vector<AllocationUnit> allocation_units(const Model& model, const Assignmen
   return units;
 }
 
+std::string unit_key(const AllocationUnit& unit) {
+  std::uint64_t hash = 0;
+  for (const LinearSpec* linear : unit.linears) hash = xxh64(linear->name, hash);
+  return str(unit.name, " ", hash_text(hash));
+}
+
 std::vector<std::vector<std::string>> unit_patterns(const std::vector<AllocationUnit>& units,
                                                     const Model& model) {
   std::vector<Names> names;
@@ -161,6 +168,7 @@ UnitFormat parse_unit_format(const std::string& text, std::string_view option) {
   const std::vector<std::string_view>& names = format_names();
   if (!scheme && format.format != "bf16")
     fail(str("'", format.format, "' is no format", did_you_mean(format.format, names)));
+  if (scheme) format.group = scheme->group_size;
   if (colon == std::string::npos) return format;
   if (!scheme) fail("bf16 leaves a linear as it is: it has no group");
   const std::string group = text.substr(colon + 1);

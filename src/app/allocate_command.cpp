@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 #include "app/table.h"
 #include "aq/core/text.h"
 #include "aq/io/file.h"
+#include "aq/report/summary.h"
 
 namespace aq::app {
 namespace {
@@ -40,8 +42,9 @@ void add_options(CLI::App& command, Arguments& a) {
                   "as it is)")
       ->required()
       ->delimiter(',');
-  auto* bits = command.add_option("--mean-bits", a.options.mean_bits,
-                                  "stored bits a weight, scales included, over what is quantized");
+  auto* bits = command.add_option(
+      "--mean-bits", a.options.mean_bits,
+      "stored bits a weight of all parts, scales included, and those that stay as they are");
   bits->check(CLI::PositiveNumber);
   command
       .add_option("--max-bytes", a.most_bytes,
@@ -65,11 +68,10 @@ void add_options(CLI::App& command, Arguments& a) {
           "spectrum), uniform (every weight counts alike)")
       ->transform(CLI::CheckedTransformer(sensitivities))
       ->default_str("measured");
+  add_serving_plan(command, a.options.plan);
   command
-      .add_option(
-          "--windows", a.options.windows,
-          "windows of calibration tokens over which KL is measured: rows, or parts of them where "
-          "--seqlen is shorter")
+      .add_option("--kl-nsamples", a.options.kl_samples,
+                  "sequences of them over which KL is measured, of --seqlen tokens at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_option("--save", a.quantize.save,
@@ -84,9 +86,19 @@ void add_options(CLI::App& command, Arguments& a) {
 
 /// It is written in the end, which may be hours away.
 void check_place(const std::filesystem::path& out) {
+  const auto refuse = [&](std::string_view reason) {
+    throw Error(ErrorKind::input, "allocate", "--out " + out.string(), reason);
+  };
+  if (std::filesystem::is_directory(out)) refuse("it is a directory");
   if (const auto directory = out.parent_path(); !directory.empty() && !file_exists(directory))
-    throw Error(ErrorKind::input, "allocate", "--out " + out.string(),
-                "its directory does not exist");
+    refuse("its directory does not exist");
+}
+
+/// Which format it is does not matter: rules behind it name another one.
+std::string first_quantized(const std::vector<UnitFormat>& formats) {
+  const auto found = std::ranges::find_if(
+      formats, [](const UnitFormat& format) { return format.format != "bf16"; });
+  return found == formats.end() ? "bf16" : found->format;
 }
 
 AllocateOptions resolve_options(const Arguments& a) {
@@ -104,7 +116,7 @@ AllocateOptions resolve_options(const Arguments& a) {
   options.quantize = common_quantize_options(a.quantize);
   options.quantize.recipe =
       a.quantize.recipe.empty()
-          ? parse_recipe(str(R"({"default": {"wq": ")", options.formats.front().format, R"("}})"),
+          ? parse_recipe(str(R"({"default": {"wq": ")", first_quantized(options.formats), R"("}})"),
                          "all linears")
           : read_recipe(a.quantize.recipe);
   return options;
@@ -117,7 +129,8 @@ std::string result_json(const Allocation& allocation, const AllocateOptions& opt
   Json json = sums(allocation.chosen);
   json["sensitivity"] = kSensitivityNames[static_cast<int>(options.sensitivity)];
   for (std::size_t f = 0; f < options.formats.size(); ++f)
-    json["uniform"][options.formats[f].text] = sums(allocation.uniform[f]);
+    if (allocation.uniform[f])
+      json["uniform"][options.formats[f].text] = sums(*allocation.uniform[f]);
   for (const AllocatedUnit& unit : allocation.units) {
     Json entry{{"name", unit.name},
                {"matrices", unit.matrices},
@@ -126,7 +139,8 @@ std::string result_json(const Allocation& allocation, const AllocateOptions& opt
     for (std::size_t f = 0; f < options.formats.size(); ++f) {
       const UnitFigures& figures = unit.formats[f];
       Json& format = entry["formats"][options.formats[f].text];
-      format = {{"bits", figures.bits}, {"loss", figures.loss.mean}, {"served", figures.served}};
+      format = {{"bits", figures.bits}, {"served", figures.served}, {"loss", nullptr}};
+      if (figures.served) format["loss"] = figures.loss.mean;
       if (figures.loss.standard_error) format["loss_standard_error"] = *figures.loss.standard_error;
     }
     json["units"].push_back(std::move(entry));
@@ -143,17 +157,18 @@ void print(const Allocation& allocation, const AllocateOptions& options, const s
   for (const AllocatedUnit& unit : allocation.units) {
     std::vector<std::string>& row = rows.emplace_back(std::vector{unit.name});
     for (const UnitFigures& figures : unit.formats)
-      row.push_back(figures.served ? fixed(figures.loss.mean, 6) : "not served");
+      row.push_back(figures.served ? short_number(figures.loss.mean) : "not served");
     row.push_back(options.formats[unit.chosen].text);
   }
   const auto sums = [&](const std::string& name, const AllocationSums& one) {
     return std::vector<std::string>{name, fixed(one.mean_bits, 3), bytes_text(one.bytes),
-                                    fixed(one.loss, 6)};
+                                    short_number(one.loss)};
   };
   std::vector<std::vector<std::string>> totals{{"", "bits a weight", "checkpoint", "sum of losses"},
                                                sums("chosen", allocation.chosen)};
   for (std::size_t f = 0; f < options.formats.size(); ++f)
-    totals.push_back(sums("all in " + options.formats[f].text, allocation.uniform[f]));
+    if (allocation.uniform[f])
+      totals.push_back(sums("all in " + options.formats[f].text, *allocation.uniform[f]));
   std::cout << table_text(rows) << "\n" << table_text(totals) << "recipe  " << out << "\n";
 }
 
@@ -173,7 +188,7 @@ void add_allocate(CLI::App& app, Action& action) {
       std::optional<StallWatch> watch;  // lives longer than MPI, whose end is watched too
       return run_on_ranks([&](Communicator& comm) {
         AllocateOptions options = resolve_options(*arguments);
-        check_place(arguments->out);
+        if (comm.is_first()) check_place(arguments->out);
         const double timeout = arguments->quantize.stall_timeout;
         watch.emplace(timeout, comm.rank(), comm.size());
         options.quantize.stall_watch = &*watch;

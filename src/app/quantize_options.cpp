@@ -69,6 +69,16 @@ void add_device_option(CLI::App& command, SolverDevice& device) {
       ->default_str("auto");
 }
 
+std::pair<CLI::Option*, CLI::Option*> add_serving_plan(CLI::App& command, ServingPlan& plan) {
+  return {command
+              .add_option("--tp", plan.tensor_parallel,
+                          "judge for servers that cut each matrix into so many parts")
+              ->check(CLI::PositiveNumber)
+              ->group("Serving (docs/serving.md)"),
+          command.add_flag("--ep", plan.expert_parallel, "... and spread whole experts over them")
+              ->group("Serving (docs/serving.md)")};
+}
+
 std::vector<CLI::Option*> add_serving_options(CLI::App& command, ServingOptions& serving) {
   const auto target = [&](const char* name, std::string& value, const char* help) {
     const std::vector<std::string_view> names = serving_targets();
@@ -76,18 +86,11 @@ std::vector<CLI::Option*> add_serving_options(CLI::App& command, ServingOptions&
         ->check(CLI::IsMember(std::vector<std::string>(names.begin(), names.end())))
         ->group("Serving (docs/serving.md)");
   };
-  return {
-      target("--snap", serving.snap_to, "take the nearest recipe that this server loads"),
-      target("--require-servable", serving.required_by,
-             "a recipe whose result this server does not load is an error"),
-      command
-          .add_option("--tp", serving.plan.tensor_parallel,
-                      "judge for servers that cut each matrix into so many parts")
-          ->check(CLI::PositiveNumber)
-          ->group("Serving (docs/serving.md)"),
-      command
-          .add_flag("--ep", serving.plan.expert_parallel, "... and spread whole experts over them")
-          ->group("Serving (docs/serving.md)")};
+  const auto [tensor_parallel, expert_parallel] = add_serving_plan(command, serving.plan);
+  return {target("--snap", serving.snap_to, "take the nearest recipe that this server loads"),
+          target("--require-servable", serving.required_by,
+                 "a recipe whose result this server does not load is an error"),
+          tensor_parallel, expert_parallel};
 }
 
 void add_stall_timeout(CLI::App& command, double& seconds, const std::string& help) {

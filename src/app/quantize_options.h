@@ -32,6 +32,8 @@ void add_model_options(CLI::App& command, std::filesystem::path& architecture,
 void add_calibration_options(CLI::App& command, QuantizeArguments& arguments);
 /// --device.
 void add_device_option(CLI::App& command, SolverDevice& device);
+/// --tp and --ep.
+std::pair<CLI::Option*, CLI::Option*> add_serving_plan(CLI::App& command, ServingPlan& plan);
 /// --snap, --require-servable, --tp and --ep; the options that they add.
 std::vector<CLI::Option*> add_serving_options(CLI::App& command, ServingOptions& serving);
 /// --stall-timeout, of commands with a StallWatch.

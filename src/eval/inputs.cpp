@@ -53,6 +53,7 @@ void start_scoring(std::string_view command, const EvaluateOptions& options, Com
                 {"--quantized given", given(options.quantized)},
                 {"--window", str(options.window)},
                 {"--max-windows", str(options.max_windows)},
+                {"rows", str(options.rows)},
                 {"--against", str(static_cast<int>(options.against))},
                 {"--trace given", given(options.trace)}},
                comm);
@@ -70,7 +71,10 @@ Inputs open_inputs(const EvaluateOptions& options, Communicator& comm) {
     longest = std::min(longest, inputs.reference->model.max_positions);
   }
   const TokenFile file = TokenFile::open(options.tokens);
-  const Sequences rows = file.read(0, file.sequences, file.length, model.vocabulary);
+  const Sequences rows =
+      options.rows > 0
+          ? file.read(0, std::min(options.rows, file.sequences), longest, model.vocabulary)
+          : file.read(0, file.sequences, file.length, model.vocabulary);
   inputs.windows = cut_windows(rows.lengths, longest, options.max_windows);
   compare_inputs(inputs, file, comm);
   if (inputs.windows.count() == 0)

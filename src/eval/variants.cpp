@@ -1,10 +1,13 @@
 #include "aq/eval/variants.h"
 
 #include <algorithm>
+#include <map>
 #include <span>
 
+#include "aq/comm/stop.h"
 #include "aq/comm/watchdog.h"
 #include "aq/core/log.h"
+#include "aq/core/parallel.h"
 #include "aq/core/text.h"
 #include "aq/core/timer.h"
 #include "aq/forward/finite.h"
@@ -20,6 +23,8 @@ namespace {
 
 /// A layer that runs holds about so many times what it reads: norms, heads, outputs of experts.
 constexpr Index kLayerShare = 12;
+/// Variants of a pass at most: what was measured before a job ends is not lost.
+constexpr Index kMostAtOnce = 64;
 
 /// The same tokens `copies` times, as further lanes: what a lane computes does not depend on
 /// others.
@@ -84,6 +89,7 @@ class Pass {
       set_work_place(str(name, ", layer ", layer.index + 1, "/", layers));
       run_layer(layer);
       check_finite(comm, layer);
+      stop_if_asked("measure variants", comm);
     }
   }
 
@@ -162,13 +168,31 @@ class Pass {
   Index begun_ = 1;  ///< states that there are; the others are as yet the original's
 };
 
+/// What does not grow with the variants: the packed matrices of a layer, and logits and a head for
+/// each thread and each file.
+Index fixed_bytes(const Inputs& inputs, std::size_t files) {
+  const Model& model = inputs.files.model;
+  std::map<Index, Index> weights;  // by layer, -1 for the head
+  for (const LinearSpec* linear : all_linears(model))
+    weights[linear->layer] += linear->rows * linear->columns;
+  Index largest = 0;
+  for (const auto& [layer, count] : weights)
+    if (layer >= 0) largest = std::max(largest, count);
+  const auto longest = std::ranges::max(inputs.windows.length);
+  const Index logits = 2 * thread_count() * longest * model.vocabulary;
+  const Index heads = (1 + static_cast<Index>(files)) * weights[-1];
+  return largest + (logits + heads) * static_cast<Index>(sizeof(float));
+}
+
 /// Variants that run at one time. Collective.
-Index variants_at_once(const Inputs& inputs, Index memory, Communicator& comm) {
+Index variants_at_once(const Inputs& inputs, std::size_t files, Index memory, Communicator& comm) {
   std::vector<std::int64_t> most{std::max<Index>(inputs.batch.rows(), 1) *
                                  inputs.files.model.hidden * static_cast<Index>(sizeof(float))};
   comm.all_reduce_max(most);
   if (memory <= 0) memory = default_memory(comm, ranks_of_node(comm));
-  return std::max<Index>(memory / (most[0] * kLayerShare) - 1, 1);
+  if (memory <= 0) return 1;  // nothing is known of the machine
+  const Index room = (memory - fixed_bytes(inputs, files)) / (most[0] * kLayerShare);
+  return std::clamp<Index>(room - 1, 1, kMostAtOnce);
 }
 
 }  // namespace
@@ -192,18 +216,18 @@ void measure_variants(const EvaluateOptions& options,
   }
   std::ranges::stable_sort(runners, {}, [](const Runner& runner) { return runner.layers.front(); });
   const Stopwatch watch;
-  const Index step = variants_at_once(inputs, memory, comm);
+  const Index step = variants_at_once(inputs, runs.size(), memory, comm);
   const auto count = std::ssize(runners), passes = ceil_div(count, step);
   for (Index begin = 0; begin < count; begin += step) {
     const auto these = std::span(runners).subspan(begin, std::min(step, count - begin));
     Pass pass(inputs, these, files);
     pass.run_layers(str("pass ", begin / step + 1, "/", passes), comm);
     const std::vector<std::vector<double>> sums = pass.distances(comm);
+    for (std::size_t i = 0; i < these.size(); ++i)
+      after_variant(these[i].number, ratio_estimate(sums[i], inputs.windows.predictions()));
     if (comm.is_first() && passes > 1)
       log_info(str("measured ", begin + std::ssize(these), " of ", count, "  ",
                    duration_text(watch.seconds())));
-    for (std::size_t i = 0; i < these.size(); ++i)
-      after_variant(these[i].number, ratio_estimate(sums[i], inputs.windows.predictions()));
   }
 }
 

@@ -1,13 +1,11 @@
 #include "aq/pipeline/quantize.h"
 
-#include <array>
-
 #include "aq/comm/counting.h"
+#include "aq/comm/stop.h"
 #include "aq/core/block_array.h"
 #include "aq/core/log.h"
 #include "aq/core/memory.h"
 #include "aq/core/offload.h"
-#include "aq/core/stop.h"
 #include "aq/core/text.h"
 #include "aq/forward/finite.h"
 #include "aq/io/file.h"
@@ -26,16 +24,6 @@ namespace {
 /// Wants no matrix: only the log of a part is needed.
 bool no_expert(Index) {
   return false;
-}
-
-/// Throws on every rank when any rank was asked to stop. Collective.
-void stop_if_asked(Communicator& comm) {
-  const WorkLabel label("whether to stop");
-  std::array<std::int64_t, 1> asked{stop_requested() ? 1 : 0};
-  comm.all_reduce_max(asked);
-  if (asked[0] != 0)
-    throw Error(ErrorKind::stopped, "quantize", "", "stopped by a signal",
-                "start the same command again to resume");
 }
 
 /// One run. Its parts are the layers, and the head behind them.
@@ -93,7 +81,7 @@ struct Run {
 /// From the tokens, or from kept sums; the streams become the next layer's input.
 LayerResult quantize(Run& run, Index layer, Streams& streams) {
   const WaveObserver before_wave = [&](Range experts) {
-    stop_if_asked(run.comm);
+    stop_if_asked("quantize", run.comm);
     if (run.spec(layer).moe)
       run.reporter.at(layer, str(": experts ", experts.begin, "..", experts.end - 1));
   };
@@ -189,7 +177,7 @@ void do_layer(Run& run, Index layer, Streams& streams) {
                        .expert_tokens = {}};
   std::vector<LogRow> rows;
   run.reporter.at(layer, metrics.resumed ? ": from disk" : "");
-  stop_if_asked(run.comm);
+  stop_if_asked("quantize", run.comm);
   if (metrics.resumed) {
     rows = timed(run.times, Phase::resume, "a layer from disk",
                  [&] { return resume(run, layer, streams); });

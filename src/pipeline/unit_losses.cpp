@@ -1,15 +1,18 @@
 #include "pipeline/unit_losses.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
 #include "aq/allocate/known_losses.h"
+#include "aq/comm/lanes.h"
 #include "aq/core/hash.h"
 #include "aq/core/log.h"
 #include "aq/core/parallel.h"
 #include "aq/core/text.h"
 #include "aq/eval/variants.h"
 #include "aq/forward/weights.h"
+#include "aq/io/file.h"
 #include "aq/io/quantized_run.h"
 #include "aq/io/tokens.h"
 #include "aq/quant/alpha_hill.h"
@@ -18,42 +21,52 @@
 namespace aq {
 namespace {
 
-constexpr Index kWindow = 2048;  ///< tokens of a window where rows are not cut shorter
-
-EvaluateOptions windows_of(const LossQuestion& question) {
+/// The sequences over which KL is measured: the first ones of the calibration.
+EvaluateOptions sequences_of(const LossQuestion& question) {
   const QuantizeOptions& quantize = question.options.quantize;
   EvaluateOptions options;
   options.model = quantize.model;
   options.architecture = quantize.architecture;
   options.assume_unused = quantize.assume_unused;
   options.tokens = quantize.calibration;
-  options.window = quantize.sequence_length > 0 ? quantize.sequence_length : kWindow;
-  options.max_windows = question.options.windows;
+  options.rows = question.options.kl_samples;
+  if (quantize.samples > 0) options.rows = std::min(options.rows, quantize.samples);
+  options.window = quantize.sequence_length > 0 ? quantize.sequence_length
+                                                : TokenFile::open(quantize.calibration).length;
   options.against = Against::nothing;
   return options;
 }
 
 /// Of all that decides what is measured of the run.
-std::string identity_of(const LossQuestion& question, const EvaluateOptions& windows,
-                        const std::filesystem::path& run) {
-  const TokenFile tokens = TokenFile::open(windows.tokens);
-  std::string text = str(tokens.fingerprint(tokens.sequences, tokens.length), " ", windows.window,
-                         " ", windows.max_windows);
-  for (const auto& [key, value] : read_manifest(RunDirectory{run}).value_or(Manifest{}).fingerprint)
-    text += str("\n", key, "=", value);
-  for (const AllocationUnit& unit : question.units)
-    for (const LinearSpec* linear : unit.linears) text += str("\n", unit.name, " ", linear->name);
+std::string identity_of(const EvaluateOptions& sequences, const std::filesystem::path& run) {
+  const TokenFile tokens = TokenFile::open(sequences.tokens);
+  std::string text = str(tokens.fingerprint(std::min(sequences.rows, tokens.sequences),
+                                            std::min(sequences.window, tokens.length)),
+                         " ", sequences.rows, " ", sequences.window);
+  const Manifest manifest = read_manifest(RunDirectory{run}).value_or(Manifest{});
+  const auto add = [&](const std::vector<std::pair<std::string, std::string>>& fields) {
+    for (const auto& [key, value] : fields) text += str("\n", key, "=", value);
+  };
+  add(manifest.fingerprint);
+  for (const CompletePart& part : manifest.complete) add(part.sources);
   return hash_text(xxh64(text));
 }
 
+/// The text of a file as the first rank reads it; empty where there is none. Collective.
+std::string text_for_all(const std::filesystem::path& file, Communicator& comm) {
+  std::string text;
+  if (comm.is_first() && file_exists(file)) text = read_text_file(file);
+  return all_gather_values(comm, text).front();
+}
+
 /// KL that was measured before is taken from a file beside each run, where what is measured is
-/// written at once.
+/// written when a pass ends. Collective.
 void set_measured(const LossQuestion& question, std::vector<AllocatedUnit>& units,
                   Communicator& comm) {
   struct Place {
     std::size_t unit, format;
   };
-  const EvaluateOptions windows = windows_of(question);
+  const EvaluateOptions sequences = sequences_of(question);
   std::vector<Place> places;
   std::vector<Variant> variants;
   std::vector<std::filesystem::path> runs;
@@ -61,11 +74,13 @@ void set_measured(const LossQuestion& question, std::vector<AllocatedUnit>& unit
   for (std::size_t f = 0; f < question.runs.size(); ++f) {
     const std::filesystem::path& run = question.runs[f];
     if (run.empty()) continue;
+    const std::filesystem::path file = run.string() + ".losses.json";
     const KnownLosses& before =
-        known.try_emplace(f, run.string() + ".losses.json", identity_of(question, windows, run))
+        known.try_emplace(f, file, identity_of(sequences, run), text_for_all(file, comm))
             .first->second;
     for (std::size_t u = 0; u < units.size(); ++u) {
-      if (const UnitLoss* loss = before.find(units[u].name)) {
+      if (!units[u].formats[f].served) continue;
+      if (const UnitLoss* loss = before.find(unit_key(question.units[u]))) {
         units[u].formats[f].loss = *loss;
         continue;
       }
@@ -83,10 +98,10 @@ void set_measured(const LossQuestion& question, std::vector<AllocatedUnit>& unit
     const auto [unit, format] = places[variant];
     const UnitLoss& loss = units[unit].formats[format].loss = {kl.mean, kl.standard_error};
     KnownLosses& file = known.at(format);
-    file.add(units[unit].name, loss);
+    file.add(unit_key(question.units[unit]), loss);
     if (comm.is_first()) file.write();
   };
-  measure_variants(windows, runs, variants, question.options.quantize.memory, after, comm);
+  measure_variants(sequences, runs, variants, question.options.quantize.memory, after, comm);
 }
 
 /// Of each module of the unit (an expert's gate, o, ...) the mean of the relative errors of its
@@ -116,35 +131,24 @@ void set_errors(const LossQuestion& question, std::vector<AllocatedUnit>& units)
   }
 }
 
-/// The mean over the matrices of each unit; ranks share the matrices. Collective.
+/// The mean over the matrices of each unit, which ranks share. Collective.
 std::vector<double> alpha_hills(const LossQuestion& question, Communicator& comm) {
-  struct Matrix {
-    std::size_t unit;
-    const LinearSpec* linear;
-  };
-  std::vector<Matrix> mine;
-  Index count = 0;
-  for (std::size_t u = 0; u < question.units.size(); ++u)
-    for (const LinearSpec* linear : question.units[u].linears)
-      if (count++ % comm.size() == comm.rank()) mine.push_back({u, linear});
-  std::vector<double> values(mine.size());
   const Weights weights(question.files.checkpoint, question.files.model);
-  parallel_for(std::ssize(mine), [&](Index i) {
-    const LinearSpec& linear = *mine[i].linear;
-    const auto weight = weights.original_rows(linear, 0, linear.rows);
-    values[i] = alpha_hill(weight.view());
-  });
-  // Added in the order of the model, whoever has them.
-  std::vector<std::vector<double>> all = all_gather_values(comm, values);
-  std::vector<double> sums;
-  Index place = 0;
+  std::vector<double> means;
   for (const AllocationUnit& unit : question.units) {
-    double& sum = sums.emplace_back(0);
-    for (std::size_t i = 0; i < unit.linears.size(); ++i, ++place)
-      sum += all[place % comm.size()][place / comm.size()];
-    sum /= static_cast<double>(unit.linears.size());
+    const auto count = std::ssize(unit.linears);
+    const Range share{even_share(count, comm.size(), comm.rank())};
+    std::vector<double> mine(share.size());
+    parallel_for(share.size(), [&](Index i) {
+      const LinearSpec& linear = *unit.linears[share.begin + i];
+      mine[i] = alpha_hill(weights.original_rows(linear, 0, linear.rows).view());
+    });
+    double sum = 0;  // in the order of the model, whoever has them
+    for (const std::vector<double>& values : all_gather_values(comm, mine))
+      for (const double value : values) sum += value;
+    means.push_back(sum / static_cast<double>(count));
   }
-  return sums;
+  return means;
 }
 
 /// Weights' share of 4^-bits, the noise of rounding to so many levels, each times its factor.

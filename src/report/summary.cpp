@@ -12,14 +12,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// Three significant digits, for people.
-std::string short_number(double value) {
-  std::ostringstream out;
-  out.precision(3);
-  out << value;
-  return out.str();
-}
-
 std::string counts_text(const std::map<std::string, Index>& counts) {
   std::string text;
   for (const auto& [name, count] : counts) text += str(text.empty() ? "" : ", ", name, " ", count);
@@ -27,6 +19,13 @@ std::string counts_text(const std::map<std::string, Index>& counts) {
 }
 
 }  // namespace
+
+std::string short_number(double value) {
+  std::ostringstream out;
+  out.precision(3);
+  out << value;
+  return out.str();
+}
 
 RunSummary summarize(const std::vector<LogRow>& rows) {
   RunSummary summary;

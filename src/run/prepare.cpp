@@ -317,15 +317,20 @@ QuantizeOptions resolve(QuantizeOptions options, Communicator& comm) {
   return options;
 }
 
+void refuse_packed(const ModelFiles& files, std::string_view operation) {
+  const auto& packed = files.model.packed;
+  if (!packed.empty())
+    throw CommonError(
+        ErrorKind::input, operation, files.checkpoint.directory().string(),
+        str(packed.size(), " of its linears are quantized already, first ", packed.begin()->first),
+        "use the original checkpoint; `eval` reads this one");
+}
+
 Prepared prepare(const QuantizeOptions& options, Communicator& comm) {
   check_options(options);
   ModelFiles files = open_model(options.model, options.architecture, options.assume_unused);
   const Model& model = files.model;
-  if (!model.packed.empty())
-    throw CommonError(ErrorKind::input, "quantize", files.checkpoint.directory().string(),
-                      str(model.packed.size(), " of its linears are quantized already, first ",
-                          model.packed.begin()->first),
-                      "use the original checkpoint; `eval` reads this one");
+  refuse_packed(files, "quantize");
   if (comm.is_first()) warn_of_assumptions(files);
   Fitted fitted = fit_for_servers(options.serving, model, assign(options.recipe, model));
   const Assignments& assignments = fitted.assignments;

@@ -2,12 +2,13 @@
 
 import itertools
 import json
+import signal
 import unittest
 
 import h5py
 import numpy as np
 
-from program import CALIBRATION, EXAMPLE, FIXTURES, ProgramTest, quantize_arguments, run
+from program import CALIBRATION, EXAMPLE, FIXTURES, ProgramTest, quantize_arguments, run, start
 from exported_checkpoint import read_checkpoint  # program.py finds it
 
 FORMATS = ("int2:32", "int3:32", "int4:32")
@@ -20,11 +21,11 @@ def figures_of(unit, key):
 
 class Allocate(ProgramTest):
     def allocate(self, *further, formats=FORMATS, save="runs", ranks=0, threads=1, model=EXAMPLE,
-                 calibration=CALIBRATION, bits=3.5, samples=16, windows=8):
+                 calibration=CALIBRATION, bits=3.5, samples=16, kl_samples=8):
         self.recipe, figures = self.directory / "recipe.json", self.directory / "figures.json"
         budget = ("--mean-bits", bits) if bits else ()
         self.done = self.succeed("allocate", "--model", model, "--calib", calibration, "--nsamples", samples, "--seqlen",
-                                 LENGTH, "--windows", windows, "--compute", "fp32", "--formats", ",".join(formats), *budget,
+                                 LENGTH, "--kl-nsamples", kl_samples, "--compute", "fp32", "--formats", ",".join(formats), *budget,
                                  "--save", self.directory / save, "--out", self.recipe, "--json", figures, *further,
                                  ranks=ranks, threads=threads)
         return json.loads(figures.read_text())
@@ -53,7 +54,7 @@ class Allocate(ProgramTest):
             recipe = self.write("one.json", {"default": {"wq": "bf16"}, "gptq": {"sequential": "none"}, "overrides": [
                 {"pattern": pattern, "wq": number_format, "group_size": 32}]})
             self.succeed(*quantize_arguments(self.directory / "one", recipe=recipe), "--resume", "never")
-            scored = self.evaluate("one")
+            scored = self.evaluate("--model", EXAMPLE, "--quantized", self.directory / "one")
             unit = next(unit for unit in figures["units"] if unit["name"] == name)
             entry = unit["formats"][number_format + ":32"]
             self.assertEqual(entry["loss"], scored["kl"])
@@ -64,10 +65,12 @@ class Allocate(ProgramTest):
         path.write_text(json.dumps(value))
         return path
 
-    def evaluate(self, save, *further, tokens=CALIBRATION):
-        figures = self.directory / "eval.json"
-        self.succeed("eval", "--model", EXAMPLE, "--tokens", tokens, "--window", LENGTH, "--max-windows", 8,
-                     "--quantized", self.directory / save, "--json", figures, *further)
+    def evaluate(self, *which):
+        """What eval says of the sequences over which KL is measured."""
+        tokens, figures = self.directory / "tokens.h5", self.directory / "eval.json"
+        with h5py.File(CALIBRATION) as source, h5py.File(tokens, "w") as file:
+            file["tokens"] = source["tokens"][:8, :LENGTH]
+        self.succeed("eval", "--tokens", tokens, "--json", figures, *which)
         return json.loads(figures.read_text())
 
     def test_the_recipe_does_what_it_says(self):
@@ -81,10 +84,9 @@ class Allocate(ProgramTest):
         counted = sum(path.stat().st_size for path in (self.directory / "served").glob("*.safetensors"))
         self.assertGreater(counted, figures["bytes"])
         self.assertLess(counted, figures["bytes"] * 1.1, "headers of a small model")
-        of_run = self.evaluate("run")
-        self.succeed("eval", "--model", self.directory / "served", "--tokens", CALIBRATION, "--window", LENGTH,
-                     "--max-windows", 8, "--json", self.directory / "eval.json")
-        self.assertEqual(json.loads((self.directory / "eval.json").read_text())["mean_nll"], of_run["mean_nll"])
+        of_run = self.evaluate("--model", EXAMPLE, "--quantized", self.directory / "run")
+        served = self.evaluate("--model", self.directory / "served")
+        self.assertEqual(served["mean_nll"], of_run["mean_nll"])
         # The report shows what each part loses.
         self.succeed("report", self.directory / "run", "--out", self.directory / "report.html", threads=0)
         self.assertIn("layer 0 attention: int2:32 0.", (self.directory / "report.html").read_text())
@@ -120,15 +122,22 @@ class Allocate(ProgramTest):
         self.assertEqual(again["loss"], first["loss"])
         file = self.directory / "runs" / "int3-32.losses.json"
         known = json.loads(file.read_text())
-        del known["kl"]["layer 2 experts"]
+        del known["kl"][next(name for name in known["kl"] if name.startswith("layer 2 experts"))]
         file.write_text(json.dumps(known))
         self.assertEqual(self.allocate(), first)
         self.assertIn("KL of 1 times", self.done.stderr)
-        # Another format needs neither tokens nor the other formats.
-        self.allocate("--quiet", formats=("int2:64", "int4:32", "bf16"), bits=9)
-        self.assertEqual(self.done.stderr, "")
-        # Another number of windows is another measurement.
-        self.allocate(windows=4)
+        # Other targets have other parts; those that are the same are known.
+        self.allocate("--target", "transformers")
+        self.assertIn("KL of 3 times", self.done.stderr)
+        self.assertEqual(self.allocate(), first)
+        self.assertNotIn("KL of", self.done.stderr)
+        # Another format takes the Hessians that are there, whichever run has them.
+        self.allocate(formats=("bf16", "int2:64", "int4:32"), bits=9)
+        self.assertIn("Hessians reused", self.done.stderr)
+        self.assertNotIn("hessians      3", self.done.stderr)
+        self.assertIn("KL of 8 times", self.done.stderr)
+        # Other sequences are another measurement.
+        self.allocate(kl_samples=4)
         self.assertIn("KL of 24 times", self.done.stderr)
 
     def test_other_sensitivities(self):
@@ -173,6 +182,37 @@ class Allocate(ProgramTest):
             self.assertGreater(low, high, unit["name"])
         self.succeed("inspect", model, "--recipe", self.recipe)
 
+    def test_a_tied_head_costs_what_it_adds(self):
+        """Untouched it is the embedding; quantized the export has both."""
+        model = FIXTURES / "llama"
+        recipe = self.write("head.json", {"default": {"wq": "bf16"}, "overrides": [{"pattern": "lm_head", "wq": "int8"}]})
+        stored = sum(len(tensor.data) for tensor in read_checkpoint(model).values())
+        found = []
+        for formats, bits in ((("bf16",), 1), (("int8:32",), 9)):
+            figures = self.allocate("--config", recipe, "--sensitivity", "uniform", formats=formats, bits=bits, model=model)
+            found.append(figures["bytes"] - stored)
+        self.assertEqual(found, [0, figures["units"][0]["formats"]["int8:32"]["bits"] // 8])
+
+    def test_stopped_and_killed(self):
+        """While KL is measured: nothing that was measured in a pass before is lost."""
+        for sent, code in ((signal.SIGUSR1, 75), (signal.SIGKILL, -signal.SIGKILL)):
+            save = self.directory / f"runs-{code}"
+            arguments = ["allocate", "--model", EXAMPLE, "--calib", CALIBRATION, "--nsamples", 64, "--kl-nsamples", 64,
+                         "--compute", "fp32", "--formats", "int2:32,int3:32", "--mean-bits", 3, "--memory", "100MiB",
+                         "--save", save, "--out", self.directory / "recipe.json"]
+            process = start(*arguments)
+            for line in process.stdout:
+                if line.startswith("measured"):
+                    process.send_signal(sent)
+            process.stdout.close()
+            self.assertEqual(process.wait(timeout=60), code)
+            self.assertFalse((self.directory / "recipe.json").exists())
+            known = sum(len(json.loads(path.read_text())["kl"]) for path in save.glob("*.losses.json"))
+            self.assertTrue(0 < known < 16, known)
+            done = self.succeed(*arguments)
+            self.assertIn(f"KL of {16 - known} times", done.stderr)
+            (self.directory / "recipe.json").unlink()
+
     def test_a_base_recipe_keeps_its_say(self):
         recipe = self.write("base.json", {"default": {"wq": "int4", "symmetric": False},
                                           "overrides": [{"pattern": "*.layers.0.*", "skip": True},
@@ -198,19 +238,24 @@ class Allocate(ProgramTest):
             (2, ("--formats", "int3:32,int4:32", "--mean-bits", 3.4), "3.500 bits a weight"),
             (2, ("--formats", "int3:32", "--max-bytes", "1000"), "with all other tensors"),
             (2, ("--formats", "fp6", "--mean-bits", 8, "--target", "vllm"), "none of the formats for layer 0 attention"),
-            (2, ("--formats", "int4:32,mxfp4", "--mean-bits", 4.4, "--target", "sglang"), "beside each other"),
+            (2, ("--formats", "int4:32,int3:32", "--mean-bits", 4, "--target", "sglang"),
+             "does not take int4:32 beside int3:32"),
+            (2, ("--formats", "int3:64,fp6", "--mean-bits", 3.2, "--target", "vllm"), "that vllm takes for each part"),
+            (2, ("--formats", "int3", "--mean-bits", 3.5, "--seqlen", 1), "one token predicts none"),
+            (3, ("--formats", "int3", "--mean-bits", 3.5, "--save", flat), "flat.json"),
             (2, ("--formats", "int3", "--mean-bits", 3.5, "--config", flat), "flat plan"),
             (3, ("--formats", "int3", "--mean-bits", 3.5, "--out", self.directory / "no" / "recipe.json"),
              "its directory does not exist"),
         )
         for code, arguments, text in mistakes:
             with self.subTest(arguments=arguments):
-                out = () if "--out" in arguments else ("--out", self.directory / "recipe.json")
-                done = run("allocate", "--model", EXAMPLE, "--calib", CALIBRATION, "--nsamples", 8, "--save",
-                           self.directory / "runs", *arguments, *out)
+                others = {"--out": self.directory / "recipe.json", "--save": self.directory / "runs"}
+                others = [part for key, value in others.items() if key not in arguments for part in (key, value)]
+                done = run("allocate", "--model", EXAMPLE, "--calib", CALIBRATION, "--nsamples", 8, *arguments, *others)
                 self.assertEqual(done.returncode, code, done.stderr)
                 self.assertIn(text, done.stderr)
                 self.assertFalse((self.directory / "recipe.json").exists())
+                self.assertFalse((self.directory / "runs").exists())
         done = run("allocate", "--model", EXAMPLE, "--formats", "int3", "--mean-bits", 4, "--out", "x.json")
         self.assertEqual(done.returncode, 2)
         self.assertIn("--calib: it is required", done.stderr)

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace aq {
 
@@ -17,9 +18,11 @@ struct UnitLoss {
 /// By the names of the units.
 class KnownLosses {
  public:
-  /// Reads the file where there is one and it is of the same `identity`, a text for all that
-  /// decides what is measured. Throws Error{input} for a file that cannot be understood.
-  KnownLosses(std::filesystem::path file, std::string identity);
+  /// @param identity  a text for all that decides what is measured: what the file holds of another
+  ///   one is forgotten
+  /// @param text  of the file, as one rank has read it for all; empty: there is none. Throws
+  ///   Error{input} where it cannot be understood.
+  KnownLosses(std::filesystem::path file, std::string identity, std::string_view text);
 
   const UnitLoss* find(const std::string& unit) const;
   void add(const std::string& unit, const UnitLoss& loss) { known_[unit] = loss; }

@@ -24,6 +24,9 @@ struct AllocationUnit {
 std::vector<AllocationUnit> allocation_units(const Model& model, const Assignments& assignments,
                                              std::string_view target);
 
+/// What stands for the unit in files: its name, and a hash of its linears'.
+std::string unit_key(const AllocationUnit& unit);
+
 /// For each unit patterns that match its linears and no other one of the model: one for all of them
 /// where that is possible, else one a module of the layer, else their names.
 std::vector<std::vector<std::string>> unit_patterns(const std::vector<AllocationUnit>& units,
@@ -33,7 +36,7 @@ std::vector<std::vector<std::string>> unit_patterns(const std::vector<Allocation
 struct UnitFormat {
   std::string text;                           ///< as given: "int3:32"
   std::string format;                         ///< "int3", or "bf16": as it is
-  std::optional<Index> group = std::nullopt;  ///< of Scheme; nothing: the format's own
+  std::optional<Index> group = std::nullopt;  ///< of Scheme; nothing for bf16
 };
 /// Throws Error{usage} naming `option` for an unknown format or a group that it cannot have.
 UnitFormat parse_unit_format(const std::string& text, std::string_view option);

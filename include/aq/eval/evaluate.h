@@ -29,7 +29,8 @@ struct EvaluateOptions {
   std::filesystem::path tokens;            ///< token file
   Index window = 2048;                     ///< tokens; a row of the file is cut into such windows
   Index max_windows = 0;                   ///< 0: all
-  std::filesystem::path trace;             ///< HDF5 file for logits and router choices; empty: none
+  Index rows = 0;  ///< above 0: only so many rows of the file, of each its first window
+  std::filesystem::path trace;  ///< HDF5 file for logits and router choices; empty: none
   Against against = Against::automatic;
   std::filesystem::path reference;  ///< of Against::checkpoint
 };

@@ -20,7 +20,7 @@ struct Variant {
 using AfterVariant = std::function<void(Index variant, const Estimate& kl)>;
 
 /// KL(original || variant) of the next token in nats over the windows of `options` (their model,
-/// tokens, window and max_windows; there is no other reference). Variants share the layers before
+/// tokens and windows; there is no other reference). Variants share the layers before
 /// their first quantized one, and the reading of those behind it; as many at one time as `memory`
 /// (bytes a rank; 0: what the machine has free) has room for, in several passes where it must be.
 /// The same bits for any number of ranks. Throws Error{input} where a run lacks a matrix.

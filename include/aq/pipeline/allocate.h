@@ -3,6 +3,7 @@
 /// number of bits costs the model least.
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,8 +32,9 @@ struct AllocateOptions {
   double mean_bits = 0;  ///< stored bits a weight over the units; 0: most_bytes counts
   Index most_bytes = 0;  ///< of the whole checkpoint
   std::string target;    ///< of serving_targets(); empty: none
+  ServingPlan plan;      ///< how it will be started
   Sensitivity sensitivity = Sensitivity::measured;
-  Index windows = 32;  ///< of calibration tokens, for KL
+  Index kl_samples = 32;  ///< calibration sequences over which KL is measured
 };
 
 /// One unit in one format.
@@ -59,8 +61,9 @@ struct AllocationSums {
 struct Allocation {
   std::vector<AllocatedUnit> units;
   AllocationSums chosen;
-  std::vector<AllocationSums> uniform;  ///< every unit in the same format
-  std::string recipe;                   ///< JSON
+  /// Every unit in the same format; nothing where the target does not serve that.
+  std::vector<std::optional<AllocationSums>> uniform;
+  std::string recipe;  ///< JSON
 };
 
 /// Quantizes the model once in each format, from Hessians of the original model that are summed and

@@ -57,6 +57,9 @@ struct RunSummary {
   std::vector<RankTimes> ranks;
 };
 
+/// Three significant digits, for people.
+std::string short_number(double value);
+
 /// The part of the summary that follows from the matrices.
 RunSummary summarize(const std::vector<LogRow>& rows);
 /// Number of matrices that are not what was asked for, starved ones included.

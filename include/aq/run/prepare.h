@@ -34,6 +34,8 @@ QuantizeOptions resolve(QuantizeOptions options, Communicator& comm);
 /// Opens, checks and plans. Every rank gets the same plan. Collective.
 Prepared prepare(const QuantizeOptions& options, Communicator& comm);
 
+/// Throws Error{input, operation} for a checkpoint that another program quantized.
+void refuse_packed(const ModelFiles& files, std::string_view operation);
 /// What was taken for granted about an architecture that is not known, and what is left out.
 void warn_of_assumptions(const ModelFiles& files);
 /// Error{input} unless all ranks were told the same, have the same program and compute alike

@@ -96,7 +96,7 @@ TEST(AllocationUnits, RulesReachTheirLinearsAlone) {
       if (!target.empty()) {
         for (const auto& alike : alike_linears(target, model))
           for (const LinearSpec* linear : alike)
-            EXPECT_EQ(unit_of[linear], unit_of[alike.front()]) << target << linear->name;
+            EXPECT_EQ(unit_of.at(linear), unit_of.at(alike.front())) << target << linear->name;
       }
 
       // Formats in turn; every linear gets that of its unit.
@@ -131,7 +131,9 @@ TEST(AllocationUnits, OnePatternWhereThatIsPossible) {
 }
 
 TEST(UnitFormat, OfFormatsAndGroups) {
-  EXPECT_EQ(parse_unit_format("int3", "--formats").group, std::nullopt);
+  EXPECT_EQ(parse_unit_format("int3", "--formats").group, 128);
+  EXPECT_EQ(parse_unit_format("nvfp4", "--formats").group, 16);
+  EXPECT_EQ(parse_unit_format("bf16", "--formats").group, std::nullopt);
   EXPECT_EQ(parse_unit_format("int3:96", "--formats").group, 96);
   EXPECT_EQ(parse_unit_format("int8:channel", "--formats").group, kPerChannel);
   EXPECT_EQ(parse_unit_format("fp8:tensor", "--formats").group, kPerTensor);
