@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "aq/quant/hessian.h"
-#include "aq/runtime/workspace.h"
+#include "plan/cost_forward.h"
 #include "plan/cost_stage.h"
 #include "plan/memory.h"
 #include "plan/placement.h"
@@ -14,22 +14,11 @@ namespace aq {
 namespace {
 
 constexpr double kFloat = 4;
-constexpr double kQueryTile = runtime::kQueryTile;
-
-double weights_of(const LinearSpec& linear) {
-  return static_cast<double>(linear.rows) * static_cast<double>(linear.columns);
-}
 
 /// How many of a rank's tokens a task sees: all of them, or an even share of the routed ones.
 struct TokenShare {
   double hessian = 1;  ///< of the rank's tokens, for the sum
   double forward = 1;  ///< for the forward pass
-};
-
-/// Where the weights of a stage's forward pass come from, and how often it runs.
-struct ForwardUse {
-  double quantized = 1;  ///< passes with the results
-  double original = 0;   ///< passes with the checkpoint's weights
 };
 
 class CostSum {
@@ -68,32 +57,13 @@ class CostSum {
     end(Stage::embed);
   }
 
-  ForwardUse use(Stage stage) const {
-    const double beside = settings_.runs_original() ? original_passes(stage) : 0;
-    switch (settings_.sequential) {
-      case Sequential::stage:
-        return {1, beside};
-      case Sequential::layer:  // the first pass ends where no Hessian needs it any more
-        return {1, beside + (stage == Stage::down ? 0 : 1)};
-      case Sequential::none:
-        return {0, 1};
-    }
-    return {};
-  }
-
-  /// Of the original stream, and of the own one through original weights to see what it lacks.
-  static double original_passes(Stage stage) {
-    if (stage == Stage::gate_up || stage == Stage::down) return 3;
-    return stage == Stage::o ? 2 : 1;
-  }
-
   void layer(const LayerSpec& spec, const LayerPlan& plan) {
     bool differentiates = false;
     for (const StagePlan& before : plan.before_mlps) {
       const bool outputs = before.has_output_factors();
       differentiates = differentiates || outputs;
       if (before.stage == Stage::o) attention(spec.attention, differentiates);
-      ForwardUse forward = use(before.stage);
+      ForwardUse forward = forward_use(settings_, before.stage);
       if (outputs || (before.stage == Stage::o && differentiates)) forward.original += 1;
       stage(before, {}, forward);
     }
@@ -106,30 +76,21 @@ class CostSum {
         if (settings_.expert_tokens == ExpertTokens::routed) share.hessian = share.forward;
       }
       if (routed && plan_.dispatch && settings_.expert_tokens == ExpertTokens::routed) {
-        dispatched_stage(wave.gate_up, share, use(Stage::gate_up));
-        dispatched_stage(wave.down, share, use(Stage::down));
+        dispatched_stage(wave.gate_up, share, forward_use(settings_, Stage::gate_up));
+        dispatched_stage(wave.down, share, forward_use(settings_, Stage::down));
         continue;
       }
-      stage(wave.gate_up, share, use(Stage::gate_up));
-      stage(wave.down, share, use(Stage::down));
+      stage(wave.gate_up, share, forward_use(settings_, Stage::gate_up));
+      stage(wave.down, share, forward_use(settings_, Stage::down));
     }
     save();
   }
 
-  /// Scores and values of causal attention; the tile on the diagonal is computed whole.
-  /// @param differentiates  for output factors: scores again, and two products back through each
+  /// Scores and values of causal attention.
   void attention(const AttentionSpec& spec, bool differentiates) {
     start();
-    const auto length = static_cast<double>(workload_.sequence_length);
-    const double window =
-        spec.sliding_window > 0 ? static_cast<double>(spec.sliding_window) : length;
-    const double pairs =
-        std::min(length * (length + kQueryTile) / 2, length * (window + kQueryTile));
-    const double passes =
-        (settings_.sequential == Sequential::layer ? 2 : 1) + (settings_.runs_original() ? 1 : 0);
-    const auto key = static_cast<double>(spec.head_dim),
-               value = static_cast<double>(spec.value_dim);
-    const double products = passes * (key + value) + (differentiates ? 3 * key + 2 * value : 0);
+    const double pairs = attention_pairs(spec, static_cast<double>(workload_.sequence_length));
+    const double products = attention_products(spec, settings_, differentiates);
     each_rank([&](std::size_t r, StageWork& rank) {
       rank.work.flops.attention +=
           dealt_.sequences[r] * pairs * 2 * static_cast<double>(spec.heads) * products;
@@ -168,7 +129,8 @@ class CostSum {
       quantize(task, share);
       experts[task.owner] += 1;
       StageWork& owner = ranks_[task.owner];
-      const TaskForward once = forward_of(task, use);
+      const TaskForward once = forward_of(task, use, options_);
+      estimate_.hessian_bytes += once.kept;
       owner.work.flops.hessian += tokens * once.products;
       owner.work.flops.forward += 2 * once.weights * tokens;
       owner.work.traffic.dequantized += once.unpacked;
@@ -274,10 +236,6 @@ class CostSum {
     estimate_.shard_bytes += stored;
   }
 
-  static double output_values(const TaskPlan& task) {
-    return static_cast<double>(task.output_rows * kRowTile);
-  }
-
   /// U, and for refinement the damped H, go from the owner to the other ranks with rows.
   void send_factor(const TaskPlan& task, std::vector<int>& solvers) {
     const auto n = static_cast<double>(task.columns);
@@ -296,39 +254,13 @@ class CostSum {
     ranks_[owner].messages += std::ceil(bytes / static_cast<double>(kPieceBytes));
   }
 
-  /// What the forward pass and the sum of one task take.
-  struct TaskForward {
-    double products = 0;   ///< operations a token of the sum
-    double weights = 0;    ///< times passes
-    double unpacked = 0;   ///< bytes
-    double originals = 0;  ///< bytes read
-  };
-  TaskForward forward_of(const TaskPlan& task, ForwardUse use) {
-    TaskForward once;
-    const auto n = static_cast<double>(task.columns);
-    if (task.needs_hessian)
-      once.products =
-          n * (n + 1) + 2 * n * static_cast<double>(task.cross_rows) + 2 * output_values(task);
-    if (task.needs_hessian && options_.keep_hessians)
-      estimate_.hessian_bytes +=
-          (n * ((n + 1) / 2 + static_cast<double>(task.cross_rows)) + output_values(task)) * kFloat;
-    for (const MatrixPlan& matrix : task.matrices) {
-      const bool copied = matrix.assignment.method == Method::copy;
-      const double count = weights_of(matrix.linear);
-      once.weights += count * (use.quantized + use.original);
-      once.unpacked += copied ? 0 : count * use.quantized * kFloat;
-      once.originals += count * (use.original + (copied ? use.quantized : 0)) *
-                        options_.weight_bytes(matrix.linear);
-    }
-    return once;
-  }
-
   /// Sums over the rank's own tokens, and these through the stage's linears; each weight is
   /// unpacked or read where it is used.
   void run_own_tokens(const StagePlan& plan, TokenShare share, ForwardUse use) {
     TaskForward all;
     for (const TaskPlan& task : plan.tasks) {
-      const TaskForward once = forward_of(task, use);
+      const TaskForward once = forward_of(task, use, options_);
+      estimate_.hessian_bytes += once.kept;
       all.products += once.products;
       all.weights += once.weights;
       all.unpacked += once.unpacked;
