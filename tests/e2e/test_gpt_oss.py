@@ -10,7 +10,7 @@ import numpy as np
 from program import FIXTURES, SOURCE, digest, quantize_arguments, run
 from exported_checkpoint import ExportedCheckpoint, read_checkpoint, to_bf16, write_safetensors
 from test_export import ExportTest
-from test_verify import Tensors, VerifyTest, drop, flip, manifest, tensors, text
+from verification import Tensors, VerifyTest, drop, flip, manifest, tensors, text
 
 FORMAT = "gpt-oss"
 RECIPE = SOURCE / "configs" / "gpt_oss_mxfp4.json"

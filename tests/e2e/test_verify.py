@@ -1,31 +1,23 @@
-"""`verify` on whole runs and exports, which are clean, and on damaged ones: each damage is one finding of the right kind
-with the right name, and nothing else is claimed."""
+"""`verify` on whole runs and exports, which are clean, on damaged runs, where each damage is one finding of the right kind
+with the right name and nothing else is claimed, and its command line."""
 
 import json
 import re
 import shutil
-import struct
 import unittest
 
 import h5py
 import numpy as np
 
-from program import CALIBRATION, EXAMPLE, FIXTURES, ProgramTest, model_arguments, quantize_arguments, run
-from exported_checkpoint import read_safetensors
-from matrix_file import checksum, xxh64
+from program import EXAMPLE, FIXTURES, model_arguments, run
+from matrix_file import checksum
 from test_wrapped_checkpoints import read, renamed, write
+from verification import FIRST, SECOND, VerifyTest, remove, text
 
-EXPERT = "model.layers.1.mlp.experts.{}.up_proj"
-FIRST, SECOND = EXPERT.format(5), EXPERT.format(6)
-NORM = "model.layers.2.input_layernorm.weight"
 FORMATS = ("compressed-tensors", "gptq", "bf16")
-MANIFEST, INDEX = "aq-dist-manifest.json", "model.safetensors.index.json"
-# what holds codes and scales, by format
-CODES = {"compressed-tensors": "weight_packed", "gptq": "qweight", "bf16": "weight"}
-SCALES = {"compressed-tensors": "weight_scale", "gptq": "scales"}
 
 
-# ---- model.h5
+# ---- what damages model.h5 and the log
 
 def sign(group):
     """The checksum of what the group now holds."""
@@ -87,15 +79,6 @@ def rename_run(path):
         file.attrs["tokens"] = np.bytes_("others")
 
 
-def text(name, old, new):
-    def damage(directory):
-        path = directory / name
-        content = path.read_text()
-        assert content.count(old) >= 1, old
-        path.write_text(content.replace(old, new, 1))
-    return damage
-
-
 def log_field(column, value):
     """Another value of FIRST's row in a column of the log."""
     def damage(directory):
@@ -122,10 +105,6 @@ def odd_attribute(directory):
     with h5py.File(directory / "model.h5", "r+") as file:
         del file.attrs["tokens"]
         file.attrs["tokens"] = [1, 2]
-
-
-def remove(name):
-    return lambda directory: (directory / name).unlink()
 
 
 # name -> damage of the run, findings as (kind, object)
@@ -168,235 +147,6 @@ RUN_DAMAGES = {
     "an odd attribute and a flipped byte": (lambda directory: (odd_attribute(directory), h5(flip_code)(directory)),
                                             [("unreadable", "model.h5", ""), ("checksum", "model.h5", FIRST)]),
 }
-
-
-# ---- exports
-
-class Tensors:
-    """The safetensors files of a directory, changed and written again as they were but for the change."""
-
-    def __init__(self, directory):
-        self.directory = directory
-        self.files = {path: read_safetensors(path) for path in sorted(directory.glob("*.safetensors"))}
-
-    def file_of(self, name):
-        return next(path for path, tensors in self.files.items() if name in tensors)
-
-    def __getitem__(self, name):
-        return self.files[self.file_of(name)][name]
-
-    def write(self):
-        for path, tensors in self.files.items():
-            header, data = {"__metadata__": {"format": "pt"}}, b""
-            for name, tensor in tensors.items():
-                header[name] = {"dtype": tensor.dtype, "shape": tensor.shape,
-                                "data_offsets": [len(data), len(data) + len(tensor.data)]}
-                data += tensor.data
-            encoded = json.dumps(header).encode()
-            encoded += b" " * (-len(encoded) % 8)
-            path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + data)
-
-
-def tensors(change, signed=False):
-    """`change(tensors)`, and the checksums of all in the manifest where values alone are to tell."""
-    def damage(directory):
-        stored = Tensors(directory)
-        change(stored)
-        stored.write()
-        if signed:
-            manifest = json.loads((directory / MANIFEST).read_text())
-            for path, held in stored.files.items():
-                for name, tensor in held.items():
-                    manifest["tensors"][path.name][name] = f"{xxh64(tensor.data):016x}"
-            write_manifest(directory, manifest)
-    return damage
-
-
-def write_manifest(directory, manifest):
-    manifest.pop("checksum", None)
-    compact = json.dumps(manifest, separators=(",", ":"), ensure_ascii=False)
-    manifest["checksum"] = f"{xxh64(compact.encode()):016x}"
-    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-
-
-def flip(name, at=40):
-    def change(stored):
-        data = bytearray(stored[name].data)
-        data[at] ^= 2
-        stored[name].data = bytes(data)
-    return change
-
-
-def swap(format):
-    def change(stored):
-        for part in {CODES[format], SCALES.get(format, CODES[format])}:
-            first, second = stored[f"{FIRST}.{part}"], stored[f"{SECOND}.{part}"]
-            first.data, second.data = second.data, first.data
-    return change
-
-
-def zeroed(format):
-    def change(stored):
-        tensor = stored[f"{FIRST}.{CODES[format]}"]
-        tensor.data = (b"\0" if format == "bf16" else b"\x88") * len(tensor.data)
-    return change
-
-
-def stale_scale(format):
-    def change(stored):
-        stored[f"{FIRST}.{SCALES[format]}"].data = stored[f"{SECOND}.{SCALES[format]}"].data
-    return change
-
-
-def drop(prefix):
-    def change(stored):
-        for held in stored.files.values():
-            for name in [name for name in held if name.startswith(prefix)]:
-                del held[name]
-    return change
-
-
-def manifest(change):
-    """Changes the manifest and signs it."""
-    def damage(directory):
-        content = json.loads((directory / MANIFEST).read_text())
-        change(content)
-        write_manifest(directory, content)
-    return damage
-
-
-def odd_metadata(directory):
-    index = json.loads((directory / INDEX).read_text())
-    (directory / INDEX).write_text(json.dumps({**index, "metadata": []}))
-
-
-def misplaced(directory):
-    index = json.loads((directory / INDEX).read_text())
-    files = sorted(set(index["weight_map"].values()))
-    index["weight_map"][NORM] = next(file for file in files if file != index["weight_map"][NORM])
-    (directory / INDEX).write_text(json.dumps(index))
-
-
-def doubled(stored):
-    path = next(path for path in stored.files if NORM not in stored.files[path])
-    stored.files[path][NORM] = stored[NORM]
-
-
-def export_damages(format):
-    codes = f"{FIRST}.{CODES[format]}"
-    module = f"{FIRST}."
-    size = "metadata.total_size"
-    damages = {
-        "a flipped byte": (tensors(flip(codes)), [("checksum", FIRST)]),
-        "a missing matrix": (tensors(drop(module)), [("missing", FIRST)]),
-        "swapped experts": (tensors(swap(format)), [("foreign", FIRST), ("foreign", SECOND)]),
-        "swapped experts with their checksums": (tensors(swap(format), True), [("foreign", FIRST), ("foreign", SECOND)]),
-        "a zeroed matrix": (tensors(zeroed(format)), [("zero", FIRST)]),
-        "a zeroed matrix with its checksum": (tensors(zeroed(format), True), [("zero", FIRST)]),
-        "a source tensor not carried over": (tensors(drop(NORM)), [("missing", NORM)]),
-        "an index that names a wrong file": (misplaced, [("index", NORM)]),
-        "a flipped byte in an untouched tensor": (tensors(flip(NORM)), [("untouched", NORM)]),
-        "the same with its checksum": (tensors(flip(NORM), True), [("untouched", NORM)]),
-        "a tensor twice": (tensors(doubled), [("twice", NORM)]),
-        "a tensor too many": (tensors(lambda stored: next(iter(stored.files.values())).update(
-            {FIRST + ".weight_scale_inv": stored[NORM]})),
-                              [("index", FIRST + ".weight_scale_inv"), ("extra", FIRST + ".weight_scale_inv")]),
-        "a total size": (text(INDEX, '"total_size": ', '"total_size": 1'), [("index", size)]),
-        "metadata of an odd form": (odd_metadata, [("index", size)]),
-        "no index": (remove(INDEX), [("missing", "")]),
-        "a file too many": (lambda directory: (directory / "chat_template.jinja").write_text("x"),
-                            [("extra", "chat_template.jinja", "")]),
-        "weights too many": (lambda directory: (directory / "pytorch_model.bin").write_bytes(b"x"),
-                             [("extra", "pytorch_model.bin", "")]),
-        "a file missing": (remove("model-00002-of-00007.safetensors" if format != "bf16" else "model-00002-of-00014.safetensors"),
-                           [("missing", "")]),
-        "a flipped byte in a header": (lambda directory: flip_file(directory / "model-00001-of-00007.safetensors"
-                                                                   if format != "bf16" else directory / "model-00001-of-00014.safetensors", 8),
-                                       [("unreadable", "")]),
-        "a flipped byte in a config": (text("config.json", '"rms_norm_eps": 1', '"rms_norm_eps": 3'), [("config", "rms_norm_eps")]),
-        "a space more in a config": (text("config.json", "{", "{ "), [("config", "")]),
-        "a config that is no JSON": (text("config.json", "{", "["), [("config", "")]),
-        "a flipped byte in a companion": (lambda directory: flip_file(directory / "tokenizer.json", 100), [("untouched", "")]),
-        "a companion missing": (remove("tokenizer.json"), [("missing", "")]),
-        "the record changed": (text("aq-dist.json", '"format"', '"formaT"'), [("checksum", "")]),
-        "the manifest changed": (text(MANIFEST, '"weight_error": 0.0', '"weight_error": 0.1'), [("unreadable", "")]),
-        "a manifest that is no JSON": (text(MANIFEST, "{", "["), [("unreadable", "")], "--model", EXAMPLE),
-        "a manifest with a scheme that is none": (
-            manifest(lambda content: content["matrices"][FIRST]["scheme"].update(format="int99")), [("unreadable", MANIFEST, "")]),
-        "no manifest": (remove(MANIFEST), [("missing", "")], "--model", EXAMPLE),
-    }
-    if format != "bf16":
-        damages.update({
-            "a flipped byte with its checksum": (tensors(flip(codes), True), [("error", FIRST)]),
-            "a stale scale": (tensors(stale_scale(format)), [("scale", FIRST)]),
-            "a stale scale with its checksum": (tensors(stale_scale(format), True), [("scale", FIRST)]),
-        })
-    if format == "compressed-tensors":
-        damages.update({
-            "another width": (text("config.json", '"num_bits": 4', '"num_bits": 8'), "config"),
-            "nothing ignored": (text("config.json", '"ignore": [', '"ignore": [], "ignored": ['), "config"),
-            "a pattern that is none": (text("config.json", r'"re:', r'"re:('), "config"),
-        })
-    if format == "gptq":
-        damages.update({
-            "another width": (text("config.json", '"bits": 4', '"bits": 8'), "config"),
-            "a rule missing": (text("config.json", '"-:', '"-:x'), "config"),
-            "the other version": (text("config.json", '"checkpoint_format": "gptq"', '"checkpoint_format": "gptq_v2"'),
-                                  [("config", "quantization_config.checkpoint_format")]),
-            "quantize_config.json": (text("quantize_config.json", '"bits": 4', '"bits": 8'), [("config", "")]),
-            "groups": (tensors(lambda stored: flip(f"{FIRST}.g_idx", 0)(stored), True), [("code", FIRST)]),
-            "zero points": (tensors(flip(f"{FIRST}.qzeros"), True), [("code", FIRST)]),
-        })
-    return damages
-
-
-def flip_file(path, at):
-    data = bytearray(path.read_bytes())
-    data[at] ^= 2
-    path.write_bytes(data)
-
-
-class VerifyTest(ProgramTest):
-    def verify(self, directory, *further, ranks=0, code=0):
-        """The JSON document."""
-        done = run("verify", directory, "--json", *further, ranks=ranks)
-        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
-        return json.loads(done.stdout)
-
-    def clean(self, directory, *further, ranks=0):
-        report = self.verify(directory, *further, ranks=ranks)
-        self.assertEqual(report["findings"], [])
-        self.assertEqual(report["unlogged"], 0)
-        return report
-
-    def quantize(self, default=None, overrides=(), model=EXAMPLE, name="run"):
-        save, example = self.directory / name, not (model / "golden.h5").is_file()
-        recipe = self.write_recipe(default=default, overrides=overrides)
-        self.succeed(*quantize_arguments(save, model, recipe, CALIBRATION if example else model / "golden.h5",
-                                         4 if example else 0, 32 if example else 0), "--min-tokens", 4)
-        return save
-
-    def export(self, save, format, *further):
-        out = self.directory / f"{save.name} {format}"
-        self.succeed("export", save, "--out", out, "--format", format, *further)
-        return out
-
-    def check_damages(self, whole, damages):
-        for title, (damage, expected, *further) in damages.items():
-            with self.subTest(title):
-                broken = self.directory / "broken"
-                shutil.rmtree(broken, ignore_errors=True)
-                shutil.copytree(whole, broken)
-                damage(broken)
-                found = self.verify(broken, *further, code=1)["findings"]
-                if isinstance(expected, str):
-                    self.assertEqual({finding["kind"] for finding in found}, {expected})
-                    continue
-                short = [(finding["kind"], finding["object"]) for finding in found]
-                self.assertEqual(short, [(row[0], row[-1]) for row in expected], found)
-                for finding, row in zip(found, expected):
-                    if len(row) == 3:
-                        self.assertEqual(finding["file"], row[1])
 
 
 class Clean(VerifyTest):
@@ -464,63 +214,8 @@ class Clean(VerifyTest):
 
 
 class Damaged(VerifyTest):
-    SKIPPED = [{"pattern": "model.layers.0.*", "skip": True}]
-
     def test_runs(self):
         self.check_damages(self.quantize(overrides=self.SKIPPED), RUN_DAMAGES)
-
-    def check_format(self, format):
-        save = self.quantize(overrides=self.SKIPPED)
-        self.check_damages(self.export(save, format, "--shard-size", "300KB"), export_damages(format))
-
-    def test_compressed_tensors(self):
-        self.check_format("compressed-tensors")
-
-    def test_gptq(self):
-        self.check_format("gptq")
-
-    def test_bf16(self):
-        self.check_format("bf16")
-
-    def test_a_changed_source(self):
-        model = self.directory / "model"
-        shutil.copytree(EXAMPLE, model)
-        save = self.quantize(overrides=self.SKIPPED, model=model)
-        out = self.export(save, "compressed-tensors")
-        stored = Tensors(model)
-        for name in (f"{FIRST}.weight", NORM):
-            flip(name)(stored)
-        stored.write()
-        found = self.verify(save, code=1)["findings"]
-        self.assertEqual([(one["kind"], one["file"], one["object"]) for one in found],
-                         [("source", "checkpoint", name) for name in sorted((f"{FIRST}.weight", NORM))])
-        found = self.verify(out, code=1)["findings"]
-        self.assertEqual([(one["kind"], one["object"]) for one in found], [("error", FIRST), ("untouched", NORM)])
-
-    def test_files_that_came_later_or_look_like_a_run(self):
-        model = self.directory / "model"
-        shutil.copytree(EXAMPLE, model)
-        (model / "manifest.json").write_text("{}")
-        out = self.export(self.quantize(overrides=self.SKIPPED, model=model), "compressed-tensors")
-        self.assertTrue((out / "manifest.json").is_file())
-        self.assertEqual(self.clean(out)["what"], "compressed-tensors")
-        (model / "added.json").write_text("{}")
-        (out / ".git").mkdir()
-        (out / ".git" / "config").write_text("x")
-        self.clean(out)
-        (out / "added.json").write_text("{}")
-        found = self.verify(out, code=1)["findings"]
-        self.assertEqual([(one["kind"], one["file"]) for one in found], [("extra", "added.json")])
-
-    def test_a_stale_scale_of_the_source(self):
-        save = self.quantize({"wq": "int8", "group_size": "channel"}, (), FIXTURES / "qwen3_moe_fp8")
-        out = self.export(save, "compressed-tensors")
-        name = "model.layers.0.self_attn.q_proj.weight_scale_inv"
-        stored = Tensors(out)
-        next(iter(stored.files.values()))[name] = Tensors(FIXTURES / "qwen3_moe_fp8")[name]
-        stored.write()
-        found = self.verify(out, code=1)["findings"]
-        self.assertEqual([(one["kind"], one["object"]) for one in found], [("extra", name)])
 
     def test_runs_of_older_builds_are_looked_at_for_likeness(self):
         save = self.quantize(overrides=self.SKIPPED)
@@ -541,7 +236,7 @@ class Damaged(VerifyTest):
 
 class Command(VerifyTest):
     def test_lines_and_exit_codes(self):
-        save = self.quantize(overrides=Damaged.SKIPPED)
+        save = self.quantize(overrides=self.SKIPPED)
         done = self.succeed("verify", save)
         self.assertRegex(done.stdout, r"^.*/run: run, 156 matrices, 231 tensors, .* read, no findings, .*\n$")
         h5(flip_code)(save)
@@ -561,7 +256,7 @@ class Command(VerifyTest):
             done = run("verify", directory)
             self.assertEqual(done.returncode, code, done.stderr)
             self.assertIn(words, done.stderr)
-        save = self.quantize(overrides=Damaged.SKIPPED)
+        save = self.quantize(overrides=self.SKIPPED)
         moved = self.directory / "moved"
         shutil.copytree(EXAMPLE, moved)
         text("manifest.json", str(EXAMPLE), str(self.directory / "gone"))(save)
