@@ -253,19 +253,31 @@ std::optional<Plan> plan_that_fits(const Model& model, const Assignments& assign
   }
 }
 
-/// Offloading, and doing without the original stream, where the run would fit with it.
-std::string other_remedies(const Model& model, Assignments assignments, int ranks,
-                           const Workload& workload, PlanLimits limits) {
+/// Offloading, doing without the original stream, or both, where the run would fit with it.
+std::string other_remedies(const Model& model, const Assignments& assignments, int ranks,
+                           const Workload& workload, const PlanLimits& limits) {
+  PlanLimits offloaded = limits;
+  offloaded.offload = true;
+  Assignments own = assignments;
+  own.settings.target = Target::own;
+  const bool may_offload = !limits.offload, two_streams = assignments.settings.runs_original();
+  const auto fits = [&](const Assignments& assigned, const PlanLimits& limited) {
+    return plan_that_fits(model, assigned, ranks, workload, limited);
+  };
   std::string text;
-  if (!std::exchange(limits.offload, true)) {
-    if (const auto plan = plan_that_fits(model, assignments, ranks, workload, limits))
-      text = str("use --offload DIR (", bytes_text(plan->offloaded_bytes), " a rank in files), ");
-    limits.offload = false;
-  }
-  const bool two_streams = assignments.settings.runs_original();
-  assignments.settings.target = Target::own;
-  if (two_streams && plan_that_fits(model, assignments, ranks, workload, limits))
-    text += "use --target own (one stream of tokens, at a loss of fidelity), ";
+  const auto add = [&](std::string_view what, const std::optional<Plan>& plan) {
+    if (!plan) return;
+    text += str("use ", what);
+    if (may_offload && plan->offloaded_bytes > 0)
+      text += str(" (", bytes_text(plan->offloaded_bytes), " a rank in files)");
+    text += ", ";
+  };
+  constexpr std::string_view kOffload = "--offload DIR",
+                             kOwn = "--target own (one stream of tokens, at a loss of fidelity)";
+  if (may_offload) add(kOffload, fits(assignments, offloaded));
+  if (two_streams) add(kOwn, fits(own, limits));
+  if (text.empty() && may_offload && two_streams)
+    add(str(kOwn, " with ", kOffload), fits(own, offloaded));
   return text;
 }
 

@@ -114,7 +114,15 @@ TEST(Waves, ARefusalNamesTheSingleStreamWhereItFits) {
   const Index least = test::plan_of(model, own, 2, work, {}).least.memory.total();
   EXPECT_EQ(test::plan_of(model, own, 2, work, {.memory = least}).memory.total(), least);
   EXPECT_THAT(text_of_refusal(least), testing::HasSubstr("use --target own"));
-  const std::string refusal = text_of_refusal(least / 2);
+  // Offloaded too it needs less than either.
+  const auto offloaded = [&](const Recipe& recipe) {
+    return test::plan_of(model, recipe, 2, work, {.offload = true}).least.memory.total();
+  };
+  ASSERT_LT(offloaded(own), std::min(least, offloaded(int4())));
+  const std::string both = text_of_refusal(offloaded(own));
+  EXPECT_THAT(both, testing::HasSubstr("use --target own (one stream of tokens, at a loss of "
+                                       "fidelity) with --offload DIR ("));
+  const std::string refusal = text_of_refusal(offloaded(own) / 2);
   EXPECT_THAT(refusal, testing::HasSubstr("raise --memory"));
   EXPECT_THAT(refusal, testing::Not(testing::HasSubstr("--target")));
 }
