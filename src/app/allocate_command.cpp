@@ -44,7 +44,7 @@ void add_options(CLI::App& command, Arguments& a) {
       ->delimiter(',');
   auto* bits = command.add_option(
       "--mean-bits", a.options.mean_bits,
-      "stored bits a weight of all parts, scales included, and those that stay as they are");
+      "stored bits a weight of all parts, scales included (int3 in groups of 32: 3.5)");
   bits->check(CLI::PositiveNumber);
   command
       .add_option("--max-bytes", a.most_bytes,
@@ -71,7 +71,7 @@ void add_options(CLI::App& command, Arguments& a) {
   add_serving_plan(command, a.options.plan);
   command
       .add_option("--kl-nsamples", a.options.kl_samples,
-                  "sequences of them over which KL is measured, of --seqlen tokens at most")
+                  "calibration sequences over which KL is measured, of --seqlen tokens at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_option("--save", a.quantize.save,
