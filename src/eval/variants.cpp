@@ -63,7 +63,7 @@ Runner make_runner(const Model& model, const Variant& variant, Index number) {
     runner.layers.push_back(layer < 0 ? layers : layer);
   }
   std::ranges::sort(runner.layers);
-  runner.layers.erase(std::ranges::unique(runner.layers).begin(), runner.layers.end());
+  runner.layers.erase(std::unique(runner.layers.begin(), runner.layers.end()), runner.layers.end());
   return runner;
 }
 
@@ -179,7 +179,7 @@ Index fixed_bytes(const Inputs& inputs, std::size_t files) {
   for (const auto& [layer, count] : weights)
     if (layer >= 0) largest = std::max(largest, count);
   const auto longest = std::ranges::max(inputs.windows.length);
-  const Index logits = 2 * thread_count() * longest * model.vocabulary;
+  const Index logits = Index{2} * thread_count() * longest * model.vocabulary;
   const Index heads = (1 + static_cast<Index>(files)) * weights[-1];
   return largest + (logits + heads) * static_cast<Index>(sizeof(float));
 }

@@ -143,9 +143,9 @@ TEST(UnitFormat, OfFormatsAndGroups) {
       {"int4:-1", "'-1' is no group"},     {"int4:0", "'0' is no group"},
       {"mxfp4:48", "multiples of 32"},     {"nvfp4:32", "16"},
       {"bf16:32", "bf16 leaves a linear"}, {"int4:99999999999999999999", "is no group"}};
-  for (const auto& [text, part] : mistakes)
-    EXPECT_THAT(usage_error([&] { parse_unit_format(text, "--formats"); }),
-                testing::AllOf(HasSubstr("--formats"), HasSubstr(part)));
+  for (const std::pair<const char*, const char*>& mistake : mistakes)
+    EXPECT_THAT(usage_error([&] { parse_unit_format(mistake.first, "--formats"); }),
+                testing::AllOf(HasSubstr("--formats"), HasSubstr(mistake.second)));
 }
 
 TEST(RecipeWith, KeepsWhatTheRecipeSays) {
