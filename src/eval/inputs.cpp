@@ -12,12 +12,13 @@
 namespace aq {
 namespace {
 
-/// Error{input} unless all ranks have read the same. Collective.
-void compare_inputs(const Inputs& inputs, const TokenFile& tokens, Communicator& comm) {
+/// Error{input} unless all ranks have read the same, of the tokens so many rows. Collective.
+void compare_inputs(const Inputs& inputs, const TokenFile& tokens, Index rows, Index length,
+                    Communicator& comm) {
   compare_ranks({{"model", inputs.files.checkpoint.fingerprint()},
                  {"architecture", architecture_to_json(inputs.files.row)},
                  {"reference", inputs.reference ? inputs.reference->checkpoint.fingerprint() : ""},
-                 {"tokens", tokens.fingerprint(tokens.sequences, tokens.length)}},
+                 {"tokens", tokens.fingerprint(rows, length)}},
                 comm);
   compare_checkpoints(inputs.files, comm);
   if (inputs.reference) compare_checkpoints(*inputs.reference, comm);
@@ -71,12 +72,12 @@ Inputs open_inputs(const EvaluateOptions& options, Communicator& comm) {
     longest = std::min(longest, inputs.reference->model.max_positions);
   }
   const TokenFile file = TokenFile::open(options.tokens);
-  const Sequences rows =
-      options.rows > 0
-          ? file.read(0, std::min(options.rows, file.sequences), longest, model.vocabulary)
-          : file.read(0, file.sequences, file.length, model.vocabulary);
+  const bool first_windows = options.rows > 0;
+  const Index used = first_windows ? std::min(options.rows, file.sequences) : file.sequences;
+  const Index length = first_windows ? std::min(longest, file.length) : file.length;
+  const Sequences rows = file.read(0, used, length, model.vocabulary);
   inputs.windows = cut_windows(rows.lengths, longest, options.max_windows);
-  compare_inputs(inputs, file, comm);
+  compare_inputs(inputs, file, used, length, comm);
   if (inputs.windows.count() == 0)
     throw Error(ErrorKind::input, "evaluate", options.tokens.string(),
                 "no window of at least two tokens");

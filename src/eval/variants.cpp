@@ -200,7 +200,7 @@ Index variants_at_once(const Inputs& inputs, std::size_t files, Index memory, Co
 void measure_variants(const EvaluateOptions& options,
                       const std::vector<std::filesystem::path>& runs,
                       const std::vector<Variant>& variants, Index memory,
-                      const AfterVariant& after_variant, Communicator& comm) {
+                      const AfterPass& after_pass, Communicator& comm) {
   start_scoring("measure variants", options, comm);
   const Inputs inputs = open_inputs(options, comm);
   std::vector<MatrixReader> readers;
@@ -223,8 +223,10 @@ void measure_variants(const EvaluateOptions& options,
     Pass pass(inputs, these, files);
     pass.run_layers(str("pass ", begin / step + 1, "/", passes), comm);
     const std::vector<std::vector<double>> sums = pass.distances(comm);
+    std::map<Index, Estimate> kl;
     for (std::size_t i = 0; i < these.size(); ++i)
-      after_variant(these[i].number, ratio_estimate(sums[i], inputs.windows.predictions()));
+      kl[these[i].number] = ratio_estimate(sums[i], inputs.windows.predictions());
+    after_pass(kl);
     if (comm.is_first() && passes > 1)
       log_info(str("measured ", begin + std::ssize(these), " of ", count, "  ",
                    duration_text(watch.seconds())));

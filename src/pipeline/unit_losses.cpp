@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "aq/allocate/known_losses.h"
 #include "aq/comm/lanes.h"
@@ -37,12 +38,16 @@ EvaluateOptions sequences_of(const LossQuestion& question) {
   return options;
 }
 
-/// Of all that decides what is measured of the run.
-std::string identity_of(const EvaluateOptions& sequences, const std::filesystem::path& run) {
+/// Of the sequences over which KL is measured.
+std::string identity_of(const EvaluateOptions& sequences) {
   const TokenFile tokens = TokenFile::open(sequences.tokens);
-  std::string text = str(tokens.fingerprint(std::min(sequences.rows, tokens.sequences),
-                                            std::min(sequences.window, tokens.length)),
-                         " ", sequences.rows, " ", sequences.window);
+  return str(tokens.fingerprint(std::min(sequences.rows, tokens.sequences),
+                                std::min(sequences.window, tokens.length)),
+             " ", sequences.rows, " ", sequences.window);
+}
+
+/// Of all that decides what is measured of the run: `text`, and what made it.
+std::string identity_of(std::string text, const std::filesystem::path& run) {
   const Manifest manifest = read_manifest(RunDirectory{run}).value_or(Manifest{});
   const auto add = [&](const std::vector<std::pair<std::string, std::string>>& fields) {
     for (const auto& [key, value] : fields) text += str("\n", key, "=", value);
@@ -67,6 +72,7 @@ void set_measured(const LossQuestion& question, std::vector<AllocatedUnit>& unit
     std::size_t unit, format;
   };
   const EvaluateOptions sequences = sequences_of(question);
+  const std::string measured_on = identity_of(sequences);
   std::vector<Place> places;
   std::vector<Variant> variants;
   std::vector<std::filesystem::path> runs;
@@ -76,7 +82,7 @@ void set_measured(const LossQuestion& question, std::vector<AllocatedUnit>& unit
     if (run.empty()) continue;
     const std::filesystem::path file = run.string() + ".losses.json";
     const KnownLosses& before =
-        known.try_emplace(f, file, identity_of(sequences, run), text_for_all(file, comm))
+        known.try_emplace(f, file, identity_of(measured_on, run), text_for_all(file, comm))
             .first->second;
     for (std::size_t u = 0; u < units.size(); ++u) {
       if (!units[u].formats[f].served) continue;
@@ -94,14 +100,19 @@ void set_measured(const LossQuestion& question, std::vector<AllocatedUnit>& unit
   if (variants.empty()) return;
   if (comm.is_first())
     log_info(str("allocate: KL of ", variants.size(), " times one part in one format"));
-  const auto after = [&](Index variant, const Estimate& kl) {
-    const auto [unit, format] = places[variant];
-    const UnitLoss& loss = units[unit].formats[format].loss = {kl.mean, kl.standard_error};
-    KnownLosses& file = known.at(format);
-    file.add(unit_key(question.units[unit]), loss);
-    if (comm.is_first()) file.write();
+  const auto after_pass = [&](const std::map<Index, Estimate>& kl) {
+    std::set<std::size_t> changed;
+    for (const auto& [variant, estimate] : kl) {
+      const auto [unit, format] = places[variant];
+      UnitLoss& loss = units[unit].formats[format].loss;
+      loss = {estimate.mean, estimate.standard_error};
+      known.at(format).add(unit_key(question.units[unit]), loss);
+      changed.insert(format);
+    }
+    if (comm.is_first())
+      for (const std::size_t format : changed) known.at(format).write();
   };
-  measure_variants(sequences, runs, variants, question.options.quantize.memory, after, comm);
+  measure_variants(sequences, runs, variants, question.options.quantize.memory, after_pass, comm);
 }
 
 /// Of each module of the unit (an expert's gate, o, ...) the mean of the relative errors of its

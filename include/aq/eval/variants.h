@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <vector>
 
 #include "aq/eval/evaluate.h"
@@ -16,8 +17,9 @@ struct Variant {
   std::vector<Index> linears;  ///< LinearSpec::id
 };
 
-/// Sees every variant once, when it is finished, on every rank.
-using AfterVariant = std::function<void(Index variant, const Estimate& kl)>;
+/// Sees the variants of a pass when it has ended, by their numbers; each variant once, on every
+/// rank.
+using AfterPass = std::function<void(const std::map<Index, Estimate>& kl)>;
 
 /// KL(original || variant) of the next token in nats over the windows of `options` (their model,
 /// tokens and windows; there is no other reference). Variants share the layers before
@@ -28,6 +30,6 @@ using AfterVariant = std::function<void(Index variant, const Estimate& kl)>;
 void measure_variants(const EvaluateOptions& options,
                       const std::vector<std::filesystem::path>& runs,
                       const std::vector<Variant>& variants, Index memory,
-                      const AfterVariant& after_variant, Communicator& comm);
+                      const AfterPass& after_pass, Communicator& comm);
 
 }  // namespace aq
