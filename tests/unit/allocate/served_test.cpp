@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "support/small_models.h"
+#include "unit/allocate/usage_error.h"
 #include "unit/export/serving_model.h"
 
 namespace aq {
@@ -37,14 +37,7 @@ std::vector<std::vector<bool>> served(const Model& model, const char* target,
 }
 
 std::string refusal(const Model& model, const char* target, const std::vector<const char*>& names) {
-  try {
-    served(model, target, names);
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::usage) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return {};
+  return test::usage_error([&] { served(model, target, names); });
 }
 
 TEST(ServedFormats, WithoutATargetAnythingGoes) {

@@ -6,9 +6,9 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "aq/core/error.h"
 #include "aq/export/servability.h"
 #include "support/small_models.h"
+#include "unit/allocate/usage_error.h"
 
 namespace aq {
 namespace {
@@ -17,6 +17,7 @@ using test::published_moe;
 using test::small_dense;
 using test::small_mixtral;
 using test::small_moe;
+using test::usage_error;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -29,19 +30,6 @@ std::vector<std::string> names_of(const std::vector<AllocationUnit>& units) {
   std::vector<std::string> names;
   for (const AllocationUnit& unit : units) names.push_back(unit.name);
   return names;
-}
-
-/// What `call` throws, which must be Error{usage}.
-template <class Call>
-std::string usage_error(const Call& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.kind(), ErrorKind::usage) << error.what();
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return {};
 }
 
 TEST(AllocationUnits, AreThePartsOfLayers) {
